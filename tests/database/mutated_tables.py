@@ -80,8 +80,15 @@ def of_table(table: Table) -> Iterator[Mutation]:
     )
     rule = f"CREATE RULE theirs AS ON {{}} TO {t} {{}} DO INSTEAD NOTHING"
     for command in ("INSERT", "UPDATE", "DELETE"):
-        yield damage(f"a rule on {command}", rule.format(command, ""), ("rule.instead", f"{table.name}.theirs"))
-    yield damage("a rule with a condition", rule.format("DELETE", "WHERE true"), ("trigger.extra", f"{table.name}.theirs"))
+        yield damage(f"a rule on {command}", rule.format(command, ""), ("rule.extra", f"{table.name}.theirs"))
+        yield damage(
+            f"a conditional rule on {command}", rule.format(command, "WHERE true"), ("rule.extra", f"{table.name}.theirs")
+        )
+        code = "trigger.extra" if command == "DELETE" else "rule.extra"  # The others make INSERT … ON CONFLICT fail.
+        also = f"CREATE TABLE theirs_log (id int); CREATE RULE theirs AS ON {command} TO {t} DO ALSO INSERT INTO theirs_log VALUES (1)"
+        yield damage(f"a rule beside {command}", also, (code, f"{table.name}.theirs"))
+    disabled = f"{rule.format('UPDATE', '')}; ALTER TABLE {t} DISABLE RULE theirs"
+    yield damage("a disabled rule", disabled, ("rule.extra", f"{table.name}.theirs"))
     if not any(column.table == table.name and column.identity for column in EXPECTED.columns):  # PostgreSQL 17 refuses those.
         key = primary.columns[0]
         for name, parted, bound, *found in (
@@ -184,6 +191,18 @@ def of_writes(table: Table, primary: Key, required: str) -> Iterator[Mutation]:
         ("kept by a table that cascades", f"CREATE TABLE theirs (id int PRIMARY KEY, ours {type_} REFERENCES {t} ON DELETE CASCADE);"
          " CREATE TABLE theirs_b (a int REFERENCES theirs)", ("foreign_key.restricts", "theirs_b.theirs_b_a_fkey"), 0),
         ("inherited by a table", f"CREATE TABLE theirs () INHERITS ({t}); CREATE TABLE theirs_b () INHERITS (theirs)", ("table.inherited", table.name), 0),
+        ("kept by a check", f"CREATE TABLE theirs (ours {type_} REFERENCES {t} ON DELETE SET NULL CHECK (ours IS NOT NULL))", ("foreign_key.restricts", "theirs.theirs_ours_fkey"), 0),
+        ("kept by a check of two columns", f"CREATE TABLE theirs (ours {type_} REFERENCES {t} ON DELETE SET NULL, b int, CHECK (num_nonnulls(ours, b) = 1))", ("foreign_key.restricts", "theirs.theirs_ours_fkey"), 0),
+        ("kept by a default", f"CREATE TABLE theirs (ours {type_} DEFAULT '0' REFERENCES {t} ON DELETE SET DEFAULT)", ("foreign_key.restricts", "theirs.theirs_ours_fkey"), 0),
+        ("kept by no default", f"CREATE TABLE theirs (ours {type_} DEFAULT NULL REFERENCES {t} ON DELETE SET DEFAULT)", 0),
+        ("kept by a published table", f"CREATE TABLE theirs (ours {type_} REFERENCES {t} ON DELETE CASCADE); CREATE PUBLICATION theirs FOR TABLE theirs", ("foreign_key.restricts", "theirs.theirs_ours_fkey"), 0),
+        ("kept by NULLS NOT DISTINCT", f"CREATE TABLE theirs (ours {type_} UNIQUE NULLS NOT DISTINCT REFERENCES {t} ON DELETE SET NULL)", ("foreign_key.restricts", "theirs.theirs_ours_fkey"), 15),
+        ("kept by a domain", f"CREATE DOMAIN theirs_d AS {type_} NOT NULL; CREATE TABLE theirs (ours theirs_d REFERENCES {t} ON DELETE SET NULL)", ("foreign_key.restricts", "theirs.theirs_ours_fkey"), 0),
+        ("kept by a rule", f"CREATE TABLE theirs (ours {type_} REFERENCES {t} ON DELETE CASCADE); CREATE RULE theirs AS ON DELETE TO theirs DO INSTEAD NOTHING", ("foreign_key.restricts", "theirs.theirs_ours_fkey"), 0),
+        ("deleted with a published table", f"CREATE TABLE theirs (ours {type_} PRIMARY KEY REFERENCES {t} ON DELETE CASCADE); CREATE PUBLICATION theirs FOR TABLE theirs", 0),
+        ("a trigger beside a cascade", f"{TRIGGER_SQL}; CREATE TABLE theirs (ours {type_} REFERENCES {t} ON DELETE CASCADE); CREATE TRIGGER theirs BEFORE DELETE ON theirs FOR EACH ROW EXECUTE FUNCTION theirs()", ("trigger.extra", "theirs.theirs"), 0),
+        ("a trigger beside no cascade", f"{TRIGGER_SQL}; CREATE TABLE theirs (ours {type_} REFERENCES {t} ON DELETE CASCADE); CREATE TRIGGER theirs BEFORE UPDATE ON theirs FOR EACH ROW EXECUTE FUNCTION theirs()", 0),
+        ("an unvalidated check", f"ALTER TABLE {t} ADD theirs int DEFAULT 1, ADD CONSTRAINT theirs_c CHECK (theirs > 0) NOT VALID", ("check.extra", f"{here}_c"), 0),
         ("kept by NOT NULL", f"CREATE TABLE theirs (ours {type_} NOT NULL REFERENCES {t} ON DELETE SET NULL)", ("foreign_key.restricts", "theirs.theirs_ours_fkey"), 0),
         ("published in part", f"CREATE PUBLICATION theirs FOR TABLE {t} ({q(other)})", ("table.unidentified", table.name), 15),
         ("published by a filter", f"CREATE PUBLICATION theirs FOR TABLE {t} WHERE ({q(other)} IS NOT NULL)", ("table.unidentified", table.name), 15),
@@ -198,6 +217,12 @@ def of_writes(table: Table, primary: Key, required: str) -> Iterator[Mutation]:
     yield Mutation(
         f"{table.name}: a NOT NULL that is not validated",
         f"ALTER TABLE {t} ADD theirs text, ADD CONSTRAINT theirs_n NOT NULL theirs NOT VALID",
+        frozenset([("column.extra", here)]),
+        since=18,
+    )
+    yield Mutation(
+        f"{table.name}: a NOT NULL with a default that is not validated",
+        f"ALTER TABLE {t} ADD theirs text DEFAULT 'a', ADD CONSTRAINT theirs_n NOT NULL theirs NOT VALID",
         frozenset([("column.extra", here)]),
         since=18,
     )

@@ -23,7 +23,7 @@ def run(sql):
     ("made", "blocker", "drop"),
     [
         ("CREATE VIEW theirs AS SELECT name FROM users", "view public.theirs", "DROP VIEW theirs"),
-        ("CREATE RULE theirs AS ON UPDATE TO users WHERE new.name = 'a' DO ALSO NOTHING", "rule theirs on table public.users", "DROP RULE theirs ON users"),
+        ("CREATE RULE theirs AS ON DELETE TO users WHERE old.name = 'a' DO ALSO NOTHING", "rule theirs on table public.users", "DROP RULE theirs ON users"),
         (TRIGGER, "trigger theirs on table public.users", "DROP TRIGGER theirs ON users"),
         ("CREATE POLICY theirs ON users USING (name <> '')", "policy theirs on table public.users", "DROP POLICY theirs ON users"),
         ("CREATE PUBLICATION theirs FOR TABLE users WHERE (id <> '' AND name <> '') WITH (publish = 'insert')",

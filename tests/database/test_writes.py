@@ -102,9 +102,7 @@ def test_a_trigger_is_a_note_that_says_it_was_not_tried():
 
     (finding,) = verify(connection).findings
 
-    assert (
-        finding.message == "Trigger or rule theirs of users is unmanaged and was not tried; it may change or reject our writes."
-    )
+    assert finding.message == "Trigger theirs of users is unmanaged and was not tried; it may change or reject our writes."
 
 
 @pytest.mark.django_db
@@ -343,8 +341,8 @@ def test_a_write_check_reports_what_it_tried(capsys):
 
     assert end.value.code == 0
     printed = capsys.readouterr().out
-    assert "Trigger or rule theirs of users is unmanaged and refused nothing in the write check; it may change" in printed
-    assert "Trigger or rule theirs of auth_group is unmanaged and was not tried; it may change" in printed
+    assert "Trigger theirs of users is unmanaged and refused nothing in the write check; it may change" in printed
+    assert "Trigger theirs of auth_group is unmanaged and was not tried; it may change" in printed
 
 
 @pytest.mark.django_db

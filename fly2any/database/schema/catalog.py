@@ -10,32 +10,10 @@ from .called_functions import CALLED_SQL, OWN_SQL
 from .names import relative
 from .objects import PRIVILEGES, Catalog, Check, Column, Domain, ForeignKey, Index, Key, Table
 from .publications import NARROWED_SQL, PUBLICATIONS_SQL, UNPUBLISHED_SQL
+from .references import FIXED_SQL, LINKS_CTES, MET_SQL, REFERENCES_SQL
 
 T = TypeVar("T")
 
-# The foreign keys that reject a DELETE, and the tables that a DELETE from `origin` reaches by cascades, including unmanaged ones.
-LINKS_CTES = """
-    link AS MATERIALIZED (
-        SELECT k.oid, k.conrelid, k.confrelid, k.conname, k.confdeltype,
-               ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute AS a
-                     WHERE a.attrelid = k.conrelid AND a.attnotnull AND (k.confdeltype = 'n' OR NOT a.atthasdef) AND a.attnum = ANY (COALESCE(
-                         (SELECT array_agg(v::int2) FROM jsonb_array_elements_text(NULLIF(to_jsonb(k) -> 'confdelsetcols', 'null')) AS v), k.conkey)) ORDER BY 1) AS required
-        FROM pg_catalog.pg_constraint AS k
-        WHERE k.contype = 'f' AND k.conparentid = 0 AND COALESCE((to_jsonb(k) ->> 'conenforced')::boolean, true)
-          AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgconstraint = k.oid AND t.tgrelid = k.confrelid AND t.tgenabled IN ('D', 'R'))
-    ), reached AS (
-        SELECT link.confrelid AS origin, link.confrelid AS oid FROM link
-        UNION SELECT r.origin, l.conrelid FROM reached AS r JOIN link AS l ON l.confrelid = r.oid AND l.confdeltype = 'c'
-    )
-"""
-# For each: its table, name, definition, referenced table, and the columns whose NOT NULL rejects SET NULL.
-REFERENCES_SQL = """
-    ARRAY(SELECT ARRAY[l.conrelid::regclass::text, l.conname::text, pg_catalog.pg_get_constraintdef(l.oid), l.confrelid::regclass::text,
-                       CASE WHEN l.confdeltype IN ('n', 'd') THEN pg_catalog.array_to_string(l.required, ', ') ELSE '' END]
-          FROM reached AS r JOIN link AS l ON l.confrelid = r.oid
-          WHERE r.origin = c.oid AND (l.confdeltype IN ('a', 'r') OR l.confdeltype IN ('n', 'd') AND l.required <> '{}')
-          ORDER BY 1)
-"""
 # The privileges of this role on the table `c`: on the table itself, and on each column by its own grants, or on any for SELECT.
 PRIVILEGES_SQL = f"""
     ARRAY(SELECT p.name FROM pg_catalog.unnest(ARRAY[{", ".join(map(literal, PRIVILEGES))}]) WITH ORDINALITY AS p (name, place)
@@ -68,9 +46,6 @@ RESTRICTED_SQL = """
           ORDER BY w.place)
 """
 
-# Whether a rule runs in place of every statement of its kind on a table.
-INSTEAD_SQL = "c.relkind IN ('r', 'p') AND r.is_instead AND r.ev_qual::text = '<>'::text"
-
 TABLES_SQL = f"""
     WITH RECURSIVE {LINKS_CTES}
     SELECT c.relname AS "table",
@@ -81,14 +56,12 @@ TABLES_SQL = f"""
            {RESTRICTED_SQL} AS restricted,
            (SELECT count(*) FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = c.oid AND a.attisdropped) AS dropped_columns,
            ARRAY(SELECT t.tgname::text FROM pg_catalog.pg_trigger AS t
-                 WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled NOT IN ('D', 'R')
-                 UNION ALL
-                 SELECT r.rulename::text FROM pg_catalog.pg_rewrite AS r
-                 WHERE r.ev_class = c.oid AND r.ev_type <> '1' AND r.ev_enabled NOT IN ('D', 'R') AND NOT ({INSTEAD_SQL})
-                 ORDER BY 1) AS triggers,
-           ARRAY(SELECT ARRAY[r.rulename::text, CASE r.ev_type WHEN '2' THEN 'UPDATE' WHEN '3' THEN 'INSERT' ELSE 'DELETE' END]
+                 WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled NOT IN ('D', 'R') ORDER BY 1) AS triggers,
+           ARRAY(SELECT ARRAY[r.rulename::text, CASE r.ev_type WHEN '2' THEN 'UPDATE' WHEN '3' THEN 'INSERT' ELSE 'DELETE' END,
+                              CASE WHEN r.ev_enabled IN ('D', 'R') THEN 'OFF' WHEN NOT r.is_instead THEN 'ALSO'
+                                   WHEN r.ev_qual::text = '<>' THEN 'INSTEAD' ELSE 'INSTEAD WHERE' END]
                  FROM pg_catalog.pg_rewrite AS r
-                 WHERE r.ev_class = c.oid AND r.ev_type <> '1' AND r.ev_enabled NOT IN ('D', 'R') AND {INSTEAD_SQL} ORDER BY 1) AS instead,
+                 WHERE r.ev_class = c.oid AND r.ev_type <> '1' AND (r.ev_enabled NOT IN ('D', 'R') OR r.ev_type = '2') AND c.relkind IN ('r', 'p') ORDER BY 1) AS rules,
            pg_catalog.pg_get_userbyid(c.relowner)::text AS owner,
            {TRUSTED_SQL} AS trusted,
            {PRIVILEGES_SQL.format(held="pg_catalog.has_table_privilege(c.oid, p.name)")} AS held,
@@ -106,6 +79,16 @@ TABLES_SQL = f"""
                AS unpublished,
            CASE WHEN c.relkind = 'r' AND c.relreplident <> 'n' THEN {NARROWED_SQL} ELSE ARRAY[]::text[] END AS narrowed,
            {REFERENCES_SQL} AS kept_by,
+           {FIXED_SQL} AS fixed_by,
+           {MET_SQL} AS met,
+           ARRAY(SELECT 'USAGE ON SCHEMA ' || pg_catalog.quote_ident(n.nspname)
+                 WHERE EXISTS (SELECT FROM link AS l WHERE c.oid IN (l.conrelid, l.confrelid))
+                   AND NOT pg_catalog.has_schema_privilege(c.relowner, n.oid, 'USAGE')
+                 UNION ALL SELECT p.name || ' ON ' || c.oid::regclass::text
+                 FROM (VALUES ('SELECT', 'arcnd'), ('UPDATE', 'arcnd'), ('DELETE', '')) AS p (name, actions)
+                 WHERE NOT pg_catalog.has_table_privilege(c.relowner, c.oid, p.name)
+                   AND EXISTS (SELECT FROM link AS l WHERE l.confrelid = c.oid AND p.name <> 'DELETE' OR l.conrelid = c.oid AND l.confdeltype = 'c' AND p.name <> 'UPDATE')
+                 ORDER BY 1) AS owner_lacks,
            CASE WHEN c.relkind IN ('r', 'p') THEN {CALLED_SQL} ELSE ARRAY[]::text[] END AS called,
            ARRAY(SELECT i.inhrelid::regclass::text FROM pg_catalog.pg_inherits AS i WHERE i.inhparent = c.oid AND c.relkind = 'r' ORDER BY 1) AS children
     FROM pg_catalog.pg_class AS c
@@ -308,24 +291,26 @@ def read_catalog(connection, *, schema: str) -> Catalog:
     )
 
 
+# The parts of these rows that name tables or quote definitions.
+OF_REFERENCES = {"kept_by": (0, 2, 3), "fixed_by": (0, 2, 3), "met": (0, 2, 4)}
+
+
 def _spelled_rows(rows: Iterable[dict[str, Any]], schema: str) -> list[dict[str, Any]]:
     return [_spelled(row, schema) for row in rows]
 
 
 def _spelled(row: dict[str, Any], schema: str) -> dict[str, Any]:
     for name, value in row.items():
-        if name == "kept_by":
-            row[name] = tuple(_keeper(one, schema) for one in value)
+        if name in OF_REFERENCES:
+            row[name] = tuple(
+                tuple(relative(part, schema) if n in OF_REFERENCES[name] else part for n, part in enumerate(one))
+                for one in value
+            )
         elif isinstance(value, list):
             row[name] = tuple(value if name != "columns" else (relative(one, schema) for one in value))
         elif value and name in SPELLED:
             row[name] = relative(value, schema)
     return row
-
-
-def _keeper(one: list[str], schema: str) -> tuple[str, ...]:
-    place, name, definition, target, required = one
-    return relative(place, schema), name, relative(definition, schema), relative(target, schema), required
 
 
 def _objects(kind: Callable[..., T], rows: Iterable[dict[str, Any]]) -> tuple[T, ...]:

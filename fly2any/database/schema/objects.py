@@ -24,7 +24,9 @@ class Table:
     restricted: tuple[str, ...] = field(default=(), compare=False)
     dropped_columns: int = field(default=0, compare=False)
     triggers: tuple[str, ...] = field(default=(), compare=False)
-    instead: tuple[tuple[str, str], ...] = field(default=(), compare=False)  # rules in place of every INSERT, UPDATE or DELETE
+    rules: tuple[tuple[str, str, str], ...] = field(
+        default=(), compare=False
+    )  # name, command, and ALSO, INSTEAD, INSTEAD WHERE or OFF
     owner: str = field(default="", compare=False)
     trusted: bool = field(default=True, compare=False)  # reading it runs no code of other roles
     held: tuple[str, ...] = field(default=PRIVILEGES, compare=False)  # privileges of this role
@@ -43,6 +45,14 @@ class Table:
     narrowed: tuple[str, ...] = field(default=(), compare=False)  # publications that omit identity columns
     # Foreign keys that prevent deletions: table, name, definition, referenced table, and NOT NULL columns that ON DELETE would set to NULL.
     kept_by: tuple[tuple[str, str, str, str, str], ...] = field(default=(), compare=False)
+    # What rows meet that foreign keys to this table delete or change: table, name, referenced table, kind, name or definition, own and
+    # referenced column.
+    met: tuple[tuple[str, str, str, str, str, str, str], ...] = field(default=(), compare=False)
+    # Foreign keys that prevent changes of other columns than the primary key: table, name, definition, this table, columns.
+    fixed_by: tuple[tuple[str, str, str, str, str], ...] = field(default=(), compare=False)
+    owner_lacks: tuple[str, ...] = field(
+        default=(), compare=False
+    )  # what to grant its owner, as which foreign keys are checked
     # Functions that writes call and this role may not execute, or that find others by the search path: caller, signature, role, and that name.
     called: tuple[tuple[str, str, str, str], ...] = field(default=(), compare=False)
     children: tuple[str, ...] = field(default=(), compare=False)  # tables that inherit from it, qualified and quoted

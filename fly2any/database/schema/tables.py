@@ -9,6 +9,7 @@ from django.utils.text import get_text_list
 
 from ..findings import Finding, Severity
 from ..sql import quote
+from ..units import plural
 from . import cures
 from .comparing import MAY_BE_ANOTHERS, Comparing
 from .objects import PARTITIONED, Catalog, ForeignKey, Index, Key, Table
@@ -39,6 +40,25 @@ def compare_tables(to: Comparing) -> None:
             _missing(to, table, live[table.name])
         else:
             _state(to, table, live[table.name])
+    _owners(to, [live[table.name] for table in to.expected.tables if table.name in live])
+
+
+def _owners(to: Comparing, tables: list[Table]) -> None:
+    """Report owners without privileges: PostgreSQL checks foreign keys, and deletes by them, as the owners of the tables."""
+    lacking = ((what, table.owner) for table in tables for what in table.owner_lacks)
+    for what, owner in dict.fromkeys(lacking):
+        owned = [table.name for table in tables if table.owner == owner and what in table.owner_lacks]
+        more = f" and {plural(len(owned) - 1, 'more table')}" if len(owned) > 1 else ""
+        to.findings.append(
+            Finding(
+                Severity.ERROR,
+                "table.owner",
+                owned[0] if len(owned) == 1 else owner,
+                f"The owner of {owned[0]}{more}, {owner}, lacks {what}: writes that check or follow a foreign key fail for every role.",
+                f"GRANT {what} TO {quote(owner)};",
+                is_sql=True,
+            )
+        )
 
 
 def _renamed(to: Comparing, table: Table) -> str | None:

@@ -19,6 +19,7 @@ from .live import Live
 from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Table, where
 from .obstacles import AGREE, MAY_REFUSE, TRY, obstacle
 from .unmanaged_keys import Keys
+from .unmanaged_references import of_references
 
 CHANGES = "Ask its owner whether it may refuse rows later."
 
@@ -37,9 +38,7 @@ class _Obstacles(Keys):
         for table in self.actual.tables:
             if table.name in ours:
                 yield from self.of_table(table)
-        # A foreign key behind a cascade restricts every table of ours that reaches it: it is reported once.
-        keepers = {one.where: one for table in self.actual.tables if table.name in ours for one in self.of_keepers(table)}
-        yield from keepers.values()
+        yield from of_references(self.expected, self.actual, self.live)
         of_ours = self.foreign.where(lambda thing: thing.table in ours)
         for column in of_ours.columns:
             yield from self.of_column(column)
@@ -55,7 +54,10 @@ class _Obstacles(Keys):
             found = [*self.of_index(index)]
             yield from found or (() if where(index) in refused else self.of_length(index))
         for check in of_ours.checks:
-            yield from self.of_check(check)
+            found = [*self.of_check(check)]
+            yield from found
+            if not found and set(check.columns) - self.managed(check.table).keys():
+                yield from self.of_existing_rows(check, "constraint", check.name)
         for fk in of_ours.foreign_keys:
             yield from self.of_foreign_key(fk)
 
@@ -77,36 +79,27 @@ class _Obstacles(Keys):
             message = f"Publication {name} leaves out columns of {table.name} that identify its rows, or filters its rows by other columns, so every UPDATE or DELETE fails."
             cure = f"ALTER PUBLICATION {quote(name)} DROP TABLE {quote(table.name)};\nALTER PUBLICATION {quote(name)} ADD TABLE {quote(table.name)};"
             yield Finding(Severity.ERROR, "table.unidentified", table.name, message, f"{AGREE}{cure}")
-        for name, command in table.instead:
-            message = f"Rule {name} of {table.name} runs in place of every {command}: ours does not reach the table, and fails if it has RETURNING and the rule has none."
-            cure = f"DROP RULE {quote(name)} ON {quote(table.name)};"
-            yield Finding(Severity.ERROR, "rule.instead", f"{table.name}.{name}", message, f"{AGREE}{cure}")
-        for name in table.triggers:
-            message = (
-                f"Trigger or rule {name} of {table.name} is unmanaged and was not tried; it may change or reject our writes."
-            )
-            yield Finding(Severity.NOTE, "trigger.extra", f"{table.name}.{name}", message, TRY)
-
-    def of_keepers(self, table: Table) -> Iterator[Finding]:
-        ours = {one.name for one in self.expected.tables}  # Foreign keys of our own tables are compared with the contract.
-        there = {other.name for other in self.actual.tables}
-        for place, name, definition, target, required in table.kept_by:
-            bare, kept = place.strip('"'), target.strip('"')
-            renamed = "." not in place and bare not in there
-            if bare in ours or renamed or (kept != table.name and kept in ours):
-                continue
-            alter, rows = f"ALTER TABLE {place}", f"the rows of {table.name} that it refers to"
-            if kept != table.name:
-                rows = f"the rows of {target} that it refers to, which go with those of {table.name},"
-            if required:
-                why = f": it would set NULL in {required}, which may not be NULL"
-                cure = " ".join(f"{alter} ALTER COLUMN {quote(one)} DROP NOT NULL;" for one in required.split(", "))
+        for name, command, how in table.rules:
+            if how == "INSTEAD":
+                fails = f"runs in place of every {command}: ours does not reach the table, and fails if it has RETURNING and the rule has none"
+            elif how == "INSTEAD WHERE":
+                fails = f"runs in place of some {command}s, so every {command} … RETURNING fails"
+            elif command != "DELETE":
+                off = ", although it is disabled" if how == "OFF" else ""
+                fails = f"makes every INSERT … ON CONFLICT fail{off}: PostgreSQL accepts none for a table with a rule on INSERT or UPDATE"
             else:
-                without = re.sub(r" ON DELETE (RESTRICT|NO ACTION)", "", definition)
-                cascade = re.sub(r"^(FOREIGN KEY \(.*?\) REFERENCES .*?\(.*?\))", r"\1 ON DELETE CASCADE", without)
-                why, cure = "", f"{alter} DROP CONSTRAINT {quote(name)}, ADD CONSTRAINT {quote(name)} {cascade};"
-            message = f"Foreign key {name} of {place} is unmanaged, and keeps {rows} from being deleted{why}."
-            yield Finding(Severity.WARNING, "foreign_key.restricts", f"{bare}.{name}", message, f"{AGREE}{cure}")
+                yield self.untried_code(table, f"Rule {name}", name)
+                continue
+            cure = f"DROP RULE {quote(name)} ON {quote(table.name)};"
+            yield Finding(
+                Severity.ERROR, "rule.extra", f"{table.name}.{name}", f"Rule {name} of {table.name} {fails}.", f"{AGREE}{cure}"
+            )
+        for name in table.triggers:
+            yield self.untried_code(table, f"Trigger {name}", name)
+
+    def untried_code(self, table: Table, title: str, name: str) -> Finding:
+        message = f"{title} of {table.name} is unmanaged and was not tried; it may change or reject our writes."
+        return Finding(Severity.NOTE, "trigger.extra", f"{table.name}.{name}", message, TRY)
 
     def of_column(self, column: Column) -> Iterator[Finding]:
         alter = f"ALTER TABLE {quote(column.table)} ALTER COLUMN {quote(column.name)}"
@@ -120,6 +113,8 @@ class _Obstacles(Keys):
             message = f"{title}, NOT NULL and without a default, so every INSERT fails."
             yield obstacle("column.extra", column, message, f"{alter} DROP NOT NULL;", Severity.ERROR)
             return
+        if not column.nullable:
+            yield from self.of_existing_rows(column, "NOT NULL of column", column.name)
         if column.generated is not None:
             yield from self.of_generated(column)
             return
@@ -221,6 +216,18 @@ class _Obstacles(Keys):
                 yield self.of_unproved(check, title, body, proved=proved)
         elif not ((proved := self.never(check, f"NOT {body}", inserted)) and is_total(body)):
             yield from self.of_inserted(check, title, body, proved=proved)
+
+    def of_existing_rows(self, thing: Check | Column, what: str, name: str) -> Iterator[Finding]:
+        """Yield the note about a constraint that accepts what we write, but was never validated."""
+        valid = thing.validated if isinstance(thing, Column) else thing.valid
+        if not valid and (isinstance(thing, Column) or thing.enforced):
+            yield Finding(
+                Severity.NOTE,
+                "column.extra" if isinstance(thing, Column) else "check.extra",
+                where(thing),
+                f"The unmanaged {what} {name} of {thing.table} is NOT VALID: an existing row that violates it cannot be updated.",
+                "Ask its owner to run ALTER TABLE … VALIDATE CONSTRAINT, which fails if there is such a row.",
+            )
 
     def of_inserted(self, check: Check, title: str, body: str, *, proved: bool) -> Iterator[Finding]:
         """Yield the finding about a check of what our INSERT stores in unmanaged columns; one `proved` to refuse none may raise an error."""

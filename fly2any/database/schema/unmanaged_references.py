@@ -1,0 +1,127 @@
+"""Findings about unmanaged tables whose foreign keys keep our rows from being deleted, or may."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ..findings import Finding, Severity
+from ..sql import quote
+from .expressions import CONSTANT
+from .live import Live
+from .objects import Catalog, Table
+from .obstacles import AGREE
+
+READ = "Read its definition with \\d+ in `manage.py dbshell`."
+
+
+def of_references(expected: Catalog, actual: Catalog, live: Live | None) -> Iterator[Finding]:
+    """Yield the findings about the foreign keys of unmanaged tables that a DELETE from a table of ours reaches by cascades.
+
+    What is behind a cascade concerns every table of ours that reaches it: it is reported once.
+    """
+    ours = {one.name for one in expected.tables}  # Foreign keys of our own tables are compared with the contract.
+    there = {one.name for one in actual.tables}
+    found: dict[tuple[str, ...], Finding | None] = {}
+
+    def is_reported(table: Table, place: str, target: str) -> bool:
+        bare, kept = place.strip('"'), target.strip('"')
+        renamed = "." not in place and bare not in there
+        return not (bare in ours or renamed or (kept != table.name and kept in ours))
+
+    for table in (one for one in actual.tables if one.name in ours):
+        for place, name, definition, target, required in table.kept_by:
+            if is_reported(table, place, target):
+                found[place, name] = _keeps(table, place, name, definition, target, required)
+        for place, name, definition, target, columns in table.fixed_by:
+            if is_reported(table, place, target):
+                message = f"Foreign key {name} of {place} is unmanaged, and keeps {columns} of {table.name} from being changed."
+                cure = f"{AGREE}{_again(place, name, definition)}"
+                found[place, name, columns] = Finding(
+                    Severity.WARNING, "foreign_key.restricts", _where(place, name), message, cure
+                )
+        for met in table.met:
+            place, name, target, kind, what, *_ = met
+            if is_reported(table, place, target):
+                found[place, name, kind, what] = _meets(table, met, live)
+    yield from filter(None, found.values())
+
+
+def _keeps(table: Table, place: str, name: str, definition: str, target: str, required: str) -> Finding:
+    alter = f"ALTER TABLE {place}"
+    if required:
+        why = f": it would set NULL in {required}, which may not be NULL"
+        cure = " ".join(f"{alter} ALTER COLUMN {quote(one)} DROP NOT NULL;" for one in required.split(", "))
+    else:
+        why, cure = "", _again(place, name, definition)
+    message = f"Foreign key {name} of {place} is unmanaged, and keeps {_rows(table, target)} from being deleted{why}."
+    return Finding(Severity.WARNING, "foreign_key.restricts", _where(place, name), message, f"{AGREE}{cure}")
+
+
+def _again(place: str, name: str, definition: str) -> str:
+    """Return the statement that lets a foreign key follow deletions and changes of the rows that it refers to."""
+    kept = definition
+    for event in ("UPDATE", "DELETE"):
+        kept = re.sub(rf" ON {event} (RESTRICT|NO ACTION)", "", kept)
+        if f" ON {event} " not in kept:
+            kept = re.sub(r"^(FOREIGN KEY \(.*?\) REFERENCES .*?\(.*?\))", rf"\1 ON {event} CASCADE", kept)
+    return f"ALTER TABLE {place} DROP CONSTRAINT {quote(name)}, ADD CONSTRAINT {quote(name)} {kept};"
+
+
+def _meets(table: Table, met: tuple[str, ...], live: Live | None) -> Finding | None:
+    """Return the finding about what the rows that a foreign key refers from meet when it deletes or changes them."""
+    place, name, target, kind, what, own, column = met
+    alter, rows = f"ALTER TABLE {place}", _rows(table, target)
+    title = f"Foreign key {name} of {place} is unmanaged, and"
+
+    def restricts(severity: Severity, message: str, cure: str) -> Finding:
+        return Finding(severity, "foreign_key.restricts", _where(place, name), f"{title} {message}", cure)
+
+    if kind == "trigger":
+        message = f"Trigger {what} of {place} runs when {rows} are deleted, by {name}, and was not tried; it may prevent that."
+        return Finding(Severity.NOTE, "trigger.extra", _where(place, what), message, READ)
+    if kind == "publication":
+        message = f"keeps {rows} from being deleted: {place} is published ({what}) without a replica identity."
+        return restricts(Severity.WARNING, message, f"{AGREE}{alter} REPLICA IDENTITY FULL;")
+    if kind == "owner":
+        message = f"keeps {rows} from being deleted: {own}, the owner of {place}, lacks {what}."
+        return restricts(Severity.WARNING, message, f"{AGREE}GRANT {what} TO {quote(own)};")
+    if kind == "rule":
+        message = f"keeps {rows} from being deleted: the rule {what} of {place} runs instead."
+        return restricts(Severity.WARNING, message, f"{AGREE}DROP RULE {quote(what)} ON {place};")
+    if kind == "domain":
+        message = f"keeps {rows} from being deleted: it would set NULL in {own}, whose type is NOT NULL."
+        return restricts(Severity.WARNING, message, f"{AGREE}{alter} ALTER COLUMN {quote(own)} TYPE {what};")
+    if kind == "unique":
+        return restricts(
+            Severity.NOTE, f"sets NULL when {rows} are deleted; {what}, unique for NULLs too, may refuse that.", READ
+        )
+    if kind == "check":
+        check, _, condition = what.partition(" CHECK ")
+        if re.fullmatch(r'\(+("[^"]+"|\w+) IS NOT NULL\)+( NOT VALID)?', condition):
+            message = f"keeps {rows} from being deleted: it would set NULL, which its check {check} refuses."
+            return restricts(Severity.WARNING, message, f"{AGREE}{alter} DROP CONSTRAINT {quote(check)};")
+        return restricts(
+            Severity.NOTE, f"sets NULL when {rows} are deleted; its check {check} may refuse that: {condition}.", READ
+        )
+    if what.startswith("NULL::"):
+        return None
+    known = column and CONSTANT.fullmatch(what) and "." not in target
+    there = live.has_row(target.strip('"'), {column: what}) if live is not None and known else None
+    if there:
+        return None
+    if there is False:
+        message = f"keeps {rows} from being deleted: it would set the default {what}, for which {target} has no row."
+        return restricts(Severity.WARNING, message, f"{AGREE}{alter} ALTER COLUMN {quote(own)} DROP DEFAULT;")
+    message = f"sets the default {what} when {rows} are deleted, which fails if {target} has no row for it."
+    return restricts(Severity.NOTE, message, READ)
+
+
+def _rows(table: Table, target: str) -> str:
+    if target.strip('"') == table.name:
+        return f"the rows of {table.name} that it refers to"
+    return f"the rows of {target} that it refers to, which go with those of {table.name},"
+
+
+def _where(place: str, name: str) -> str:
+    return f"{place.strip(chr(34))}.{name}"

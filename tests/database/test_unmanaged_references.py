@@ -1,0 +1,112 @@
+"""What keeps the site from deleting or changing a row: tried on a real server, found, and resolved by its cure."""
+
+import psycopg
+import pytest
+
+from fly2any.database.findings import Severity
+from fly2any.database.schema.obstacles import AGREE
+from fly2any.database.verification import verify
+from tests.conftest import django
+
+DELETE = "DELETE FROM users WHERE id = 'u'"
+CHILD = "CREATE TABLE child (a text {column} REFERENCES users{target} {action} {more}); INSERT INTO child VALUES ('{row}')"
+
+
+def child(action, *, column="", target="", more="", row="u"):
+    return CHILD.format(action=action, column=column, target=target, more=more, row=row)
+
+
+CASES = {
+    "publication": (child("ON DELETE CASCADE") + "; CREATE PUBLICATION every FOR ALL TABLES", DELETE),
+    "default": (child("ON DELETE SET DEFAULT", column="DEFAULT 'nobody'"), DELETE),
+    "check": (child("ON DELETE SET NULL", column="CHECK (a IS NOT NULL)"), DELETE),
+    "domain": (
+        "CREATE DOMAIN required AS text NOT NULL; " + child("ON DELETE SET NULL").replace("a text", "a required"),
+        DELETE,
+    ),
+    "rule": (child("ON DELETE CASCADE") + "; CREATE RULE keep AS ON DELETE TO child DO INSTEAD NOTHING", DELETE),
+    "owner": (child("ON DELETE CASCADE") + "; ALTER TABLE child OWNER TO {role}; REVOKE DELETE ON child FROM {role}", DELETE),
+    "e-mail address": (
+        child("ON DELETE CASCADE", target="(email)", row="u@example.com"),
+        "UPDATE users SET email = 'v@example.com' WHERE id = 'u'",
+    ),
+}
+
+
+@pytest.fixture
+def person(migrated):
+    """A database with the person u, and a role that owns nothing yet."""
+    role = f"{migrated.name}_theirs"
+    migrated.execute(f"""CREATE ROLE {role}; GRANT USAGE ON SCHEMA public TO {role}; GRANT ALL ON users TO {role};
+                         INSERT INTO users (id, email, "updatedAt") VALUES ('u', 'u@example.com', now())""")
+    yield role
+    migrated.execute(f"REASSIGN OWNED BY {role} TO postgres; DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def found(database):
+    with django(database) as connection:
+        return [one for one in verify(connection).findings if one.code.startswith(("foreign_key", "table", "trigger", "check"))]
+
+
+def fails(database, statement):
+    with database.connect() as client:
+        client.autocommit = False
+        try:
+            client.execute(statement)
+        except psycopg.Error:
+            return True
+        finally:
+            client.rollback()
+    return False
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_keeps_a_person_is_found_and_resolved_by_its_cure(migrated, person, case):
+    made, statement = CASES[case]
+    migrated.execute(made.format(role=person))
+
+    before = fails(migrated, statement), [(one.severity, one.code, one.where) for one in found(migrated)]
+    for one in found(migrated):
+        migrated.execute(one.cure.removeprefix(AGREE))
+    after = fails(migrated, statement), found(migrated)
+
+    name = "child_a_fkey"
+    assert before == (True, [(Severity.WARNING, "foreign_key.restricts", f"child.{name}")])
+    assert after == (False, [])
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (child("ON DELETE SET DEFAULT", column="DEFAULT 'nobody'") + """; INSERT INTO users (id, email, "updatedAt") VALUES ('nobody', 'n', now())""", []),
+        (child("ON DELETE SET NULL", more=", b int, CHECK (num_nonnulls(a, b) = 1)"), ["child.child_a_fkey"]),
+        (child("ON DELETE SET DEFAULT", column="DEFAULT current_setting('application_name')"), ["child.child_a_fkey"]),
+        (child("", target="(email) ON DELETE CASCADE ON UPDATE CASCADE", row="u@example.com"), []),
+    ],
+    ids=["a default with a row", "a check of two columns", "another default", "a key that follows"],
+)  # fmt: skip
+def test_what_only_may_keep_a_person_is_a_note_and_what_does_not_is_none(migrated, person, made, said):
+    migrated.execute(made)
+
+    assert [(one.severity, one.where) for one in found(migrated)] == [(Severity.NOTE, where) for where in said]
+
+
+@pytest.mark.parametrize(
+    ("sql", "where", "cure"),
+    [
+        ("REVOKE USAGE ON SCHEMA public FROM PUBLIC, {role}", "{role}", "GRANT USAGE ON SCHEMA public TO {role};"),
+        ("REVOKE SELECT ON users FROM {role}", "users", "GRANT SELECT ON public.users TO {role};"),
+    ],
+)
+def test_an_owner_without_privileges_is_an_error(migrated, person, sql, where, cure):
+    """PostgreSQL checks foreign keys as the owner of the table that they refer to."""
+    migrated.execute(f"ALTER TABLE users OWNER TO {person}; ALTER TABLE sessions OWNER TO {person}")
+    migrated.execute(sql.format(role=person))
+    write = """INSERT INTO sessions (id, "sessionToken", "userId", expires) VALUES ('s', 't', 'u', now())"""
+
+    before = fails(migrated, write), [(one.severity, one.code, one.where, one.cure) for one in found(migrated)]
+    migrated.execute(before[1][0][3])
+
+    quoted = f'"{person}"'
+    assert before == (True, [(Severity.ERROR, "table.owner", where.format(role=person), cure.format(role=quoted))])
+    assert (fails(migrated, write), found(migrated)) == (False, [])
