@@ -33,7 +33,7 @@ LITERAL = ("text", "varchar", "uuid", "int2", "int4", "int8")  # Types whose equ
 TRIGGER_ROLE_SQL = f"""
     SELECT pg_get_userbyid(min(w.owner))::text
     FROM pg_catalog.pg_trigger AS t, LATERAL ({TRIGGER_OWNERS_SQL.format(trigger="t.oid")}) AS w (owner)
-    WHERE t.tgrelid = {{table}} AND t.tgenabled <> 'D' AND t.tgtype & 24 <> 0 AND w.owner NOT IN (SELECT oid FROM trusted)
+    WHERE t.tgrelid = {{table}} AND t.tgenabled <> 'D' AND t.tgtype & 24 <> 0
 """
 TABLES_SQL = f"""
     WITH schemas AS (

@@ -23,13 +23,29 @@ from ..units import plural
 from . import contract as contracts
 from .ledgers import LEDGERS
 
-# The owners of the functions, operators and types that the trigger with the oid {trigger} uses, its WHEN included; nothing is
-# recorded of PostgreSQL's own, nor of what belongs to the first superuser.
-TRIGGER_OWNERS_SQL = """
-    SELECT o.refobjid FROM pg_catalog.pg_depend AS d
+# Whether the function `p` is one of Supabase's, such as that of its Database Webhooks: it runs as its owner, to which the superuser
+# supabase_admin has granted the schema, and which only trusted roles can become. No other role can create such a grant.
+OF_SUPABASE_SQL = """
+    (p.prosecdef AND EXISTS (
+        SELECT FROM pg_catalog.pg_namespace AS n JOIN pg_catalog.pg_roles AS s ON s.oid = n.nspowner
+        CROSS JOIN LATERAL pg_catalog.aclexplode(n.nspacl) AS g
+        WHERE n.oid = p.pronamespace AND n.nspname = 'supabase_functions' AND s.rolname = 'supabase_admin' AND s.rolsuper
+          AND g.grantor = s.oid AND g.grantee = p.proowner AND g.privilege_type = 'CREATE')
+     AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_roles AS m WHERE m.oid <> p.proowner AND pg_catalog.pg_has_role(m.oid, p.proowner, 'MEMBER')
+            AND NOT EXISTS (SELECT FROM trusted AS t WHERE t.oid = m.oid)))
+"""
+# The roles, other than those of the query `trusted`, that own functions, operators and types which the trigger with the oid
+# {trigger} uses, its WHEN included, and whether all of them run as their owner; nothing is recorded of PostgreSQL's own, nor of
+# what belongs to the first superuser.
+TRIGGER_OWNERS_SQL = f"""
+    SELECT o.refobjid, pg_catalog.bool_and(p.prosecdef IS TRUE) FROM pg_catalog.pg_depend AS d
     JOIN pg_catalog.pg_shdepend AS o ON o.classid = d.refclassid AND o.objid = d.refobjid AND o.deptype = 'o'
         AND o.dbid = (SELECT b.oid FROM pg_catalog.pg_database AS b WHERE b.datname = current_database())
-    WHERE d.classid = 'pg_catalog.pg_trigger'::regclass AND d.objid = {trigger} AND d.refclassid <> 'pg_catalog.pg_class'::regclass
+    LEFT JOIN pg_catalog.pg_proc AS p ON d.refclassid = 'pg_catalog.pg_proc'::regclass AND p.oid = d.refobjid
+    WHERE d.classid = 'pg_catalog.pg_trigger'::regclass AND d.objid = {{trigger}} AND d.refclassid <> 'pg_catalog.pg_class'::regclass
+      AND o.refobjid NOT IN (SELECT oid FROM trusted) AND {OF_SUPABASE_SQL} IS NOT TRUE
+    GROUP BY o.refobjid
 """
 # Whether the table `c` has code that a foreign key runs when it finds or deletes rows.
 ACTS_SQL = """
@@ -66,21 +82,20 @@ TABLES_SQL = f"""
 # role of the outer statement.
 STRANGERS_SQL = f"""{TABLES_SQL}
     SELECT 'owner' AS kind, pg_catalog.min(o.relname::text COLLATE "C"), pg_catalog.quote_ident(current_database()), count(*)::int,
-           pg_catalog.pg_get_userbyid(o.relowner)::text
+           pg_catalog.pg_get_userbyid(o.relowner)::text, false
     FROM ours AS o WHERE NOT o.trusted AND o.relname = ANY (%(tables)s::text[]) GROUP BY o.relowner
     UNION
-    SELECT 'trigger', w.relname, t.tgname::text, 1, pg_catalog.pg_get_userbyid(s.owner)::text
+    SELECT 'trigger', w.relname, t.tgname::text, 1, pg_catalog.pg_get_userbyid(s.owner)::text, s.definer
     FROM pg_catalog.pg_trigger AS t JOIN written AS w ON w.oid = t.tgrelid,
-         LATERAL ({TRIGGER_OWNERS_SQL.format(trigger="t.oid")}) AS s (owner)
-    WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND s.owner NOT IN (SELECT oid FROM trusted)
+         LATERAL ({TRIGGER_OWNERS_SQL.format(trigger="t.oid")}) AS s (owner, definer)
+    WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'
     UNION
-    SELECT 'planted', c.origin, pg_catalog.quote_ident(t.tgname) || ' ON ' || c.place, 1, pg_catalog.pg_get_userbyid(s.owner)::text
+    SELECT 'planted', c.origin, pg_catalog.quote_ident(t.tgname) || ' ON ' || c.place, 1, pg_catalog.pg_get_userbyid(s.owner)::text, s.definer
     FROM beyond AS c JOIN pg_catalog.pg_trigger AS t ON t.tgrelid = c.oid,
-         LATERAL ({TRIGGER_OWNERS_SQL.format(trigger="t.oid")}) AS s (owner)
+         LATERAL ({TRIGGER_OWNERS_SQL.format(trigger="t.oid")}) AS s (owner, definer)
     WHERE c.relowner IN (SELECT oid FROM trusted) AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 24 <> 0
-      AND s.owner NOT IN (SELECT oid FROM trusted)
     UNION
-    SELECT 'reference', c.origin, c.place, 1, pg_catalog.pg_get_userbyid(c.relowner)::text
+    SELECT 'reference', c.origin, c.place, 1, pg_catalog.pg_get_userbyid(c.relowner)::text, false
     FROM beyond AS c
     WHERE current_setting('server_version_num')::int < 180000 AND c.relowner NOT IN (SELECT oid FROM trusted) AND {ACTS_SQL}
     ORDER BY 1, 2, 3, 5
@@ -129,10 +144,12 @@ class UntrustedCode:
     what: str
     role: str
     cure: str
+    is_definer: bool  # It runs as its owner.
 
     @property
     def sentence(self) -> str:
-        return f"{self.what} runs code of the role {self.role} with the privileges of the role that writes to {self.table}"
+        how = "as that role, which can replace it with code that runs " if self.is_definer else ""
+        return f"{self.what} runs code of the role {self.role} {how}with the privileges of the role that writes to {self.table}"
 
     @property
     def finding(self) -> Finding:
@@ -150,7 +167,7 @@ def read_untrusted_code(
     """Yield the code of untrusted roles that a write to `tables`, or to all of `schema`, runs; with `deletes`, also a deletion or a change of keys."""
     names = our_tables() if tables is None else list(tables)
     rows = fetch_all(connection, STRANGERS_SQL, {"schema": schema, "tables": names, "all": tables is None, "deletes": deletes})
-    for kind, table, name, number, role in rows:
+    for kind, table, name, number, role, is_definer in rows:
         at = f"{quote(schema)}.{quote(table)}"
         if kind == "owner":
             others = f" and {plural(number - 1, 'other')}" if number > 1 else ""
@@ -171,7 +188,7 @@ def read_untrusted_code(
         else:
             what = f"Table {name}, whose foreign key refers to {table},"
             cure = f"Ask its owner first, then drop the foreign key, or make the owner of {table} the owner of {name}."
-        yield UntrustedCode(table, what, role, cure)
+        yield UntrustedCode(table, what, role, cure, is_definer)
 
 
 def read_readable(connection, *, schema: str) -> set[str]:
