@@ -23,6 +23,7 @@ from ..progress import Progress
 from ..units import plural
 from .encryption import ENDING, decrypt
 from .manifest import sha256_in
+from .trusted_path import require_trusted_path
 from .workfolder import work_folder
 
 WORK = ".taking-"
@@ -93,6 +94,7 @@ class Folder(Store):
 
     def make(self):
         try:
+            require_trusted_path(self.folder, self.variable)
             if not self.folder.is_dir():
                 self.folder.mkdir(mode=0o700)  # Not its parents: they are missing if the disk is not mounted.
                 sync(self.folder.parent)
@@ -105,9 +107,10 @@ class Folder(Store):
 
     @contextmanager
     def trusted(self) -> Iterator[int]:
-        """Yield a descriptor of the folder; raise Refusal if another user may exchange its files: it is theirs, or every user may write to it."""
+        """Yield a descriptor of the folder; raise Refusal if another user may exchange it or its files."""
         with ExitStack() as stack:
             with self.explained():
+                require_trusted_path(self.folder, self.variable)
                 descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
                 stack.callback(os.close, descriptor)
                 status = os.fstat(descriptor)

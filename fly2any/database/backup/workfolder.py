@@ -16,6 +16,8 @@ from pathlib import Path
 
 from django.conf import settings
 
+from .trusted_path import require_trusted_path
+
 MARK = ".fly2any-work-folder"
 FIRST_LINE = "Work in progress of a Fly2Any command. Removed by a later one when the process that made it has ended.\n"
 PREFIX = "fly2any-"
@@ -26,13 +28,15 @@ OLD = 2 * 24 * 3600  # Seconds, for folders of another machine, whose processes 
 def work_folder(purpose: str, *, beside: Path | None = None, prefix: str = PREFIX) -> Iterator[Path]:
     """Yield a new folder that only this user can read, in `beside` or the folder for temporary files; removed at the end.
 
+    Raises Refusal if another user may exchange the folder; the caller has checked `beside`.
     While the block runs, the mark in it is locked (flock); the lock ends with the process, however that ends.
     """
     parent = beside or Path(tempfile.gettempdir())
+    # Known before it is created, so that an interrupt in between leaves nothing.
+    folder = parent / f"{prefix}{secrets.token_hex(6)}"
+    if not beside:
+        require_trusted_path(folder, "TMPDIR")
     sweep(parent, prefix)
-    folder = (
-        parent / f"{prefix}{secrets.token_hex(6)}"
-    )  # Known before it is created, so that an interrupt in between leaves nothing.
     try:
         folder.mkdir(mode=0o700)
         descriptor = os.open(folder / MARK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
