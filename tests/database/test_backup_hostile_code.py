@@ -38,7 +38,7 @@ PASSWORDS = (
 def test_code_of_another_role_does_nothing_when_a_backup_is_verified(migrated, taken, tmp_path):
     role, file, passwords = f"{migrated.name}_evil", tmp_path / "made", PASSWORDS.format(name=migrated.name)
     let_through(tmp_path)
-    tmp_path.chmod(0o777)
+    tmp_path.chmod(0o1777)
     migrated.execute(f"CREATE ROLE {role} LOGIN; CREATE SCHEMA evil AUTHORIZATION {role}")
     try:
         dataclasses.replace(migrated, user=role).execute(HOSTILE.format(role=role, file=file))
