@@ -107,6 +107,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         path, kept = search_path.require(
             connection, path, variable=variable, user=place["USER"], database=place["NAME"], keeps_session=keeps
         )
+        connection.own_path = path
         # Another transaction may get a server connection with another path, unless it is known to keep its session.
         if path and not keeps and (place.get("POOLER") or not kept):
             connection.transaction_path = search_path.local(path)

@@ -1,4 +1,4 @@
-"""The search path of a connection: it must be the requested one, and must not put other roles' code before PostgreSQL's."""
+"""The search path of a connection: it must be the requested one, and must not put other roles' objects before ours or PostgreSQL's."""
 
 from __future__ import annotations
 
@@ -6,17 +6,38 @@ import re
 
 from django.db.utils import OperationalError
 
-# The last columns: the server's process, whether the schema that "$user" stands for exists, and who owns it, unless that role
-# could do anything here anyway. Each name is qualified, and each operator: if pg_catalog is last in the path, others would take
-# precedence.
+# Each name is qualified, and each operator: if pg_catalog is last in the path, others would take precedence.
 STATE_SQL = """
-    SELECT pg_catalog.current_setting('search_path'), pg_catalog.current_schema(), CURRENT_USER, pg_catalog.pg_backend_pid(),
-           EXISTS (SELECT FROM pg_catalog.pg_namespace AS n WHERE n.nspname OPERATOR(pg_catalog.=) CURRENT_USER),
-           (SELECT o.rolname
-            FROM pg_catalog.pg_namespace AS n JOIN pg_catalog.pg_roles AS o ON o.oid OPERATOR(pg_catalog.=) n.nspowner
-            WHERE n.nspname OPERATOR(pg_catalog.=) CURRENT_USER AND NOT o.rolsuper AND o.rolname OPERATOR(pg_catalog.<>) CURRENT_USER
-              AND NOT EXISTS (SELECT FROM pg_catalog.pg_database AS d WHERE d.datdba OPERATOR(pg_catalog.=) n.nspowner
-                              AND d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
+    SELECT pg_catalog.current_setting('search_path'), pg_catalog.current_schema(), CURRENT_USER, pg_catalog.pg_backend_pid()
+"""
+# The tables by which a schema is known as ours: Django's record of migrations, and the site's people.
+MARKING_TABLES = ("django_migrations", "users")
+# The schemas of some names: whether their owner could do anything here anyway, whether only such roles may create in them, and how
+# likely their MARKING_TABLES are ours, 1 being the most, NULL without them.
+SCHEMAS_SQL = """
+    WITH strong AS (
+        SELECT r.oid
+        FROM pg_catalog.pg_roles AS r
+        JOIN pg_catalog.pg_database AS d ON d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+        JOIN pg_catalog.pg_roles AS me ON me.rolname OPERATOR(pg_catalog.=) CURRENT_USER
+        WHERE r.rolsuper OR r.oid OPERATOR(pg_catalog.=) me.oid OR r.oid OPERATOR(pg_catalog.=) d.datdba
+           OR r.rolname OPERATOR(pg_catalog.=) 'pg_database_owner'::pg_catalog.name
+           OR NOT me.rolsuper AND pg_catalog.pg_has_role(r.oid, 'USAGE')
+    ), named AS (
+        SELECT n.oid, n.nspname, n.nspowner IN (SELECT s.oid FROM strong AS s) AS owned,
+               NOT EXISTS (SELECT FROM pg_catalog.aclexplode(n.nspacl) AS a
+                           WHERE a.privilege_type OPERATOR(pg_catalog.=) 'CREATE'::pg_catalog.text
+                             AND a.grantee NOT IN (SELECT s.oid FROM strong AS s)) AS ungranted
+        FROM pg_catalog.pg_namespace AS n WHERE n.nspname OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.name[])
+    )
+    SELECT n.nspname::pg_catalog.text, n.owned, n.owned AND n.ungranted,
+           (SELECT pg_catalog.min(CASE WHEN c.relowner IN (SELECT s.oid FROM strong AS s) OR n.owned AND n.ungranted THEN 1
+                                       WHEN n.owned AND pg_catalog.has_database_privilege(c.relowner, pg_catalog.current_database(), 'CREATE') THEN 2
+                                       WHEN n.owned THEN 3 ELSE 4 END)
+            FROM pg_catalog.pg_class AS c
+            WHERE c.relnamespace OPERATOR(pg_catalog.=) n.oid AND c.relname OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.name[])
+              AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p}'::pg_catalog."char"[]))
+    FROM named AS n
 """
 SOURCE_SQL = "SELECT s.source FROM pg_catalog.pg_settings AS s WHERE s.name OPERATOR(pg_catalog.=) 'search_path'"
 WORD = re.compile(r"(?:\\.|[^\\\s])+", re.S)
@@ -55,12 +76,11 @@ def require(
 ) -> tuple[str | None, bool]:
     """Return the search path that the psycopg connection must set, None if the server's is right, and whether it holds for all its transactions.
 
-    "$user" becomes the schema that it stands for now: otherwise any role with CREATE on the database could make a schema of that
-    name later, whose tables would take precedence over ours. Raises SearchPathError if the path leads to another schema than
-    `path`, or takes another role's code for PostgreSQL's.
+    Without a requested `path`, the server's is made explicit (`_explicit`). Raises SearchPathError if the path leads to another
+    schema than `path`, or takes another role's code for PostgreSQL's.
     """
     with connection.cursor() as cursor:
-        here, schema, role, process, has_own, other_owner = cursor.execute(STATE_SQL).fetchone()
+        here, schema, role, process = cursor.execute(STATE_SQL).fetchone()
     names = names_of(here)
     wanted = names if path is None else names_of(path)
     if names != wanted and [schema] != wanted:
@@ -75,25 +95,39 @@ def require(
             f"The search path of {role} is {here}: objects that another role creates there would take precedence over PostgreSQL's"
             " own; remove pg_catalog, which is then searched first, where the path is set (ALTER DATABASE, ALTER ROLE or the URL)."
         )
-    if "$user" in names and other_owner is not None:
-        others = [name for name in names if name != "$user"] or ["public"]
-        raise SearchPathError(
-            f"The schema {_quoted([role])} belongs to the role {other_owner}, and {role} searches it because of its name: run"
-            f" ALTER ROLE {_quoted([role])} IN DATABASE {_quoted([database])} SET search_path TO {_quoted(others)};"
-            f" or ALTER SCHEMA {_quoted([role])} OWNER TO {_quoted([role])}; if it is meant to be there."
-        )
-    if "$user" in names and (others := [role if name == "$user" else name for name in names if has_own or name != "$user"]):
-        keeps_session = (
-            keeps_session or process == connection.info.backend_pid
-        )  # A pooler gives its clients a number of its own.
-        if keeps_session:
-            with connection.cursor() as cursor:
-                cursor.execute(f"SET search_path TO {_quoted(others)}")
-        return _quoted(others), keeps_session
-    if path is None:
-        return None, True
+    if path is not None:
+        with connection.cursor() as cursor:
+            return path, cursor.execute(SOURCE_SQL).fetchone()[0] == "client"
     with connection.cursor() as cursor:
-        return path, cursor.execute(SOURCE_SQL).fetchone()[0] == "client"
+        explicit = _explicit(cursor, names, role)
+        if not explicit or explicit == names:
+            return None, True
+        # A pooler gives its clients a number of its own.
+        if keeps_session := keeps_session or process == connection.info.backend_pid:
+            cursor.execute(f"SET search_path TO {_quoted(explicit)}")
+    return _quoted(explicit), keeps_session
+
+
+def _explicit(cursor, names: list[str], role: str) -> list[str]:
+    """Return the schemas of a search path so that no other role can put a table before ours, now or while the connection lives.
+
+    "$user" becomes the schema that it stands for now, and schemas that do not exist are left out: any role with CREATE on the
+    database could create them later. A schema in which other roles may create comes after ours. A schema of another role that is
+    searched only because of its name is left out.
+    """
+    named = {name: role if name == "$user" else name for name in names}
+    found = {
+        name: state for name, *state in cursor.execute(SCHEMAS_SQL, [list(named.values()), list(MARKING_TABLES)]).fetchall()
+    }
+    # PostgreSQL does not list pg_temp, which each session has.
+    there = [one for name, one in named.items() if one == "pg_temp" or (one in found and (name != "$user" or found[one][0]))]
+    there = list(dict.fromkeys(there))
+    ours = min((one for one in there if one in found and found[one][2]), key=lambda one: found[one][2], default=None)
+    if ours is None:
+        return there
+    before = there[: there.index(ours)]
+    closed = [one for one in before if one not in found or found[one][1]]
+    return [*closed, ours, *(one for one in before if one not in closed), *there[there.index(ours) + 1 :]]
 
 
 def local(path: str) -> str:

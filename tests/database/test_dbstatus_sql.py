@@ -27,6 +27,8 @@ SCRIPT = """-- Cures: 2 to run, 2 commented out, 1 without SQL.
 -- Stop at the first that fails: manage.py dbstatus --sql | manage.py dbshell -- -v ON_ERROR_STOP=1
 LIMIT  -- The site queues behind a statement that waits for a lock: if this fails, run the rest again.
 
+SET search_path TO "public";
+
 -- WARNING server.time_zone at DATABASE: The database's time zone is Europe/Paris: other sessions read and write times in this zone, but the guide asks for UTC.
 -- No SQL: ALTER DATABASE DATABASE SET timezone TO 'UTC';
 

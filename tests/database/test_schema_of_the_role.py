@@ -1,4 +1,4 @@
-"""Schemas before ours in the search path: "$user" keeps the meaning that it had when a connection was opened."""
+"""Schemas before ours in the search path: no other role can put a table there before ours, at any time."""
 
 import shutil
 import time
@@ -8,10 +8,13 @@ import pytest
 from django.db import connection, connections
 
 from fly2any.database.errors import Refusal
+from fly2any.database.migration.lock import MIGRATION_LOCK
 from fly2any.database.progress import Progress
 from fly2any.database.retention.rules import RULES
 from fly2any.database.retention.sweep import sweep
-from tests.conftest import django
+from fly2any.database.server import read_home
+from fly2any.database.sql import ask
+from tests.conftest import django, manage, start_manage
 from tests.servers import PgBouncer
 
 PLANTED = """
@@ -78,10 +81,79 @@ def test_nor_is_it_behind_a_pooler_whose_next_client_gets_the_servers_own_path(
     assert (found, paths) == (["ours"], [('"$user", public',)])
 
 
-def test_nothing_is_removed_where_another_roles_table_comes_first_in_the_path(migrated, other_role_of):
+def sign_in_as(database, role, schema):
+    """Plant our marking tables in a schema of another role, with rows of its own."""
+    database.execute(f"""GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role};
+                         SET ROLE {role}; CREATE TABLE {schema}.users (LIKE public.users INCLUDING ALL);
+                         CREATE TABLE {schema}.django_migrations (LIKE public.django_migrations INCLUDING ALL); RESET ROLE;
+                         GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO PUBLIC; GRANT USAGE ON SCHEMA {schema} TO PUBLIC""")
+
+
+@pytest.mark.parametrize("owned", [True, False], ids=["its own", "one in which it may create"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_schema_in_which_another_role_creates_comes_after_ours(migrated, other_role_of, owned, when):
     role = other_role_of(migrated)
+    migrated.execute(
+        f"CREATE SCHEMA theirs {'AUTHORIZATION ' + role if owned else ''}; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"
+    )
+    migrated.execute(
+        f"GRANT CREATE, USAGE ON SCHEMA theirs TO {role}; ALTER DATABASE {migrated.name} SET search_path TO theirs, public"
+    )
+    plant = PLANTED.replace("CREATE SCHEMA {schema} AUTHORIZATION {role};", "").format(schema="theirs", role=role)
+    options = {"archives": None, "deadline": time.monotonic() + 60, "progress": Progress()}
+    with django(migrated) as opened:
+        if when == "after":
+            opened.ensure_connection()
+        sign_in_as(migrated, role, "theirs")
+        migrated.execute(plant)
+
+        seen = ids(opened), read_home(opened)[0]
+        swept = sweep(opened, RULES["price_history"], before=datetime.now(UTC) - timedelta(days=1), **options)
+
+    assert (seen, swept.removed) == (([], "public"), 0)
+    assert migrated.execute("SELECT count(*) FROM theirs.price_history") == [(1,)]
+
+
+def test_a_schema_of_the_path_that_does_not_exist_yet_is_not_searched_later(migrated, other_role_of):
+    role = other_role_of(migrated)
+    migrated.execute(f"ALTER DATABASE {migrated.name} SET search_path TO old_app, public")
+    with django(migrated) as opened:
+        opened.ensure_connection()
+        planted(migrated, role, "old_app")
+
+        assert ids(opened) == []
+
+
+def test_a_schema_of_this_roles_name_that_another_role_owns_stops_no_connection_and_is_not_searched(migrated, other_role_of):
+    planted(migrated, other_role_of(migrated), migrated.user)
+
+    with django(migrated) as opened:
+        assert (ids(opened), ask(opened, "SHOW search_path")) == ([], "public")
+    assert manage("dbstatus", url=migrated.url).returncode == 0
+
+
+def test_a_run_that_waited_for_the_migration_lock_searches_no_schema_made_meanwhile(migrated, other_role_of):
+    role = other_role_of(migrated)
+    migrated.execute(
+        "DELETE FROM django_migrations WHERE app = 'engagement' AND name = (SELECT max(name) FROM django_migrations WHERE app = 'engagement')"
+    )
+    recorded = migrated.execute("SELECT count(*) FROM django_migrations")[0][0]
+    with migrated.connect() as holder:
+        holder.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
+        run = start_manage("migrate", "--fake", url=migrated.url)
+        waits = run.stderr.readline()
+        migrated.execute(f"CREATE SCHEMA {migrated.user} AUTHORIZATION {role}")
+        sign_in_as(migrated, role, migrated.user)
+    out, err = run.communicate(timeout=120)
+
+    assert (waits.startswith("Waiting for the migration lock"), run.returncode, err) == (True, 0, ""), out
+    assert migrated.execute("SELECT count(*) FROM public.django_migrations") == [(recorded + 1,)]
+    assert migrated.execute(f"SELECT count(*) FROM {migrated.user}.django_migrations") == [(0,)]
+
+
+def test_nothing_is_removed_where_another_schema_comes_first_in_the_path(migrated):
+    migrated.execute("CREATE SCHEMA theirs; CREATE TABLE theirs.price_history (LIKE public.price_history INCLUDING ALL)")
     migrated.execute(f"ALTER DATABASE {migrated.name} SET search_path TO theirs, public")
-    planted(migrated, role, "theirs")
     options = {"archives": None, "deadline": time.monotonic() + 60, "progress": Progress()}
 
     with django(migrated) as opened, pytest.raises(Refusal) as refused:
@@ -91,4 +163,3 @@ def test_nothing_is_removed_where_another_roles_table_comes_first_in_the_path(mi
         "Nothing was changed. theirs.price_history comes before public.price_history in the search path: remove its schema from the"
         " path, or name ours in POSTGRES_URL (?schema=)."
     )
-    assert migrated.execute("SELECT count(*) FROM theirs.price_history") == [(1,)]

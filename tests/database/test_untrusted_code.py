@@ -76,19 +76,6 @@ def test_our_ledger_created_by_another_role_is_reported_and_not_read(database, o
         read_home(opened)
 
 
-def test_a_schema_of_this_roles_name_created_by_another_role_is_refused(database, other_role):
-    database.execute(f"CREATE SCHEMA {database.user} AUTHORIZATION {other_role}")
-
-    with django(database) as opened, pytest.raises(SearchPathError) as refused:
-        opened.ensure_connection()
-
-    assert str(refused.value) == (
-        f'The schema "{database.user}" belongs to the role {other_role}, and {database.user} searches it because of its name: run'
-        f' ALTER ROLE "{database.user}" IN DATABASE "{database.name}" SET search_path TO "public";'
-        f' or ALTER SCHEMA "{database.user}" OWNER TO "{database.user}"; if it is meant to be there.'
-    )
-
-
 def test_a_search_path_that_puts_pg_catalog_last_is_refused(database):
     database.execute(f"ALTER DATABASE {database.name} SET search_path TO public, pg_catalog")
 

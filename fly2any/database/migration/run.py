@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 from django.conf import settings
 from django.db import Error, connections
 
+from fly2any.postgres.search_path import local
+
 from ..errors import Refusal, first_line, sqlstate
 from ..progress import Progress
 from ..schema import contract as contracts
@@ -271,7 +273,13 @@ class Run:
         limits = "".join(f"SET {name} TO '0'; " for name in self.endless)
         limits += "".join(f"SET {name} TO '{ONE_CONNECTION[name]}'; " for name in self.of_citus)
         idle = f"SET {IDLE} TO '{LONGEST_IDLE}'; "
-        self.execute(f"SET lock_timeout TO '{settings.LOCK_TIMEOUT}ms'; {limits}{idle}RESET search_path")
+        self.execute(f"SET lock_timeout TO '{settings.LOCK_TIMEOUT}ms'; {limits}{idle}{self.sets_path}")
+
+    @property
+    def sets_path(self) -> str:
+        """The statement that sets the connection's own search path again: RESET would search what "$user" stands for by now."""
+        own = getattr(self.connection.connection, "own_path", None)
+        return local(own).replace("SET LOCAL", "SET", 1) if own else "RESET search_path"
 
     def set(self, name: str, value: str) -> None:
         self.execute(f"SET {name} TO '{value}'")
@@ -323,5 +331,5 @@ def _session(run: Run) -> Iterator[None]:
     finally:
         with suppress(Error, AttributeError):  # The connection may be lost.
             run.execute(
-                "; ".join(f"RESET {name}" for name in ("lock_timeout", "search_path", IDLE, *run.endless, *run.of_citus))
+                "; ".join([run.sets_path, *(f"RESET {name}" for name in ("lock_timeout", IDLE, *run.endless, *run.of_citus))])
             )

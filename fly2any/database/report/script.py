@@ -23,7 +23,7 @@ def status_as_sql(report: Report) -> str:
     first, are comments."""
     found = [finding for finding in report.findings if finding.severity is not Severity.NOTE]
     schema = report.verification.server.schema if report.verification else None
-    path = f"SET search_path TO {quote(schema)};\n" if schema not in (None, "public") else ""
+    path = f"SET search_path TO {quote(schema)};\n" if schema and found else ""
     parts = [_header(report, found), path, *("\n".join(_lines(finding, path)) + "\n" for finding in found)]
     return "\n".join(filter(None, parts))
 
