@@ -1,4 +1,4 @@
-"""Replication: standbys, slots and the archive of WAL."""
+"""Replication: standbys, slots and subscriptions."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..findings import Finding, Severity
 from ..units import plural, size, span
 from .examine import Figure, Reader
 from .server_settings import read_settings
+from .wal_archive import archiving
 
 # A client that replays nothing, such as pg_receivewal, confirms only what it has flushed.
 REPLICAS_SQL = """
@@ -42,11 +43,6 @@ SYNCHRONOUS_SQL = """
            (SELECT count(*) FROM pg_catalog.pg_stat_replication WHERE state IS NULL) AS hidden,
            (SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE wait_event = 'SyncRep') AS waiting
 """
-ARCHIVER_SQL = """
-    SELECT failed_count AS failures, last_failed_wal AS segment, now() - last_failed_time AS ago, last_archived_wal AS archived
-    FROM pg_catalog.pg_stat_archiver
-    WHERE current_setting('archive_mode') <> 'off' AND last_failed_time > COALESCE(last_archived_time, '-infinity')
-"""
 
 
 def replication(
@@ -66,7 +62,7 @@ def replication(
         return
     yield from _configured(read)
     yield from commits_that_wait(read)
-    yield from _archiver(read)
+    yield from archiving(read, most=most)
     replicas = read(REPLICAS_SQL)
     yield Figure("replicas", str(len(replicas)), len(replicas), "replicas")
     for row in replicas:
@@ -134,18 +130,6 @@ def commits_that_wait(read: Reader) -> Iterator[Finding]:
             Severity.ERROR, "replication.synchronous", NAMES,
             f"Each COMMIT waits for {plural(needed, 'standby', 'standbys')}{connected} (synchronous_standby_names is {row.names}); {count} now.",
             f"Start the standby again; or commit without it{':' if is_sql else '.'} {' '.join(cure.splitlines())}",
-        )  # fmt: skip
-
-
-def _archiver(read: Reader) -> Iterator[Finding]:
-    """Yield the finding that the server cannot archive its WAL."""
-    for row in read(ARCHIVER_SQL):
-        after = f" after {row.archived}" if row.archived else ""
-        yield Finding(
-            Severity.ERROR, "replication.archive", "archive_command",
-            f"It failed {span(row.ago)} ago for {row.segment}, {plural(row.failures, 'time')} in all, and nothing has been archived since: the server keeps"
-            f" WAL until its disk is full, and no WAL{after} can be recovered from the archive.",
-            "Read its output in the server's log, and fix it (SHOW archive_command); the server then tries again by itself.",
         )  # fmt: skip
 
 
