@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -10,6 +11,8 @@ from django.db import DEFAULT_DB_ALIAS, Error, connections
 
 from ..errors import explain
 from ..findings import Finding, Severity
+from ..server import read_origin
+from ..sql import ask, fetch_all
 from ..units import plural, size, span
 from .examine import Figure, Reader
 from .server_settings import read_settings
@@ -29,11 +32,20 @@ SLOTS_SQL = """
            GREATEST(pg_catalog.age(s.xmin), pg_catalog.age(s.catalog_xmin)) AS held
     FROM pg_catalog.pg_replication_slots AS s ORDER BY s.slot_name
 """
+# What was received last is all that there is only while it receives.
 STANDBY_SQL = """
-    SELECT pg_catalog.pg_is_in_recovery() AS standby,
-           CASE WHEN pg_catalog.pg_last_wal_receive_lsn() = pg_catalog.pg_last_wal_replay_lsn() THEN interval '0'
+    SELECT s.standby, NOT s.receives AND current_setting('restore_command') = '' AS is_cut_off,
+           CASE WHEN s.receives AND pg_catalog.pg_last_wal_receive_lsn() = pg_catalog.pg_last_wal_replay_lsn() THEN interval '0'
                 ELSE now() - pg_catalog.pg_last_xact_replay_timestamp() END AS behind
+    FROM (SELECT pg_catalog.pg_is_in_recovery() AS standby, EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver) AS receives) AS s
 """
+WRITTEN_SQL = "SELECT pg_catalog.pg_current_wal_lsn()::text AS position"
+REPLAYED_SQL = """
+    SELECT pg_catalog.pg_wal_lsn_diff(%s::pg_lsn, pg_catalog.pg_last_wal_replay_lsn())::bigint,
+           now() - pg_catalog.pg_last_xact_replay_timestamp()
+"""
+MEANWHILE = "until then the admin's lists are read from the primary."
+SOON = 1.0  # Seconds that a replica has to replay the latest WAL.
 NAMES = "synchronous_standby_names"
 # A role without pg_read_all_stats sees neither which standbys are synchronous nor which sessions wait.
 SYNCHRONOUS_SQL = """
@@ -53,14 +65,21 @@ def replication(
     if here.standby:
         text = "has replayed nothing since its start" if here.behind is None else f"{span(here.behind)} behind"
         yield Figure("this standby", text, here.behind and here.behind.total_seconds(), "standby_lag_seconds")
-        if here.behind and here.behind > longest:
+        if here.is_cut_off:
+            yield Finding(
+                Severity.ERROR, "replication.lag", "this standby",
+                f"It receives no WAL from its primary: {_replayed(here.behind)}.",
+                "Read its log: if the primary has removed WAL that it needs, create the standby again (pg_basebackup);"
+                " otherwise check that the primary runs, and primary_conninfo.",
+            )  # fmt: skip
+        elif here.behind and here.behind > longest:
             yield Finding(
                 Severity.WARNING, "replication.lag", "this standby",
                 f"It is {span(here.behind)} behind its primary (limit {span(longest)}).",
                 "Check its log, and whether the network or its disk is too slow.",
             )  # fmt: skip
         return
-    yield from _configured(read)
+    yield from _configured(read, most, longest)
     yield from commits_that_wait(read)
     yield from archiving(read, most=most)
     replicas = read(REPLICAS_SQL)
@@ -133,24 +152,58 @@ def commits_that_wait(read: Reader) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _configured(read: Reader) -> Iterator[Finding]:
+def _configured(read: Reader, most: int, longest: timedelta) -> Iterator[Finding]:
     """Yield the problems of the replica that POSTGRES_REPLICA_URL names."""
     if read.connection.alias != DEFAULT_DB_ALIAS or "replica" not in connections.settings:
         return
-    replica = connections["replica"]
+    replica, ours = connections["replica"], _identity(read.connection)
+    position = read.one(WRITTEN_SQL).position
     try:
-        with replica.cursor() as cursor:
-            cursor.execute("SELECT pg_catalog.pg_is_in_recovery()")
-            is_standby = cursor.fetchone()[0]
+        is_standby = ask(replica, "SELECT pg_catalog.pg_is_in_recovery()")
+        is_ours = is_standby and _identity(replica) == ours
+        behind, age = _lag(replica, position) if is_ours else (0, None)
     except Error as error:
         replica.close()
-        yield Finding(
-            Severity.WARNING, "replication.unreachable", "POSTGRES_REPLICA_URL", f"The replica does not answer: {explain(error)}",
-            "Fix the reported cause; until then the admin's lists are read from the primary.",
-        )  # fmt: skip
+        yield _of_replica(
+            "replication.unreachable", f"The replica does not answer: {explain(error)}", f"Fix the reported cause; {MEANWHILE}"
+        )
         return
-    if not is_standby:
-        yield Finding(
-            Severity.WARNING, "replication.not_standby", "POSTGRES_REPLICA_URL", "It leads to a server that is not a standby, so the admin does not read from it.",
+    if not is_ours:
+        other = "standby of another database" if is_standby else "server that is not a standby"
+        yield _of_replica(
+            "replication.not_standby",
+            f"It leads to a {other}, so the admin does not read from it.",
             "Correct the URL, or remove it.",
+        )
+    elif behind > most or (behind > 0 and (age is None or age > longest)):
+        yield _of_replica(
+            "replication.lag", f"It lacks the last {size(behind)} of this server's WAL: {_replayed(age)} (limits {size(most)}, {span(longest)}).",
+            f"See `manage.py dbhealth replication --database replica`; {MEANWHILE}",
         )  # fmt: skip
+
+
+def _identity(connection) -> tuple[str, str, int]:
+    origin = read_origin(connection)
+    return origin.database, origin.cluster, origin.oid
+
+
+def _lag(replica, position: str) -> tuple[int, timedelta | None]:
+    """Return the bytes of WAL up to `position` that the replica lacks, and the age of its last transaction, None if it replayed none."""
+    deadline = time.monotonic() + SOON
+    while True:
+        [(behind, age)] = fetch_all(replica, REPLAYED_SQL, [position])
+        if behind <= 0 or time.monotonic() > deadline:
+            return behind, age
+        time.sleep(0.1)
+
+
+def _replayed(age: timedelta | None) -> str:
+    return (
+        "it has replayed no transaction since its start"
+        if age is None
+        else f"its last transaction was committed {span(age)} ago"
+    )
+
+
+def _of_replica(code: str, message: str, cure: str) -> Finding:
+    return Finding(Severity.WARNING, code, "POSTGRES_REPLICA_URL", message, cure)
