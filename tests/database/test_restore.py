@@ -10,6 +10,7 @@ import psutil
 import psycopg
 import pytest
 
+from fly2any.database.backup.inventory import find
 from fly2any.database.backup.pruning import prune
 from fly2any.database.backup.restore import drop_on_failure, restore_into, restore_over, swap
 from fly2any.database.backup.sessions import connection_to
@@ -18,6 +19,7 @@ from fly2any.database.backup.take import take
 from fly2any.database.backup.trial_restore import check
 from fly2any.database.errors import Refusal
 from fly2any.database.progress import Progress
+from fly2any.database.server import read_origin
 from tests.conftest import django, manage, start_manage
 from tests.database.taken import RecordedProgress, change, databases, rows, run, the_one
 from tests.servers import Database, open_transaction
@@ -227,6 +229,56 @@ def test_objects_bound_to_the_database_are_reported_before_it_is_replaced(own_se
     assert (done.returncode, done.stderr) == (0, "")
 
 
+class Beside(Progress):
+    """Calls `action` once, when rows are being restored."""
+
+    def __init__(self, action):
+        self.action, self.result = action, None
+
+    def show(self, what, percent):
+        if what.startswith("restoring") and self.result is None:
+            self.result = "begun"
+            self.result = "done" if (result := self.action()) is None else result
+
+
+def replace_database(database):
+    elsewhere = dataclasses.replace(database, name="postgres")
+    elsewhere.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database.name}'")
+    elsewhere.execute(f"ALTER DATABASE {database.name} RENAME TO {database.name}_aside; CREATE DATABASE {database.name}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("restored", [True, False], ids=["by a second restore", "by a person"])
+def test_a_database_that_was_replaced_meanwhile_is_not_replaced_again(filled, place, restored):
+    before = databases(filled)
+    assert run(filled, "dbbackup", "--verify", place=place).returncode == 0
+    beside = Beside(
+        lambda: run(filled, "dbrestore", "latest", "--yes", place=place).returncode if restored else replace_database(filled)
+    )
+    try:
+        with django(filled) as connection:
+            manifest = find(
+                store_at(place),
+                "latest",
+                of=read_origin(connection),
+                good=True,
+                others=False,
+                now=datetime.now(UTC),
+                progress=beside,
+            )
+            with pytest.raises(Refusal) as refused:
+                restore_over(connection, store_at(place), manifest, beside, empty=False)
+
+        assert str(refused.value) == (
+            f"{filled.name} was replaced by another database during the restore: nothing was replaced by this one."
+        )
+        assert beside.result == (0 if restored else "done")
+        assert len(databases(filled) - before) == 1  # The old one of the second restore, or of the person.
+    finally:
+        for name in databases(filled) - before:
+            filled.execute(f'DROP DATABASE "{name}"')
+
+
 class Restarted(Progress):
     """Restarts a server, once, when a restored database was compared."""
 
@@ -266,7 +318,7 @@ def test_a_database_that_was_compared_on_another_server_is_not_swapped(own_serve
             connection_to(connection, "postgres") as elsewhere,
             pytest.raises(Refusal, match=r"^The server was restarted or replaced"),
         ):
-            swap(elsewhere, "fly2any", new="none", old="none", description=None, started=before)
+            swap(elsewhere, "fly2any", oid=0, new="none", old="none", description=None, started=before)
 
 
 @pytest.mark.slow

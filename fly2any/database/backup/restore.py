@@ -54,6 +54,7 @@ USED_SQL = """
                                      WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'))
 """
 # Connections are closed and reopened meanwhile; a promoted standby, or a server that crashed, may lack the restored rows.
+OID_SQL = "SELECT d.oid::bigint FROM pg_catalog.pg_database AS d WHERE d.datname = %s::name"
 STARTED_SQL = "SELECT pg_catalog.pg_postmaster_start_time()"
 MAINTENANCE = ("postgres", "template1")
 
@@ -230,7 +231,7 @@ def restore_over(
         require_replaceable(connection)
         read_attached(connection).require_no_prepared(current)
         require_undistributed(connection)
-        stamp = stamp_of(connection)
+        oid, stamp = read_origin(connection).oid, stamp_of(connection)
         short = current.encode()[:30].decode(errors="ignore")
         new, old = f"{short}_restored_{stamp}", f"{short}_before_{stamp}"
         prepare_session(connection)
@@ -252,7 +253,7 @@ def restore_over(
                 erasures = Erasures() if empty else keep_erasures(target, connection)
             staff = _with_others(connection, new, manifest, home, staff)
             connection.close()
-            swap(elsewhere, current, new=new, old=old, description=description, started=started)
+            swap(elsewhere, current, oid=oid, new=new, old=old, description=description, started=started)
         filled = False
         with (
             suppress(Error),
@@ -283,11 +284,11 @@ def stamp_of(connection) -> str:
     return f"{read_clock(connection).now():%Y%m%dT%H%M%S%f}"
 
 
-def swap(elsewhere, current: str, *, new: str, old: str, description: str | None, started: datetime) -> None:
+def swap(elsewhere, current: str, *, oid: int, new: str, old: str, description: str | None, started: datetime) -> None:
     """Rename `current` to `old` and `new` to `current`, in one transaction; end the sessions of both.
 
     The old database is marked as such, and its comment `description` moves to the new one. Raises Refusal if the server has not been
-    running since `started`.
+    running since `started`, or if `current` is no longer the database `oid`.
 
     A rename first locks the database against new sessions, then waits up to 5 s for existing ones, which another connection ends
     meanwhile. If it fails or is killed, nothing has changed.
@@ -318,6 +319,10 @@ def swap(elsewhere, current: str, *, new: str, old: str, description: str | None
     try:
         with transaction.atomic(using=elsewhere.alias), elsewhere.cursor() as cursor:
             cursor.execute(rename(sql.Identifier(current), sql.Identifier(old)))
+            if fetch_one(elsewhere, OID_SQL, [old]) != (oid,):
+                raise Refusal(
+                    f"{current} was replaced by another database during the restore: nothing was replaced by this one."
+                )
             cursor.execute(rename(sql.Identifier(new), sql.Identifier(current)))
             mark(elsewhere, old, BEFORE, of=current)
             comment(elsewhere, current, description)
