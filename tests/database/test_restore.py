@@ -244,7 +244,8 @@ class Beside(Progress):
 def replace_database(database):
     elsewhere = dataclasses.replace(database, name="postgres")
     elsewhere.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database.name}'")
-    elsewhere.execute(f"ALTER DATABASE {database.name} RENAME TO {database.name}_aside; CREATE DATABASE {database.name}")
+    elsewhere.execute(f"ALTER DATABASE {database.name} RENAME TO {database.name}_aside")
+    elsewhere.execute(f"CREATE DATABASE {database.name}")
 
 
 @pytest.mark.slow
