@@ -170,6 +170,37 @@ def test_session_changes_by_another_roles_trigger_have_no_effect(two):
     assert two.execute("SELECT id FROM users") == [(BOB,)]
 
 
+def test_no_code_runs_where_the_statistics_of_another_roles_empty_table_hold_the_address(two):
+    statements = (
+        "CREATE FUNCTION mal.constant(text) RETURNS text " + says("$1", "IMMUTABLE"),
+        "CREATE TABLE mal.news (email text)",
+        f"INSERT INTO mal.news SELECT '{EMAIL}' FROM generate_series(1, 50)",
+        "ANALYZE mal.news",
+        "DELETE FROM mal.news",
+        "CREATE STATISTICS mal.st ON (mal.constant('x') || email) FROM mal.news",
+    )
+    with other_role(two, *statements) as role, heard(two) as (connection, said):
+        certificate = erase(connection, find(connection, EMAIL), Stream(io.StringIO()))
+
+    assert {*said} <= {f"ran as {role}"}  # ANALYZE runs it as the owner.
+    assert {place.table: place.holds for place in certificate.remaining}["mal.news"] == "statistics"
+
+
+def test_a_temporary_table_that_another_roles_trigger_creates_stops_the_erasure(two):
+    statements = (
+        "CREATE TABLE mal.child (u text REFERENCES users ON DELETE CASCADE)",
+        "CREATE FUNCTION mal.plant() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " CREATE TEMPORARY TABLE fly2any_accesses (a int); RETURN OLD; END $$",
+        "CREATE TRIGGER plant BEFORE DELETE ON mal.child FOR EACH ROW EXECUTE FUNCTION mal.plant()",
+        f"INSERT INTO mal.child VALUES ('{ANA}')",
+    )
+    said = "would run a trigger, a rule" if is_before_18(two) else "changed the session's temporary tables: nothing was changed"
+    with other_role(two, *statements), pytest.raises(Refusal, match=said):
+        erased(two)
+
+    assert two.execute("SELECT count(*) FROM users") == [(2,)]
+
+
 def is_before_18(database):
     return database.execute("SELECT current_setting('server_version_num')::int < 180000") == [(True,)]
 

@@ -23,6 +23,11 @@ COUNTS_SQL = """
     SELECT s.relid::bigint, s.schemaname::text, s.relname::text, s.n_tup_ins + s.n_tup_upd, s.n_tup_del
     FROM pg_catalog.pg_stat_xact_user_tables AS s WHERE s.n_tup_ins + s.n_tup_upd + s.n_tup_del > 0
 """
+# The settings of the session, and the number of its temporary relations, which come before all schemas of the search path.
+SESSION_SQL = """
+    SELECT s.name, s.setting FROM pg_catalog.pg_settings AS s
+    UNION ALL SELECT 'temporary tables', (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class AS c WHERE c.relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())::pg_catalog.text
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,7 @@ def remove(connection, cursor, tables: Tables, person: Person, found: Reach) -> 
 
 
 def _settings(cursor) -> dict[str, str]:
-    cursor.execute("SELECT s.name, s.setting FROM pg_catalog.pg_settings AS s")
+    cursor.execute(SESSION_SQL)
     return dict(cursor.fetchall())
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from django.db import Error, transaction
 
 from ..schema.extents import OF_INDEXES, OF_TABLES, SHARDS_SQL, ask_nodes
-from ..sql import catalogue, literal
+from ..sql import ask, catalogue, literal
 from .patterns import patterns_for
 from .people import Person
 from .search import Found, Place, Unsearched
@@ -129,7 +129,12 @@ def _cure(connection, tables: Tables, table: Table, column: str, shard: str, don
 
 
 def _is_empty(connection, table: Table) -> bool:
-    """Return False, too, if this role may not read the table."""
+    """Return False, too, if this role may not read the table, or if another role's table without rows has a file with some space.
+
+    A query on another role's table would run code of it: the planner evaluates expressions of indexes and statistics.
+    """
+    if not table.is_ours:
+        return ask(connection, "SELECT pg_catalog.pg_relation_size(%s::oid) = 0", [table.oid])
     with suppress(Error), transaction.atomic(using=connection.alias), connection.cursor() as cursor:
         cursor.execute(f"SELECT 1 FROM {table.sql} LIMIT 1", [])
         return cursor.fetchone() is None
