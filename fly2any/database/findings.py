@@ -112,6 +112,7 @@ CODES = frozenset(
         "replication.slot",
         "replication.synchronous",
         "replication.archive",
+        "replication.subscription",
         "replication.unreachable",
         "replication.not_standby",
         "distribution.node",

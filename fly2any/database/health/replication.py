@@ -16,6 +16,7 @@ from ..sql import ask, fetch_all
 from ..units import plural, size, span
 from .examine import Figure, Reader
 from .server_settings import read_settings
+from .subscriptions import subscriptions
 from .wal_archive import archiving
 
 # A client that replays nothing, such as pg_receivewal, confirms only what it has flushed.
@@ -82,6 +83,7 @@ def replication(
     yield from _configured(read, most, longest)
     yield from commits_that_wait(read)
     yield from archiving(read, most=most)
+    yield from subscriptions(read)
     replicas = read(REPLICAS_SQL)
     yield Figure("replicas", str(len(replicas)), len(replicas), "replicas")
     for row in replicas:
