@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from django.db import IntegrityError, transaction
 
 from ..errors import Refusal
+from ..session_state import read_session, require_unchanged
 from ..sql import catalogue
 from ..units import plural
 from . import own
@@ -22,11 +23,6 @@ from .trace import Rows, counts_by_table, referring, rows_of
 COUNTS_SQL = """
     SELECT s.relid::bigint, s.schemaname::text, s.relname::text, s.n_tup_ins + s.n_tup_upd, s.n_tup_del
     FROM pg_catalog.pg_stat_xact_user_tables AS s WHERE s.n_tup_ins + s.n_tup_upd + s.n_tup_del > 0
-"""
-# The settings of the session, and the number of its temporary relations, which come before all schemas of the search path.
-SESSION_SQL = """
-    SELECT s.name, s.setting FROM pg_catalog.pg_settings AS s
-    UNION ALL SELECT 'temporary tables', (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class AS c WHERE c.relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())::pg_catalog.text
 """
 
 
@@ -52,13 +48,13 @@ class Counts:
 
 def remove(connection, cursor, tables: Tables, person: Person, found: Reach) -> Removal:
     """Remove and clear the rows found; raise Refusal if one of them stays, or if a row of another person is deleted."""
-    before, settings = _counts(connection, tables), _settings(cursor)
+    before, settings = _counts(connection, tables), read_session(cursor)
     own.clear(cursor, tables, person, found.cleared, found.named)
     rolled_back = _delete(connection, cursor, tables, found.trace.removed)
     with _refused():
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
     if any(not tables.tables[fk.table].is_ours for fk, _ in found.trace.lookups):
-        _require_settings(settings, _settings(cursor))
+        require_unchanged(settings, read_session(cursor))
     done = _counts(connection, tables).since(before).since(rolled_back)
     expected, cleared = counts_by_table(tables, found.trace.removed), counts_by_table(tables, found.cleared)
     remaining = _remaining(cursor, tables, person, found)
@@ -78,17 +74,6 @@ def remove(connection, cursor, tables: Tables, person: Person, found: Reach) -> 
         ours.update(counts_by_table(tables, rows))
     removed = {name: done.deleted[name] for name in [*expected, *sorted(done.deleted - Counter(expected))]}
     return Removal(removed, cleared, dict(sorted((done.written - ours).items())))
-
-
-def _settings(cursor) -> dict[str, str]:
-    cursor.execute(SESSION_SQL)
-    return dict(cursor.fetchall())
-
-
-def _require_settings(before: dict[str, str], after: dict[str, str]) -> None:
-    """Raise Refusal if a setting changed: later queries could mean something else, and a pooler reuses the session."""
-    if changed := sorted(name for name, value in before.items() if after.get(name) != value):
-        raise Refusal(f"A trigger of another role's table changed the session's {', '.join(changed)}: nothing was changed.")
 
 
 def _counts(connection, tables: Tables) -> Counts:
