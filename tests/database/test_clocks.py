@@ -6,8 +6,10 @@ import os
 import re
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from django.contrib.sessions.models import Session
 from django.core.management import call_command
@@ -16,6 +18,7 @@ from django.utils import timezone
 
 from fly2any.database.backup import take as taking
 from fly2any.database.backup.inventory import read_newest
+from fly2any.database.backup.manifest import Manifest
 from fly2any.database.backup.pruning import prune
 from fly2any.database.backup.required import require_backup
 from fly2any.database.backup.restore import stamp_of
@@ -30,6 +33,7 @@ from fly2any.database.maintenance.run import maintain, planned
 from fly2any.database.progress import Progress
 from fly2any.database.report.collect import collect
 from fly2any.database.report.waivers import Waiver
+from fly2any.database.retention.description import Archive
 from fly2any.database.retention.rules import RULES
 from fly2any.database.schema.untrusted_code import refuse_before_writes
 from fly2any.database.server import read_origin
@@ -54,6 +58,9 @@ def client_clock(monkeypatch):
             def now(cls, tz=None):
                 return datetime.now(tz) + by
 
+        for record in (Manifest, Archive):  # msgspec reads their annotations once, and knows no other class of times.
+            with suppress(msgspec.ValidationError):
+                msgspec.convert({}, record)
         real = time.time
         monkeypatch.setattr(time, "time", lambda: real() + by.total_seconds())
         for name, module in list(sys.modules.items()):
