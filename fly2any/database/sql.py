@@ -46,8 +46,8 @@ def literal(text: str) -> str:
 # The roles whose code may run as the role of the connection: that one, superusers, and the owners of the schema with the given
 # oid, of its people's table and of the record of migrations. Any role that may create tables there can create such a table before
 # the site does, so its owner must be allowed to create schemas in this database too, be a role that this one (no superuser) is a
-# member of, or, for the people's table, or the record where that is missing, be the only role, besides those that may create
-# schemas, that may create tables there; then this one may not either, or is a superuser.
+# member of, or, for the people's table, be the only role, besides those that may create schemas, that may create tables there;
+# then this one may not either, or is a superuser.
 TRUSTED_ROLES_SQL = f"""
     SELECT r.oid FROM pg_catalog.pg_roles AS r WHERE r.rolsuper OR r.rolname = current_user
     UNION ALL SELECT CASE WHEN pg_catalog.pg_get_userbyid(n.nspowner) = 'pg_database_owner'
@@ -60,8 +60,7 @@ TRUSTED_ROLES_SQL = f"""
                 AND u.relname IN ({literal(PEOPLE)}, {literal(RECORD)})
                 AND (pg_catalog.has_database_privilege(u.relowner, current_database(), 'CREATE')
                      OR NOT r.rolsuper AND pg_catalog.pg_has_role(u.relowner, 'USAGE')
-                     OR (u.relname = {literal(PEOPLE)} OR NOT EXISTS (SELECT FROM pg_catalog.pg_class AS p
-                                                                     WHERE p.relnamespace = n.oid AND p.relname = {literal(PEOPLE)}))
+                     OR u.relname = {literal(PEOPLE)}
                         AND (r.rolsuper OR NOT pg_catalog.has_schema_privilege(n.oid, 'CREATE')) AND NOT EXISTS (
                          SELECT FROM pg_catalog.aclexplode(n.nspacl) AS a
                          WHERE a.privilege_type = 'CREATE' AND a.grantee <> n.nspowner AND a.grantee <> u.relowner

@@ -17,7 +17,7 @@ from fly2any.database.seed import seed
 from fly2any.database.server import read_home
 from fly2any.database.verification import verify
 from fly2any.postgres.search_path import SearchPathError
-from tests.conftest import django
+from tests.conftest import django, manage
 from tests.database.other_roles import migrates
 
 ARMED = """
@@ -74,6 +74,17 @@ def test_our_ledger_created_by_another_role_is_reported_and_not_read(database, o
         ),
     ):
         read_home(opened)
+
+
+def test_the_first_run_writes_no_record_that_the_only_other_role_created(database, other_role):
+    """Its triggers would run as the role that migrates."""
+    database.execute(f"""SET ROLE {other_role}; CREATE TABLE public.django_migrations (id bigint GENERATED ALWAYS AS IDENTITY, app text,
+                         name text, applied timestamptz); RESET ROLE; GRANT ALL ON django_migrations TO PUBLIC""")
+
+    run = manage("migrate", url=database.url)
+
+    assert (run.returncode, f"django_migrations belongs to the role {other_role}" in run.stderr) == (2, True)
+    assert database.execute("SELECT count(*) FROM django_migrations") == [(0,)]
 
 
 def test_a_search_path_that_puts_pg_catalog_last_is_refused(database):
