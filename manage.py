@@ -55,8 +55,11 @@ def run():
         import django  # noqa: F401
     except ImportError:
         if (Path(__file__).resolve().parent / ".venv" / "ready").exists():
-            sys.exit("Django is not installed for this Python, but for the project's own: run `. .venv/bin/activate` first.")
-        sys.exit("Django is not installed here: run `make migrate`, or `pip install -r requirements.txt`.")
+            sentence = "Django is not installed for this Python, but for the project's own: run `. .venv/bin/activate` first."
+        else:
+            sentence = "Django is not installed here: run `make migrate`, or `pip install -r requirements.txt`."
+        sys.stderr.write(f"{sentence}\n")
+        sys.exit(2)
     from django.conf import settings
     from django.core.exceptions import ImproperlyConfigured
 
