@@ -1,6 +1,8 @@
 """The rows that the database deletes or changes along with others, by the foreign keys of all schemas.
 
-For the preview of a deletion (delete_preview.py). postgres/deletion.py leaves the deletion itself to the database.
+For the preview of a deletion (delete_preview.py) and its check (saving.py). postgres/deletion.py leaves the deletion itself to the
+database. Which tables of the site keep a row from being deleted is decided in database/schema/references.py, and for an erasure in
+database/person/trace.py.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ def number(value: float, row: Any = None) -> str:
 def cell(value: Any, row: Any = None) -> str:
     """Show a text in a list, in one line; an e-mail address has more room than any other.
 
-    The style sheet cuts what is wider than its column; the whole remains in the page, to select and as a title.
+    The style sheet cuts what is wider than its column; its first LONGEST_CELL characters remain in the page, to select and as a title.
     """
     text = beginning(value)
     _, at, domain = text.partition("@")
@@ -143,7 +143,7 @@ def cell(value: Any, row: Any = None) -> str:
 
 
 def identifier(value: Any, row: Any = None) -> str:
-    """Show an id in a list: its beginning, with the whole to select and as a title."""
+    """Show an id in a list: what its column has room for, with its first LONGEST_CELL characters to select and as a title."""
     return ID(beginning(value))
 
 

@@ -5,7 +5,8 @@ that of dbmaintain, and `Assessment.exit_code` (adoption/state.py) that of dbado
 decide in their modules of management/commands. manage.py ends with 2 on each error that errors.explain() knows, and
 management/utility.py on a CommandError, except that Django's failed system checks keep Django's own code, 1.
 
-4 of dbstatus and dbhealth means an error or a warning that no waiver covers; notes never change the code.
+4 of dbstatus and dbhealth means an error or a warning that no waiver covers, 5 that migrations are pending too; notes never change
+the code.
 """
 
 from enum import IntEnum

@@ -1,4 +1,4 @@
-"""Encryption of backups with age (age-encryption.org) before they leave this machine, which does not need the private key."""
+"""Encryption of backups and archives with age (age-encryption.org). This machine does not need the private key."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ ENDING = ".age"
 
 @contextmanager
 def require_space_for(target: Path) -> Iterator[None]:
+    """Raise Refusal in place of an error while `target` is written, as on a full disk."""
     try:
         yield
     except (OSError, pyrage.EncryptError, pyrage.DecryptError) as error:

@@ -47,7 +47,7 @@ CANCEL_WAITERS_SQL = f"""
     ORDER BY a.pid
 """
 
-# The prepared transactions that hold a lock for which the session {pid} waits. Their locks have no pid, and one is on their own number.
+# The prepared transactions that hold a lock for which the session {pid} waits. Their locks have no pid; one of them is on their transaction ID.
 PREPARED_HOLDERS_SQL = """
     SELECT x.gid::text AS gid
     FROM pg_catalog.pg_locks AS w

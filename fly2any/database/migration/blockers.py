@@ -1,4 +1,7 @@
-"""Watches a statement over another connection: its blockers, and the progress of its index build."""
+"""Watches a statement over another connection: its blockers, and the progress of its index build.
+
+activity.py names them, and run.py says so when it gives way to them.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +39,8 @@ PHASES = (
     ("index validation: sorting tuples", 80),
     ("index validation: scanning table", 85),
     ("waiting for old snapshots", 99),
+    ("waiting for readers before marking dead", 99),
+    ("waiting for readers before dropping", 99),
 )
 
 

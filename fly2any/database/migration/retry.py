@@ -1,4 +1,4 @@
-"""Retries of actions that did not get a lock."""
+"""Retries of actions that did not get a lock; run.py says whom they gave way to."""
 
 from __future__ import annotations
 

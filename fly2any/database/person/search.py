@@ -1,6 +1,6 @@
 """Occurrences of a person's address or id in a database, in every table that this role may read and every column that can hold them.
 
-copied.py reads the tables of other roles. administration/search.py finds people by a part of their name.
+copied.py reads the tables of other roles, and statistics.py the planner's statistics. administration/search.py finds people by a part of their name.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The planner's statistics of tables, which hold sampled values of their rows, even of rows that have been deleted since."""
+"""Searches the planner's statistics of tables, which hold sampled values of rows, also of deleted ones, and refreshes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The foreign keys to a table that keep its rows from being deleted, or that may, as parts of the catalogue's query."""
+"""The foreign keys to a table that keep its rows from being deleted or changed, or could, as parts of the catalogue's query.
+
+unmanaged_references.py judges them.
+"""
 
 from __future__ import annotations
 

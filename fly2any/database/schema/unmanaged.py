@@ -1,4 +1,4 @@
-"""Unmanaged objects on our tables that make our writes fail, or may. Other unmanaged objects are not findings.
+"""Unmanaged objects on our tables that make our writes fail, or could. Other unmanaged objects are not findings.
 
 Our INSERT leaves out unmanaged columns, so their defaults or NULL are stored; our UPDATE does not write them.
 """

@@ -1,4 +1,4 @@
-"""Findings about unmanaged tables whose foreign keys keep our rows from being deleted, or may."""
+"""Findings about unmanaged tables whose foreign keys keep our rows from being deleted or changed, or could."""
 
 from __future__ import annotations
 
