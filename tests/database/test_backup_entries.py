@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from fly2any.database.backup import tools
+from fly2any.database.backup import render, tools
 from fly2any.database.backup.restore import restore_into
 from fly2any.database.backup.script import statements_of
 from fly2any.database.backup.store import store_at
@@ -55,6 +55,7 @@ def test_objects_of_another_role_prevent_neither_verification_nor_restore(migrat
         assert f": leave out the objects of that role with --without {mallory}; or check " in str(refused.value)
         [left_out] = manifest.verdict.left_out
         assert left_out.startswith(f"objects of {mallory} (FUNCTION public fx(integer), ")
+        assert "the rows of every restored table hashed and compared" in render.verdict(manifest)
         assert left_out.endswith(f"; code of {mallory} may have run in the trial restore)")
         assert [sentence.partition(": ")[0] for sentence in recorded.sentences] == [
             f"Left out, because it belongs to {mallory} or depends on such an object"

@@ -50,9 +50,10 @@ def _verdict_text(manifest: Manifest) -> str:
         return f"unverified: `manage.py dbbackup --check {manifest.name}` restores and compares it"
     if verdict.state != "good":
         return f"{'BAD' if verdict.state == 'bad' else 'not verified'}: {verdict.reason}"
+    every = "every restored" if verdict.left_out else "every"
     not_tried = f"; not tried: {', '.join(verdict.left_out)}" if verdict.left_out else ""
     return (
-        f"verified: restored on PostgreSQL {verdict.server} on {verdict.at:%Y-%m-%d %H:%M} UTC, the rows of every table hashed"
+        f"verified: restored on PostgreSQL {verdict.server} on {verdict.at:%Y-%m-%d %H:%M} UTC, the rows of {every} table hashed"
         f" and compared, dbstatus finds nothing new{not_tried}"
     )
 
