@@ -1,9 +1,13 @@
 """Where an erasure finds the address and the id of a person, in whatever way a column holds them."""
 
 import dataclasses
+import io
 
 import pytest
 
+from fly2any.database.person import Stream, erase, find
+from fly2any.database.progress import Progress
+from tests.conftest import django
 from tests.database.people import ANA, EMAIL, erased
 
 
@@ -210,3 +214,25 @@ def test_an_address_that_is_not_ascii_is_found_in_bytes(two, is_ours):
         ("a", "address", 1),
         ("b", "address", 1),
     ]
+
+
+class Rotating(Progress):
+    """Renames a table and creates a new one of its name, once, when the search comes to a table before it."""
+
+    def __init__(self, database, name):
+        self.database, self.name, self.done = database, name, False
+
+    def show(self, what, percent):
+        if what.startswith("searching") and not self.done:
+            self.done = True
+            self.database.execute(f"ALTER TABLE {self.name} RENAME TO {self.name}_old; CREATE TABLE {self.name} (line text)")
+            self.database.execute(f"INSERT INTO {self.name} VALUES ('a new row about {EMAIL}')")
+
+
+def test_a_table_that_is_rotated_during_the_search_is_searched_under_both_names(two):
+    two.execute(f"CREATE TABLE zz_log (line text); INSERT INTO zz_log VALUES ('{EMAIL}')")
+    with django(two) as connection:
+        certificate = erase(connection, find(connection, EMAIL), Stream(io.StringIO()), progress=Rotating(two, "zz_log"))
+
+    found = {(place.table, place.column, place.holds) for place in certificate.remaining}
+    assert {("zz_log_old", "line", "address"), ("zz_log", "line", "address")} <= found

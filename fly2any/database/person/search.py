@@ -6,7 +6,7 @@ copied.py reads the tables of other roles, and statistics.py the planner's stati
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import Error, transaction
@@ -16,9 +16,10 @@ from ..progress import Progress
 from . import copied
 from .patterns import Pattern, Patterns, patterns_for
 from .people import Person
-from .tables import Column, Table, Tables, quoted
+from .tables import Column, Table, Tables, quoted, read_tables
 from .trace import Rows
 
+ATTEMPTS = 2  # At most, for tables that are created or renamed during a search.
 LARGE = 32 << 20  # Bytes. A larger text exceeds the memory of ~*, so escapes in it are not found.
 KINDS = {"m": "materialized view", "f": "foreign table"}
 
@@ -53,41 +54,64 @@ def search(
 ) -> Found:
     """Return the occurrences of the person's address and id outside the rows `excluded`.
 
-    `reasons` explains them by a table's oid and column ("" for all). It must run inside a transaction.
+    `reasons` explains them by a table's oid and column ("" for all). It must run inside a transaction. Tables that other sessions
+    create or rename meanwhile are searched too, or are not searched.
     """
-    wanted = patterns_for(person.id, person.email)
-    places: dict[tuple[str, str, str, str], int] = {}
-    unsearched: list[Unsearched] = []
-    pages = sum(table.pages + 1 for table in tables.tables.values())
-    done = 0
-    for table in tables.tables.values():
-        progress.show(f"searching {table.schema}.{table.name}", 100 * done / pages)
-        done += table.pages + 1
-        if table.kind == "p":  # Its partitions have the rows.
-            continue
+    run = _Search(connection, patterns_for(person.id, person.email), progress, reasons, excluded)
+    searched: dict[int, str] = {}  # By name: another session may rename a table, and put a new one in its place.
+    for _ in range(ATTEMPTS):
+        todo = [table for table in tables.tables.values() if searched.get(table.oid) != table.sql]
+        run.search(tables, todo)
+        searched |= {table.oid: table.sql for table in todo}
+        tables = read_tables(connection)
+    late = [table for table in tables.tables.values() if searched.get(table.oid) != table.sql]
+    run.unsearched += [Unsearched(tables.label(table.oid), "created or renamed during the search") for table in late]
+    progress.clear()
+    if _has_large_objects(connection):
+        run.unsearched.append(Unsearched("large objects", "not in columns"))
+    return Found(
+        tuple(Place(table, column, holds, rows, reason) for (table, column, holds, reason), rows in run.places.items() if rows),
+        tuple(dict.fromkeys(run.unsearched)),
+    )
+
+
+@dataclass(slots=True)
+class _Search:
+    """A search, and what it found so far: numbers of rows, and places that cannot be searched."""
+
+    connection: Any
+    wanted: Patterns
+    progress: Progress
+    reasons: dict[tuple[int, str], str]
+    excluded: Rows
+    places: dict[tuple[str, str, str, str], int] = field(default_factory=dict)
+    unsearched: list[Unsearched] = field(default_factory=list)
+
+    def search(self, tables: Tables, todo: list[Table]) -> None:
+        pages, done = sum(table.pages + 1 for table in todo), 0
+        for table in todo:
+            self.progress.show(f"searching {table.schema}.{table.name}", 100 * done / pages)
+            done += table.pages + 1
+            if table.kind != "p":  # Its partitions have the rows.
+                self.search_table(tables, table)
+
+    def search_table(self, tables: Tables, table: Table) -> None:
         label = tables.label(table.oid)
         columns = [column for column in tables.columns.get(table.oid, ()) if column.is_searched]
         if reason := _unreadable_table(table, columns):
-            unsearched.append(Unsearched(label, reason))
-            continue
+            self.unsearched.append(Unsearched(label, reason))
+            return
         unreadable = [(one, reason) for one in columns if (reason := _unreadable_column(table, one))]
-        unsearched += [Unsearched(f"{label}.{one.name}", reason) for one, reason in unreadable]
-        seen = TableSearch(connection, tables, table, excluded.get(table.oid, set()))
-        for column, counts in seen.columns([one for one in columns if not _unreadable_column(table, one)], wanted):
+        self.unsearched += [Unsearched(f"{label}.{one.name}", reason) for one, reason in unreadable]
+        seen = TableSearch(self.connection, tables, table, self.excluded.get(table.oid, set()))
+        for column, counts in seen.columns([one for one in columns if not _unreadable_column(table, one)], self.wanted):
             if isinstance(counts, str):
-                unsearched.append(Unsearched(f"{label}.{column.name}", counts))
+                self.unsearched.append(Unsearched(f"{label}.{column.name}", counts))
                 continue
-            reason = reasons.get((table.oid, column.name)) or reasons.get((table.oid, "")) or _reason(table)
+            reason = self.reasons.get((table.oid, column.name)) or self.reasons.get((table.oid, "")) or _reason(table)
             for holds, rows in counts.items():
                 key = (label, column.name, holds, reason)
-                places[key] = places.get(key, 0) + rows
-    progress.clear()
-    if _has_large_objects(connection):
-        unsearched.append(Unsearched("large objects", "not in columns"))
-    return Found(
-        tuple(Place(table, column, holds, rows, reason) for (table, column, holds, reason), rows in places.items() if rows),
-        tuple(dict.fromkeys(unsearched)),
-    )
+                self.places[key] = self.places.get(key, 0) + rows
 
 
 def _has_large_objects(connection) -> bool:
