@@ -6,12 +6,16 @@ such changes; a commit would leave them to the next transaction, and to whoever 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 from .errors import Refusal
 from .sql import TRUSTED_ROLES_SQL, catalogue
 
+# The statements that foreign keys follow, now or, deferred, at the end.
+FOLLOWED = re.compile(r"\s*(?:DELETE|UPDATE|MERGE|SET\s+CONSTRAINTS)\b", re.IGNORECASE)
 SESSION_SQL = """
     SELECT s.name, s.setting FROM pg_catalog.pg_settings AS s
     UNION ALL SELECT 'temporary tables', (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class AS c WHERE c.relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())::pg_catalog.text
@@ -36,18 +40,33 @@ def require_unchanged(before: dict[str, str], after: dict[str, str]) -> None:
         raise Refusal(f"A trigger of another role's table changed the session's {', '.join(changed)}: nothing was changed.")
 
 
+def is_referred(connection) -> bool:
+    """Return whether deletions and changes of rows may run code of another role, by its foreign keys."""
+    with catalogue(connection) as cursor:
+        cursor.execute(REFERRED_SQL)
+        return cursor.fetchone()[0]
+
+
+def watched_writes(connection) -> Callable[..., Any]:
+    """Return an execute wrapper that raises Refusal after a statement that deletes or changes rows, if the session is another then."""
+    asked: list[bool] = []
+
+    def watch(execute, statement, parameters, many, context):
+        if not (isinstance(statement, str) and FOLLOWED.match(statement)):
+            return execute(statement, parameters, many, context)
+        asked[:] = asked or [is_referred(connection)]
+        with unchanged_session(connection) if asked[0] else nullcontext():
+            return execute(statement, parameters, many, context)
+
+    return watch
+
+
 @contextmanager
 def unchanged_session(connection) -> Iterator[None]:
     """Run a statement, in a transaction, that may follow foreign keys; raise Refusal if code of another role changed the session.
 
     The transaction must then be rolled back. Deferred constraints run later: SET CONSTRAINTS is such a statement, too.
     """
-    with catalogue(connection) as cursor:
-        cursor.execute(REFERRED_SQL)
-        referred = cursor.fetchone()[0]
-    if not referred:
-        yield
-        return
     with connection.cursor() as cursor:
         before = read_session(cursor)
         yield

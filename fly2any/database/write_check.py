@@ -13,11 +13,13 @@ from django.utils import timezone
 
 from .schema.contract import PHASE7_APPS
 from .schema.untrusted_code import refuse_untrusted_code
+from .session_state import watched_writes
 from .sql import time_limits
 
 
 def check_writes(connection) -> tuple[str, ...]:
-    """Return the tables that passed; raise django.db.Error, naming the table, at the first that fails.
+    """Return the tables that passed; raise django.db.Error, naming the table, at the first that fails, and Refusal if another role's
+    code would run or changes the session.
 
     Everything happens in one transaction, which is rolled back.
     """
@@ -26,7 +28,8 @@ def check_writes(connection) -> tuple[str, ...]:
         refuse_untrusted_code(connection, [model._meta.db_table for model in _models()], deletes=True)
         for model in _models():
             try:
-                _round_trip(model, connection.alias)
+                with connection.execute_wrapper(watched_writes(connection)):
+                    _round_trip(model, connection.alias)
             except Error as error:
                 raise type(error)(
                     f"The write check failed at the table {model._meta.db_table}: {str(error).splitlines()[0]}"

@@ -1,0 +1,81 @@
+"""Code of other roles that foreign keys run in our session: what it changes there prevents the write."""
+
+from contextlib import contextmanager
+
+import pytest
+from django.db import transaction
+
+from fly2any.database.errors import Refusal
+from fly2any.database.session_state import watched_writes
+from fly2any.database.write_check import check_writes
+from tests.conftest import django
+
+# A function that changes the session unless its owner calls it, and one that may be in an index.
+TURNS = """
+    CREATE FUNCTION theirs.turn() RETURNS text LANGUAGE plpgsql AS $$ BEGIN
+        IF session_user <> '{role}' THEN {change}; END IF; RETURN 'x'; END $$;
+    CREATE FUNCTION theirs.constant(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT theirs.turn()';
+"""
+PATH = "PERFORM pg_catalog.set_config('search_path', 'theirs, public', false)"
+TEMPORARY = "CREATE TEMPORARY TABLE IF NOT EXISTS users (id text)"
+
+
+@contextmanager
+def role_with(database, change, *statements):
+    """A role with a schema of its own, which may refer to users, and runs these statements itself."""
+    with database.role(
+        "CREATE SCHEMA theirs AUTHORIZATION {role}",
+        "GRANT REFERENCES ON users TO {role}",
+        "GRANT USAGE ON SCHEMA public TO {role}",
+    ):
+        role = f"{database.name}_role"
+        with database.connect() as client:
+            client.execute(f"SET SESSION AUTHORIZATION {role}")
+            client.execute(TURNS.format(role=role, change=change))
+            for statement in statements:
+                client.execute(statement)
+        yield
+
+
+INDEX = (
+    "CREATE TABLE theirs.refers (u text REFERENCES users)",
+    "CREATE INDEX ON theirs.refers (u, (theirs.constant('x')))",
+)
+
+
+def test_a_write_check_is_not_led_to_another_roles_tables(migrated):
+    with role_with(migrated, PATH, *INDEX), django(migrated) as connection, pytest.raises(Refusal) as refused:
+        check_writes(connection)
+
+    assert str(refused.value) == "A trigger of another role's table changed the session's search_path: nothing was changed."
+
+
+@pytest.mark.parametrize(("change", "what"), [(PATH, "search_path"), (TEMPORARY, "temporary tables")])
+def test_a_deletion_after_which_the_session_is_another_is_refused_and_undone(migrated, change, what):
+    migrated.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('u', 'u@x.de', now())")
+    with role_with(migrated, change, *INDEX), django(migrated) as connection:
+        with (
+            pytest.raises(Refusal) as refused,
+            transaction.atomic(using=connection.alias),
+            connection.execute_wrapper(watched_writes(connection)),
+            connection.cursor() as cursor,
+        ):
+            cursor.execute("DELETE FROM users WHERE id = 'u'")
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM users")
+            assert cursor.fetchone() == (1,)
+
+    assert str(refused.value) == f"A trigger of another role's table changed the session's {what}: nothing was changed."
+
+
+def test_a_deletion_that_changes_no_session_goes_on(migrated):
+    migrated.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('u', 'u@x.de', now())")
+    with (
+        role_with(migrated, "NULL", *INDEX),
+        django(migrated) as connection,
+        connection.execute_wrapper(watched_writes(connection)),
+        connection.cursor() as cursor,
+    ):
+        cursor.execute("DELETE FROM users WHERE id = 'u'")
+
+    assert migrated.execute("SELECT count(*) FROM users") == [(0,)]
