@@ -5,10 +5,8 @@ edits.py decides which columns a person changed, and refuses to overwrite what a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
 
 from django.contrib import messages
 from django.contrib.admin.models import CHANGE, LogEntry
@@ -17,6 +15,7 @@ from django.db import DatabaseError, connection, models, transaction
 from django.http import HttpRequest, HttpResponseRedirect
 
 from fly2any.database.errors import Refusal
+from fly2any.database.schema.checked_writes import checked_writes
 from fly2any.database.schema.untrusted_code import refuse_untrusted_code
 from fly2any.database.units import plural
 
@@ -27,7 +26,6 @@ from .list_actions import counted
 from .refusals import in_one_sentence, is_refusal, refusal, with_refusal
 
 NUL = "A NUL character was removed from this form: PostgreSQL cannot store it. Check what you entered, then save again."
-WRITTEN = re.compile(r'(?:INSERT INTO|UPDATE|DELETE FROM) "((?:[^"]|"")+)"')  # Statements as Django writes them.
 LOCK = 5_000  # Milliseconds that a page which writes waits for a lock: a page that waits holds locks too.
 
 
@@ -56,26 +54,12 @@ def _checked(request: HttpRequest, guard: Callable[[], AbstractContextManager[No
         with transaction.atomic():
             with connection.cursor() as cursor:
                 cursor.execute(f"SET LOCAL lock_timeout = {LOCK}")
-            with connection.execute_wrapper(_refusing_untrusted_code()), guard():
+            with connection.execute_wrapper(checked_writes(connection)), guard():
                 yield
             connection.check_constraints()
     except (DatabaseError, Refusal):
         del queue[before:]  # Messages that report success.
         raise
-
-
-def _refusing_untrusted_code() -> Callable[..., Any]:
-    """Return a wrapper that checks, before the first write to a table, whose code it would run."""
-    asked: set[str] = set()
-
-    def ask(execute, statement, parameters, many, context):
-        written = WRITTEN.match(statement) if isinstance(statement, str) else None
-        if written and (table := written[1].replace('""', '"')) not in asked:
-            asked.add(table)
-            refuse_untrusted_code(connection, [table])
-        return execute(statement, parameters, many, context)
-
-    return ask
 
 
 def _refuse_nul(request: HttpRequest) -> None:

@@ -26,6 +26,8 @@ ADMINISTRATOR = "administrator"
 GROUP_OF = {"support": SUPPORT, "operations": OPERATIONS}  # An administrator may do everything and needs no group.
 ROLES = (*GROUP_OF, ADMINISTRATOR)
 
+ACCESS = ("is_active", "is_staff", "is_superuser", "updated_at")
+PASSWORD = ("password", "updated_at")
 PREVENTED = "A trigger or a policy of the database prevents the change: nothing was changed."
 
 
@@ -92,7 +94,7 @@ def replace_password(connection, user: Any) -> str:
     """
     password = secrets.token_urlsafe(12)
     user.set_password(password)
-    user.save(using=connection.alias, update_fields=["password", "updated_at"])
+    user.save(using=connection.alias, update_fields=PASSWORD)
     people = get_user_model()._default_manager.using(connection.alias)
     if not people.filter(pk=user.pk, password=user.password).exists():
         raise Refusal(PREVENTED)
@@ -156,9 +158,11 @@ def _committed(connection, email: str) -> Iterator[None]:
 def _lock_administrators(connection) -> list[str]:
     """Return the ids of the administrators as _locked does, once it is sure that a change runs no code of another role."""
     model = get_user_model()
-    tables = [model, model.groups.through, model.user_permissions.through]
+    links = [model.groups.through, model.user_permissions.through]
     refuse_during_restore(connection)
-    refuse_untrusted_code(connection, [table._meta.db_table for table in tables])
+    columns = [str(one.column) for one in model._meta.local_concrete_fields if one.name in (*ACCESS, *PASSWORD)]
+    refuse_untrusted_code(connection, [model._meta.db_table], updates=columns)
+    refuse_untrusted_code(connection, [link._meta.db_table for link in links], deletes=True)
     return _locked(connection)
 
 
@@ -216,8 +220,7 @@ def _keep_one(administrators: list[str], user: Any) -> None:
 
 def _save(connection, user: Any) -> None:
     """Write the person's access to the admin: the site may change the rest meanwhile, or know it more exactly."""
-    changed = ["is_active", "is_staff", "is_superuser", "updated_at"]
-    user.save(using=connection.alias, update_fields=None if user._state.adding else changed)
+    user.save(using=connection.alias, update_fields=None if user._state.adding else ACCESS)
 
 
 def _require_stored(connection, user: Any, group: str | None) -> None:

@@ -25,7 +25,7 @@ def check_writes(connection) -> tuple[str, ...]:
     """
     done = []
     with time_limits(connection, lock=settings.LOCK_TIMEOUT, statement=30_000):
-        refuse_untrusted_code(connection, [model._meta.db_table for model in _models()], deletes=True)
+        refuse_untrusted_code(connection, [model._meta.db_table for model in _models()], deletes=True, updates=None)
         for model in _models():
             try:
                 with connection.execute_wrapper(watched_writes(connection)):

@@ -35,7 +35,7 @@ from fly2any.database.report.collect import collect
 from fly2any.database.report.waivers import Waiver
 from fly2any.database.retention.description import Archive
 from fly2any.database.retention.rules import RULES
-from fly2any.database.schema.untrusted_code import refuse_before_writes
+from fly2any.database.schema.checked_writes import refuse_before_writes
 from fly2any.database.server import read_origin
 from fly2any.database.verification import verify
 from tests.conftest import django

@@ -22,7 +22,7 @@ class Utility(ManagementUtility):
         if not type(command).__module__.startswith("fly2any."):  # Ours check the tables that they write to themselves.
             from django.db import connections
 
-            from fly2any.database.schema.untrusted_code import refuse_before_writes
+            from fly2any.database.schema.checked_writes import refuse_before_writes
 
             for connection in connections.all():
                 refuse_before_writes(connection)

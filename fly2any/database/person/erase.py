@@ -13,6 +13,7 @@ from ..migration.lock import ERASURE_LOCK, hold
 from ..migration.retry import try_again
 from ..progress import Progress
 from ..schema.relations import refuse_on_worker
+from ..schema.untrusted_code import LOCK
 from ..sql import PEOPLE, time_limits
 from . import own
 from .people import Person
@@ -153,10 +154,16 @@ def _erase(connection, person: Person, unsearched: Unsearched | None, progress: 
 def _read_locked(connection, cursor) -> Tables:
     """Lock out new foreign keys to the people and new triggers on the tables to be changed; return the tables as of then."""
     before = read_tables(connection).reached(own.WITHOUT_KEY)
-    names = ", ".join(table.sql for table in before.values() if table.may_update or table.may_delete or table.name == PEOPLE)
-    cursor.execute(f"LOCK TABLE {names} IN ROW EXCLUSIVE MODE", [])
+    by_mode: dict[str, list[str]] = {}
+    for table in before.values():
+        if table.may_lock or table.name == PEOPLE:
+            by_mode.setdefault("ROW EXCLUSIVE" if table.is_ours or not table.must_lock else LOCK, []).append(table.sql)
+    for mode, names in by_mode.items():
+        cursor.execute(f"LOCK TABLE {', '.join(names)} IN {mode} MODE", [])
     tables = read_tables(connection)
-    if tables.reached(own.WITHOUT_KEY).keys() - before:
+    reached = tables.reached(own.WITHOUT_KEY)
+    unlocked = [one for one in reached.values() if one.must_lock and one.may_lock and not (one.is_ours or one.locked)]
+    if unlocked or reached.keys() - before:
         raise Refusal("Tables that reference ours were changed meanwhile: nothing was erased; try again.")
     return tables
 

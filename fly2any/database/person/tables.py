@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import Refusal
 from ..schema.relations import Kind, has_citus, read_placed
-from ..schema.untrusted_code import ACTS_SQL, TRIGGER_OWNERS_SQL
+from ..schema.untrusted_code import ACTS_SQL, CHECKS_SQL, LOCKED_SQL, TRIGGER_OWNERS_SQL
 from ..server import read_schema
 from ..sql import PEOPLE, TRUSTED_ROLES_SQL, catalogue, fetch_all, quote
 
@@ -58,11 +58,9 @@ TABLES_SQL = f"""
             WHERE o.owner NOT IN (SELECT oid FROM trusted) ORDER BY o.place, o.owner LIMIT 1),
            CASE WHEN c.relowner IN (SELECT oid FROM trusted) THEN ({TRIGGER_ROLE_SQL.format(table="c.oid")}) END,
            current_setting('server_version_num')::integer < 180000 AND {ACTS_SQL},
-           current_setting('server_version_num')::integer < 180000
-               AND (EXISTS (SELECT FROM pg_catalog.pg_constraint AS k
-                            WHERE k.conrelid = c.oid AND (k.contype = 'c' OR k.contype = 'f' AND k.confdeltype = 'd'))
-                    OR EXISTS (SELECT FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
-                               WHERE a.attrelid = c.oid AND (a.attgenerated <> '' OR t.typtype = 'd')))
+           current_setting('server_version_num')::integer < 180000 AND {CHECKS_SQL},
+           current_setting('server_version_num')::integer < 180000,
+           {LOCKED_SQL}
     FROM pg_catalog.pg_class AS c JOIN schemas AS n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p', 'm', 'f') AND c.relpersistence <> 't'
       AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%%'
@@ -147,6 +145,8 @@ class Table:
     trigger_role: str | None
     runs_code: bool
     checks_updates: bool
+    must_lock: bool  # Before PostgreSQL 18, if it is not ours.
+    locked: bool
     kind_of_citus: Kind | None = None
     key: str = ""  # Of a table of Citus: the primary key's column, "" if it has none of one column whose values are their text.
     key_type: str = ""
@@ -155,6 +155,10 @@ class Table:
     def is_ours(self) -> bool:
         """Whether a statement on the table runs no other role's code. Other tables are only read, by COPY."""
         return self.untrusted_role is None
+
+    @property
+    def may_lock(self) -> bool:
+        return self.may_update or self.may_delete
 
     @property
     def sql(self) -> str:

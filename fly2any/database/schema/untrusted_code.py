@@ -5,7 +5,6 @@ A role needs only TRIGGER on a table to add a trigger. TRUSTED_ROLES_SQL defines
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -13,10 +12,8 @@ from django.db import Error, transaction
 
 from fly2any.postgres.schema import revoke_trigger
 
-from ..clock import server_time
 from ..errors import Refusal, sqlstate
 from ..findings import Finding, Severity
-from ..leftover_databases import refuse_during_restore
 from ..server import read_home
 from ..sql import TRUSTED_ROLES_SQL, TRUSTED_SQL, execute, fetch_all, quote
 from ..units import plural
@@ -47,15 +44,46 @@ TRIGGER_OWNERS_SQL = f"""
       AND o.refobjid NOT IN (SELECT oid FROM trusted) AND {OF_SUPABASE_SQL} IS NOT TRUE
     GROUP BY o.refobjid
 """
-# Whether the table `c` has code that a foreign key runs when it finds or deletes rows.
-ACTS_SQL = """
+# What of the table `c` a foreign key runs as its owner, besides code of the roles in `trusted`: to find rows, the planner evaluates
+# expressions of indexes and statistics, and a column of a type of its own may be cast; deleted and updated rows run triggers and
+# rules; updated rows also checks, generated columns, domains, ranges and defaults.
+FINDS_SQL = """
+    (EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL))
+     OR EXISTS (SELECT FROM pg_catalog.pg_statistic_ext AS s WHERE s.stxrelid = c.oid AND s.stxexprs IS NOT NULL)
+     OR EXISTS (SELECT FROM pg_catalog.pg_constraint AS k JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = ANY (k.conkey)
+                JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
+                JOIN pg_catalog.pg_type AS b ON b.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
+                WHERE k.conrelid = c.oid AND k.contype = 'f' AND b.typowner NOT IN (SELECT oid FROM trusted)))
+"""
+TRIGGERS_SQL = """
     (c.relhasrules
      OR EXISTS (SELECT FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid
-                WHERE t.tgrelid = c.oid AND t.tgenabled <> 'D' AND t.tgtype & 24 <> 0
-                  AND (p.pronamespace <> 'pg_catalog'::regnamespace OR p.proname NOT LIKE 'RI\\_FKey\\_%%'))
-     OR EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL)))
+                WHERE t.tgrelid = c.oid AND t.tgenabled <> 'D' AND t.tgtype & {events} <> 0
+                  AND (p.pronamespace <> 'pg_catalog'::regnamespace OR p.proname NOT LIKE 'RI\\_FKey\\_%%')))
 """
-# The tables that are written to, and the tables `beyond` them that the actions of foreign keys write to.
+CHECKS_SQL = """
+    (EXISTS (SELECT FROM pg_catalog.pg_constraint AS k
+             WHERE k.conrelid = c.oid AND (k.contype = 'c' OR k.contype = 'f' AND 'd' IN (k.confdeltype, k.confupdtype)))
+     OR EXISTS (SELECT FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
+                WHERE a.attrelid = c.oid AND (a.attgenerated <> '' OR t.typtype IN ('d', 'r', 'm') AND t.typowner NOT IN (SELECT oid FROM trusted))))
+"""
+ACTS_SQL = f"({FINDS_SQL} OR {TRIGGERS_SQL.format(events=24)})"
+# Where this transaction holds a lock on the table `c` under which nobody adds code, statistics, partitions or foreign keys to it.
+LOCK = "SHARE UPDATE EXCLUSIVE"
+LOCKED_SQL = """
+    EXISTS (SELECT FROM pg_catalog.pg_locks AS l
+            WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.relation = c.oid AND l.granted
+              AND l.database = (SELECT b.oid FROM pg_catalog.pg_database AS b WHERE b.datname = current_database())
+              AND l.mode = 'ShareUpdateExclusiveLock')
+"""
+MAY_LOCK_SQL = "(has_schema_privilege(c.relnamespace, 'USAGE') AND has_table_privilege(c.oid, 'UPDATE, DELETE'))"
+# The columns of the table {table} that change with the columns {columns}.
+CHANGED_SQL = """
+    ({columns} || ARRAY(SELECT g.attnum FROM pg_catalog.pg_attribute AS g
+                        WHERE g.attrelid = {table} AND g.attgenerated <> '' AND NOT g.attisdropped))
+"""
+# The tables that are written to, and the tables `beyond` them that foreign keys read ('f'), delete from ('d') or update ('u'):
+# the given columns, or any if there are none. A BEFORE trigger may set any column.
 TABLES_SQL = f"""
     WITH RECURSIVE home AS (SELECT n.oid FROM pg_catalog.pg_namespace AS n WHERE n.nspname = %(schema)s),
     trusted AS ({TRUSTED_ROLES_SQL.format(schema="(SELECT oid FROM home)")}), ours AS (
@@ -64,23 +92,40 @@ TABLES_SQL = f"""
     ), written AS (
         SELECT o.oid, o.relname::text FROM ours AS o WHERE o.trusted AND (%(all)s OR o.relname = ANY (%(tables)s::text[]))
     ), reached AS (
-        SELECT w.oid, w.relname AS origin FROM written AS w WHERE %(deletes)s
+        SELECT w.oid, w.relname AS origin, 'd' AS event, NULL::int2[] AS columns FROM written AS w WHERE %(deletes)s
         UNION
-        SELECT n.oid, r.origin FROM reached AS r, LATERAL (
-            SELECT k.conrelid FROM pg_catalog.pg_constraint AS k
-            WHERE k.confrelid = r.oid AND k.contype = 'f' AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))
+        SELECT w.oid, w.relname, 'u',
+               CASE WHEN %(updates)s::text[] IS NOT NULL
+                         AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid = w.oid AND t.tgtype & 19 = 19 AND t.tgenabled <> 'D')
+                    THEN {CHANGED_SQL.format(table="w.oid", columns="s.columns")} END
+        FROM written AS w, LATERAL (SELECT ARRAY(SELECT a.attnum FROM pg_catalog.pg_attribute AS a
+                                                 WHERE a.attrelid = w.oid AND a.attname = ANY (%(updates)s::text[]))) AS s (columns)
+        WHERE %(updates)s::text[] IS NULL OR cardinality(%(updates)s::text[]) > 0
+        UNION
+        SELECT n.oid, r.origin, n.event, n.columns FROM reached AS r, LATERAL (
+            SELECT k.conrelid, e.event, CASE e.event WHEN 'u' THEN {CHANGED_SQL.format(table="k.conrelid", columns="k.conkey")} END
+            FROM pg_catalog.pg_constraint AS k,
+                 LATERAL (SELECT CASE r.event WHEN 'd' THEN k.confdeltype ELSE k.confupdtype END) AS a (action),
+                 LATERAL (SELECT CASE WHEN a.action IN ('r', 'a') THEN 'f' WHEN r.event = 'd' AND a.action = 'c' THEN 'd' ELSE 'u' END) AS e (event)
+            WHERE k.confrelid = r.oid AND k.contype = 'f' AND r.event <> 'f' AND (r.columns IS NULL OR k.confkey && r.columns)
             UNION ALL
-            SELECT i.inhrelid FROM pg_catalog.pg_inherits AS i JOIN pg_catalog.pg_class AS p ON p.oid = i.inhrelid AND p.relispartition
-            WHERE i.inhparent = r.oid) AS n (oid)
+            SELECT i.inhrelid, r.event, NULL
+            FROM pg_catalog.pg_inherits AS i JOIN pg_catalog.pg_class AS p ON p.oid = i.inhrelid AND p.relispartition
+            WHERE i.inhparent = r.oid) AS n (oid, event, columns)
     ), beyond AS (
-        SELECT c.*, r.origin, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) AS place
+        SELECT c.*, r.origin, r.event, c.relowner IN (SELECT oid FROM trusted) AS trusted,
+               pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) AS place
         FROM reached AS r JOIN pg_catalog.pg_class AS c ON c.oid = r.oid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
         WHERE r.oid NOT IN (SELECT oid FROM written)
     )
 """
 # The triggers of a table that a foreign key's action writes to run as its owner; before PostgreSQL 18, AFTER triggers run as the
-# role of the outer statement.
-STRANGERS_SQL = f"""{TABLES_SQL}
+# role of the outer statement, and any code can write to a table that has deferred ones.
+STRANGERS_SQL = f"""{TABLES_SQL}, strange AS (
+        SELECT c.*, {FINDS_SQL} OR c.event = 'd' AND {TRIGGERS_SQL.format(events=8)}
+               OR c.event = 'u' AND ({TRIGGERS_SQL.format(events=28)} OR {CHECKS_SQL}) AS acts
+        FROM beyond AS c WHERE current_setting('server_version_num')::int < 180000 AND NOT c.trusted
+    )
     SELECT 'owner' AS kind, pg_catalog.min(o.relname::text COLLATE "C"), pg_catalog.quote_ident(current_database()), count(*)::int,
            pg_catalog.pg_get_userbyid(o.relowner)::text, false
     FROM ours AS o WHERE NOT o.trusted AND o.relname = ANY (%(tables)s::text[]) GROUP BY o.relowner
@@ -93,17 +138,20 @@ STRANGERS_SQL = f"""{TABLES_SQL}
     SELECT 'planted', c.origin, pg_catalog.quote_ident(t.tgname) || ' ON ' || c.place, 1, pg_catalog.pg_get_userbyid(s.owner)::text, s.definer
     FROM beyond AS c JOIN pg_catalog.pg_trigger AS t ON t.tgrelid = c.oid,
          LATERAL ({TRIGGER_OWNERS_SQL.format(trigger="t.oid")}) AS s (owner, definer)
-    WHERE c.relowner IN (SELECT oid FROM trusted) AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 24 <> 0
+    WHERE c.trusted AND c.event <> 'f' AND NOT t.tgisinternal AND t.tgenabled <> 'D'
+      AND t.tgtype & CASE c.event WHEN 'd' THEN 8 ELSE 28 END <> 0
     UNION
-    SELECT 'reference', c.origin, c.place, 1, pg_catalog.pg_get_userbyid(c.relowner)::text, false
-    FROM beyond AS c
-    WHERE current_setting('server_version_num')::int < 180000 AND c.relowner NOT IN (SELECT oid FROM trusted) AND {ACTS_SQL}
+    SELECT 'reference', c.origin, c.place, 1, pg_catalog.pg_get_userbyid(c.relowner)::text, false FROM strange AS c WHERE c.acts
+    UNION
+    SELECT 'unlocked', c.origin, c.place, 1, pg_catalog.pg_get_userbyid(c.relowner)::text, false FROM strange AS c
+    WHERE NOT c.acts AND CASE WHEN %(locked)s THEN NOT {LOCKED_SQL} ELSE NOT (c.relispartition OR {MAY_LOCK_SQL}) END
     ORDER BY 1, 2, 3, 5
 """
-# The tables reached by foreign keys that this role may lock, so that no trigger or further foreign key is added meanwhile.
+# The tables reached by foreign keys that this role may lock, so that no trigger or further foreign key is added meanwhile; those
+# of untrusted roles are locked against their owners too, and are returned until they are.
 BEYOND_SQL = f"""{TABLES_SQL}
-    SELECT DISTINCT c.place FROM beyond AS c
-    WHERE c.relkind IN ('r', 'p') AND has_schema_privilege(c.relnamespace, 'USAGE') AND has_table_privilege(c.oid, 'UPDATE, DELETE')
+    SELECT DISTINCT c.place, c.trusted OR current_setting('server_version_num')::int >= 180000 AS ordinary FROM beyond AS c
+    WHERE c.relkind IN ('r', 'p') AND {MAY_LOCK_SQL} AND CASE WHEN c.trusted THEN c.event <> 'f' ELSE NOT {LOCKED_SQL} END
     ORDER BY 1
 """
 READABLE_SQL = f"""
@@ -122,7 +170,11 @@ HIDING_SQL = """
 """
 
 READ_ONLY = "25006"
-WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|TRUNCATE|MERGE|COPY)\b", re.IGNORECASE)
+UNLOCKED = (
+    "Its owner can add a trigger before the write, because {user} does not lock it: GRANT DELETE ON {table} TO {user}; and USAGE on"
+    " its schema, make the owner of {owner} its owner, or upgrade to PostgreSQL 18. If that was done, try again."
+)
+ROUNDS = 5  # Each locks the tables that refer to those locked before.
 
 
 # The tables that this role may write to, which it may lock, and whether others may create triggers on them.
@@ -131,7 +183,7 @@ WRITTEN_SQL = """
                                     WHERE a.privilege_type = 'TRIGGER' AND a.grantee <> c.relowner)
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s::text[]) AND c.relkind IN ('r', 'p')
-      AND pg_catalog.has_table_privilege(c.oid, 'UPDATE')
+      AND pg_catalog.has_table_privilege(c.oid, 'UPDATE, DELETE')
     ORDER BY c.relname COLLATE "C"
 """
 
@@ -145,11 +197,12 @@ class UntrustedCode:
     role: str
     cure: str
     is_definer: bool  # It runs as its owner.
+    runs: str = "runs"
 
     @property
     def sentence(self) -> str:
         how = "as that role, which can replace it with code that runs " if self.is_definer else ""
-        return f"{self.what} runs code of the role {self.role} {how}with the privileges of the role that writes to {self.table}"
+        return f"{self.what} {self.runs} code of the role {self.role} {how}with the privileges of the role that writes to {self.table}"
 
     @property
     def finding(self) -> Finding:
@@ -162,11 +215,22 @@ def our_tables() -> list[str]:
 
 
 def read_untrusted_code(
-    connection, *, schema: str, tables: Iterable[str] | None = None, deletes: bool = True
+    connection,
+    *,
+    schema: str,
+    tables: Iterable[str] | None = None,
+    deletes: bool = True,
+    updates: Iterable[str] | None = None,
+    locked: bool = False,
 ) -> Iterator[UntrustedCode]:
-    """Yield the code of untrusted roles that a write to `tables`, or to all of `schema`, runs; with `deletes`, also a deletion or a change of keys."""
+    """Yield the code of untrusted roles that a write to `tables`, or to all of `schema`, runs.
+
+    With `deletes`, also a deletion, and the update of the columns `updates`, None for any. With `locked`, a table that this
+    transaction has not locked counts as one that this role may not lock.
+    """
     names = our_tables() if tables is None else list(tables)
-    rows = fetch_all(connection, STRANGERS_SQL, {"schema": schema, "tables": names, "all": tables is None, "deletes": deletes})
+    wanted = {"schema": schema, "tables": names, "all": tables is None, "deletes": deletes, "updates": _listed(updates)}
+    rows = fetch_all(connection, STRANGERS_SQL, {**wanted, "locked": locked})
     for kind, table, name, number, role, is_definer in rows:
         at = f"{quote(schema)}.{quote(table)}"
         if kind == "owner":
@@ -188,7 +252,10 @@ def read_untrusted_code(
         else:
             what = f"Table {name}, whose foreign key refers to {table},"
             cure = f"Ask its owner first, then drop the foreign key, or make the owner of {table} the owner of {name}."
-        yield UntrustedCode(table, what, role, cure, is_definer)
+        if kind == "unlocked":
+            [(user,)] = fetch_all(connection, "SELECT current_user::text")
+            cure = UNLOCKED.format(user=quote(user), table=name, owner=table)
+        yield UntrustedCode(table, what, role, cure, is_definer, "may run" if kind == "unlocked" else "runs")
 
 
 def read_readable(connection, *, schema: str) -> set[str]:
@@ -197,44 +264,60 @@ def read_readable(connection, *, schema: str) -> set[str]:
 
 
 def refuse_untrusted_code(
-    connection, tables: Iterable[str] | None = None, *, deletes: bool = False, reads: bool = False
+    connection,
+    tables: Iterable[str] | None = None,
+    *,
+    deletes: bool = False,
+    updates: Iterable[str] | None = (),
+    reads: bool = False,
 ) -> None:
     """Raise Refusal if a write to `tables`, or to any of our schema, would run code of another role.
 
-    In a transaction that does not only read (`reads`), it locks `tables`, and with `deletes` the tables that foreign keys lead
-    to: no trigger can be added to them until it ends.
+    `deletes` says whether rows are deleted, `updates` which columns are updated, None for any. In a transaction that does not
+    only read (`reads`), it locks `tables`, and the tables that foreign keys lead to: no code can be added to them until it ends.
     """
     if (schema := read_home(connection)[0]) is None:
         return
+    names = our_tables() if tables is None else sorted(tables)
     with connection.cursor() as cursor:
-        cursor.execute(HIDING_SQL, {"schema": schema, "tables": our_tables() if tables is None else sorted(tables)})
+        cursor.execute(HIDING_SQL, {"schema": schema, "tables": names})
         if row := cursor.fetchone():
             raise Refusal(
                 f"Nothing was changed. {row[0]} comes before {row[1]} in the search path: remove its schema from"
                 " the path, or name ours in POSTGRES_URL (?schema=)."
             )
-    if tables is not None:
-        tables = sorted(tables)
-        if tables and connection.in_atomic_block and not reads:
-            lockable = fetch_all(
-                connection, WRITTEN_SQL, {"schema": schema, "tables": tables}
-            )  # From PostgreSQL 16 on, INSERT alone allows this lock.
-            _lock(connection, [f"{quote(schema)}.{quote(table)}" for table, _ in lockable])
-            beyond = [
-                place
-                for (place,) in fetch_all(
-                    connection, BEYOND_SQL, {"schema": schema, "tables": tables, "all": False, "deletes": deletes}
-                )
-            ]
-            _lock(connection, beyond)
-    if found := list(read_untrusted_code(connection, schema=schema, tables=tables, deletes=deletes)):
+    if locks := bool(names and connection.in_atomic_block and not reads):
+        # From PostgreSQL 16 on, INSERT alone allows this lock.
+        lockable = fetch_all(connection, WRITTEN_SQL, {"schema": schema, "tables": names})
+        _lock(connection, [f"{quote(schema)}.{quote(table)}" for table, _ in lockable])
+        wanted = {"schema": schema, "tables": names, "all": tables is None, "deletes": deletes, "updates": _listed(updates)}
+        for _ in range(ROUNDS):
+            beyond = fetch_all(connection, BEYOND_SQL, wanted)
+            _lock(connection, [place for place, is_ordinary in beyond if is_ordinary])
+            if not (untrusted := [place for place, is_ordinary in beyond if not is_ordinary]):
+                break
+            _lock(connection, untrusted, LOCK)
+    if found := list(
+        read_untrusted_code(
+            connection,
+            schema=schema,
+            tables=names if tables is not None else None,
+            deletes=deletes,
+            updates=updates,
+            locked=locks,
+        )
+    ):
         more = f" `manage.py dbstatus` lists {len(found) - 1} more." if len(found) > 1 else ""
         raise Refusal(f"Nothing was changed. {found[0].sentence}. {found[0].cure}{more}")
 
 
-def _lock(connection, places: list[str]) -> None:
+def _listed(columns: Iterable[str] | None) -> list[str] | None:
+    return None if columns is None else list(columns)
+
+
+def _lock(connection, places: list[str], mode: str = "ROW EXCLUSIVE") -> None:
     if places:
-        execute(connection, f"LOCK TABLE {', '.join(places)} IN ROW EXCLUSIVE MODE")
+        execute(connection, f"LOCK TABLE {', '.join(places)} IN {mode} MODE")
 
 
 def block_untrusted_triggers(connection) -> None:
@@ -257,25 +340,3 @@ def block_untrusted_triggers(connection) -> None:
     with transaction.atomic(using=connection.alias):
         refuse_untrusted_code(connection, tables)
     refuse_untrusted_code(connection)
-
-
-def refuse_before_writes(connection) -> None:
-    """Make `connection` raise Refusal at the first statement that would run code of another role, for Django's own commands.
-
-    It also does so for a write while a restore is about to replace the database, and for a DELETE while this machine's clock is
-    wrong, because some commands delete old rows.
-    """
-    asked: set[str] = set()
-
-    def ask(execute, statement, parameters, many, context):
-        written = WRITES.match(statement) if isinstance(statement, str) else None
-        if written and (kind := written[1].upper()) not in asked:
-            if not asked:
-                refuse_during_restore(connection)
-            asked.add(kind)
-            refuse_untrusted_code(connection, deletes=kind in ("DELETE", "UPDATE"))
-            if kind == "DELETE":
-                server_time(connection)
-        return execute(statement, parameters, many, context)
-
-    connection.execute_wrappers.append(ask)

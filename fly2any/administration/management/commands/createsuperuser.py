@@ -1,7 +1,7 @@
 from django.contrib.auth.management.commands import createsuperuser
 from django.db import connections
 
-from fly2any.database.schema.untrusted_code import refuse_before_writes
+from fly2any.database.schema.checked_writes import refuse_before_writes
 
 
 class Command(createsuperuser.Command):

@@ -58,5 +58,7 @@ class Command(loaddata.Command):
     def refuse_untrusted_code(self, meta):
         if meta.model not in self.models:
             self.models.add(meta.model)
-            tables = {meta.db_table, *(field.m2m_db_table() for field in meta.local_many_to_many)}
-            refuse_untrusted_code(connections[self.using], tables)
+            columns = [field.column for field in meta.local_concrete_fields if not field.primary_key]
+            refuse_untrusted_code(connections[self.using], [meta.db_table], updates=columns)
+            links = [field.m2m_db_table() for field in meta.local_many_to_many]
+            refuse_untrusted_code(connections[self.using], links, deletes=True)
