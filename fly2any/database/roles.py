@@ -15,7 +15,7 @@ from .schema.contract import load
 from .schema.ledgers import APPEND_ONLY, LEDGERS, PRISMAS_LEDGER
 from .schema.objects import Column
 from .server import read_schema
-from .sql import catalogue, quote
+from .sql import PEOPLE, TRUSTED_SQL, catalogue, literal, quote
 
 SECRETS = facts.columns("secret_fields")  # The columns that the role PREFIX_read cannot read.
 
@@ -60,6 +60,19 @@ OWNERS_SQL = """
     WHERE (t.owns OR r.rolname = current_user AND r.rolcreaterole) AND NOT r.rolsuper AND r.rolname <> ALL (%(roles)s)
     ORDER BY r.rolname
 """
+# A table of ours whose owner is not trusted, or would be only as the one role that may create tables while that of the people is
+# missing: the owners of the tables become members of the role that owns them all.
+UNTRUSTED_OWNER_SQL = f"""
+    SELECT c.relname::text, r.rolname::text, current_database()::text
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    JOIN pg_catalog.pg_roles AS r ON r.oid = c.relowner
+    WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p') AND c.relname = ANY (%(tables)s)
+      AND (NOT {TRUSTED_SQL}
+           OR NOT (r.rolsuper OR r.rolname = current_user OR r.oid = n.nspowner
+                   OR pg_catalog.has_database_privilege(r.oid, current_database(), 'CREATE'))
+              AND NOT EXISTS (SELECT FROM pg_catalog.pg_class AS p WHERE p.relnamespace = n.oid AND p.relname = {literal(PEOPLE)}))
+    ORDER BY c.relname COLLATE "C" LIMIT 1
+"""
 # The existing roles of these names on the server, and whether they own the database or were granted CONNECT on it.
 EXISTING_SQL = """
     SELECT r.rolname::text, r.oid = d.datdba OR EXISTS (SELECT FROM pg_catalog.aclexplode(d.datacl) AS a
@@ -101,7 +114,8 @@ class Relation:
 def roles_sql(connection, tables: list[str], *, prefix: str) -> str:
     """Return the SQL that creates or updates the roles of `prefix`, for those of `tables` that exist.
 
-    Raises Refusal if no role's name may begin with the prefix, or if such a role exists that no earlier run created.
+    Raises Refusal if no role's name may begin with the prefix, if such a role exists that no earlier run created, or if an
+    untrusted role owns one of the tables.
     """
     if not prefix or len(prefix.encode()) > 50 or prefix.startswith("pg_") or "\0" in prefix:
         raise Refusal(f"“{prefix}” cannot be the prefix of role names: give --prefix 1 to 50 bytes that do not begin with pg_.")
@@ -111,6 +125,8 @@ def roles_sql(connection, tables: list[str], *, prefix: str) -> str:
         database, schema = cursor.fetchone()[0], read_schema(connection)
         place = {"schema": schema, "tables": [*tables, *LEDGERS], "ledgers": list(LEDGERS)}
         roles = {"roles": [names.migrate, names.app, names.read]}
+        cursor.execute(UNTRUSTED_OWNER_SQL, place)
+        _refuse_untrusted(cursor.fetchone(), schema, names.migrate)
         cursor.execute(EXISTING_SQL, roles)
         existing = dict(cursor.fetchall())
         cursor.execute(TABLES_SQL, place)
@@ -140,6 +156,17 @@ def roles_sql(connection, tables: list[str], *, prefix: str) -> str:
 def _whole(line: str) -> str:
     """Return a line, with line breaks in a comment commented out: a name may contain some."""
     return re.sub(r"[\r\n]+", "\n-- ", line) if line.startswith("--") else line
+
+
+def _refuse_untrusted(found: tuple[str, str, str] | None, schema: str, migrate: str) -> None:
+    """Raise Refusal if another role created a table with one of our names: it would get the privileges of the tables' owner."""
+    if found:
+        table, owner, database = found
+        raise Refusal(
+            f"The table {table} belongs to the role {owner}, which would become a member of {migrate}, the owner of all tables. If it"
+            f" is the site's role: GRANT CREATE ON DATABASE {quote(database)} TO {quote(owner)}; otherwise drop the table."
+            f" REVOKE CREATE ON SCHEMA {quote(schema)} FROM PUBLIC, {quote(owner)}; keeps that role from creating another."
+        )
 
 
 def _refuse_unknown(existing: dict[str, bool], database: str) -> None:

@@ -259,3 +259,22 @@ def test_an_existing_role_gets_nothing_unless_the_owner_granted_it_connect(migra
         "read",
     ]
     assert f'OWNER TO "{theirs}";' in sql
+
+
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_a_role_that_created_a_table_with_one_of_our_names_gets_no_privileges(migrated, database, other_role_of, is_empty):
+    chosen = database if is_empty else migrated
+    role = other_role_of(chosen)
+    table = "django_migrations" if is_empty else "fly2any_notes"
+    chosen.execute(
+        f"DROP TABLE IF EXISTS {table}; SET ROLE {role}; CREATE TABLE public.{table} (id bigint, app text, name text)"
+    )
+
+    with django(chosen) as connection, pytest.raises(Refusal) as refusal:
+        roles_sql(connection, our_tables(), prefix=chosen.name)
+
+    assert str(refusal.value) == (
+        f"The table {table} belongs to the role {role}, which would become a member of {chosen.name}_migrate, the owner of all tables."
+        f' If it is the site\'s role: GRANT CREATE ON DATABASE "{chosen.name}" TO "{role}"; otherwise drop the table. REVOKE CREATE ON'
+        f' SCHEMA "public" FROM PUBLIC, "{role}"; keeps that role from creating another.'
+    )
