@@ -12,7 +12,7 @@ from django.contrib import admin
 from django.db import connection, connections
 from hypothesis import settings
 
-from fly2any.administration import dashboard
+from fly2any.administration import dashboard, stand_ins
 from fly2any.database.migration.state import replaced_migrations
 from fly2any.database.schema.contract import load
 from fly2any.environment import LIKE_A_URL
@@ -21,6 +21,7 @@ from tests.servers import Database, OwnServer
 
 cheap_hashes.use()
 dashboard.VERIFIED_FOR = 0  # Tests change the schema between two requests.
+stand_ins.is_complete = True  # As after the first page.
 admin.autodiscover()  # As the URLconf does: parts generated from the registry must exist before the first request.
 
 settings.register_profile("shared machine", deadline=None)  # No test fails because it is slow.

@@ -1,0 +1,93 @@
+"""While a table or a column is missing, no page reads another role's view or function in its place."""
+
+import pytest
+from django.conf import settings
+from django.db import connection
+from django.urls import reverse
+
+from fly2any.administration import stand_ins
+from fly2any.administration.stand_ins import SENTENCE
+from tests.administration.conftest import as_owner
+
+pytestmark = pytest.mark.django_db
+LOSSES = {
+    "table": "ALTER TABLE fly2any_notes RENAME TO gone",
+    "column": 'ALTER TABLE users RENAME COLUMN "avatarUrl" TO gone',
+}
+STAND_INS = {
+    "table": "CREATE VIEW public.fly2any_notes AS SELECT 1 AS id",
+    "column": """CREATE FUNCTION public."avatarUrl"(public.users) RETURNS text LANGUAGE sql AS $$ SELECT 'ours' $$""",
+}
+
+
+@pytest.fixture(autouse=True)
+def first_page(monkeypatch):
+    monkeypatch.setattr(stand_ins, "is_complete", False)
+
+
+def sql(statement):
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+
+
+def answer(client):
+    """The status of a page that reads the session, and its text if it is not a redirect."""
+    client.raise_request_exception = False
+    client.cookies[settings.SESSION_COOKIE_NAME] = "a" * 32
+    response = client.get(reverse("admin:index"))
+    return response.status_code, response.content.decode()
+
+
+def test_a_page_that_reads_nothing_is_shown(client, django_assert_num_queries):
+    with django_assert_num_queries(0):
+        assert client.get(reverse("admin:login")).status_code == 200
+    assert not stand_ins.is_complete
+
+
+def test_a_process_asks_until_nothing_is_missing(client, django_assert_num_queries):
+    assert answer(client) == (302, "")
+    assert stand_ins.is_complete
+    with django_assert_num_queries(0):
+        assert stand_ins.may_read()
+
+
+@pytest.mark.parametrize("lost", LOSSES)
+def test_pages_are_shown_where_no_other_role_may_create_anything(client, lost):
+    sql(f"REVOKE CREATE ON SCHEMA public FROM PUBLIC; {LOSSES[lost]}")
+
+    assert answer(client) == (302, "")
+    assert not stand_ins.is_complete
+
+
+@pytest.mark.parametrize("lost", LOSSES)
+@pytest.mark.parametrize("grantee", ["t_mallory", "PUBLIC"])
+def test_no_page_is_shown_where_another_role_may_create_a_stand_in(client, caplog, lost, grantee):
+    sql(f"CREATE ROLE t_mallory; GRANT CREATE ON SCHEMA public TO {grantee}; {LOSSES[lost]}")
+
+    assert answer(client) == (503, SENTENCE)
+    column = "fly2any_notes.at" if lost == "table" else "users.avatarUrl"
+    assert caplog.messages[0] == f"{column} is missing, and another role could create something in its place"
+
+
+@pytest.mark.parametrize("lost", LOSSES)
+def test_no_page_is_shown_where_another_role_has_created_a_stand_in(client, lost):
+    sql("CREATE ROLE t_mallory; REVOKE CREATE ON SCHEMA public FROM PUBLIC; GRANT CREATE ON SCHEMA public TO t_mallory")
+    sql(f"{LOSSES[lost]}; SET LOCAL ROLE t_mallory; {STAND_INS[lost]}")
+    sql("RESET ROLE; REVOKE CREATE ON SCHEMA public FROM t_mallory")
+
+    assert answer(client) == (503, SENTENCE)
+
+
+def test_no_page_is_shown_where_another_role_owns_a_table_of_ours(client):
+    sql("CREATE ROLE t_mallory; ALTER TABLE fly2any_notes OWNER TO t_mallory")
+
+    assert answer(client) == (503, SENTENCE)
+
+
+def test_the_app_role_is_served_while_the_owner_of_the_tables_may_create_more(member):
+    client = member()
+    with as_owner():
+        sql("ALTER TABLE fly2any_notes RENAME TO gone")
+
+    assert client.get(reverse("admin:login")).status_code == 302
+    assert not stand_ins.is_complete
