@@ -12,10 +12,11 @@ def _of(*names: str) -> tuple[str, ...]:
 # Tests whose result can depend on the version of PostgreSQL: catalogue, contract, drift, migrations, adoption, privileges, backups and the engine.
 OF_THE_SERVER = (
     "tests/postgres", "tests/test_deletion.py", "tests/test_migration_locks.py", "tests/test_queries.py",
+    "tests/administration/test_references_of_others.py",
     *_of(
         "mutations", "contract", "drift", "sql", "states", "home", "health_alarms", "security_reach", "dbstatus", "dbhealth",
-        "security", "untrusted_code", "untrusted_triggers", "dbroles", "migrate", "migrate_waits", "reversals", "losses",
-        "concurrent_builds", "dbadopt", "dbadopt_columns", "dbseed", "dbperson", "backup", "backup_contents", "backup_entries",
+        "security", "untrusted_code", "untrusted_triggers", "locked_references", "dbroles", "migrate", "migrate_waits", "reversals", "losses",
+        "concurrent_builds", "dbadopt", "dbadopt_columns", "dbseed", "dbperson", "dbperson_untrusted_code", "backup", "backup_contents", "backup_entries",
         "backup_verdicts", "backup_hostile_code", "restore", "restore_into_empty", "restore_roles",
         "restore_staff",
     ),
