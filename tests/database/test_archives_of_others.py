@@ -85,6 +85,16 @@ def test_an_interrupted_runs_archive_restores_no_row_that_another_client_deleted
     assert migrated.execute("SELECT id FROM price_history ORDER BY id") == [("a",), ("b",)]
 
 
+def test_a_list_of_ids_that_this_installation_did_not_write_changes_no_archive(migrated, tmp_path, interrupted):
+    migrated.execute("DELETE FROM price_history WHERE id IN ('a', 'c')")
+    (tmp_path / f"{interrupted}.ids").write_text(json.dumps({"name": interrupted, "ids": ["a", "b", "c"], "signature": "0"}))
+
+    loaded = manage("dbrestore", "--archive", interrupted, url=migrated.url, ARCHIVE_LOCATION=str(tmp_path))
+
+    assert (loaded.returncode, loaded.stderr.partition(":")[0]) == (2, f"{interrupted}.ids is damaged, or not signed")
+    assert migrated.execute("SELECT id FROM price_history") == [("b",)]
+
+
 def test_an_archive_whose_run_was_interrupted_elsewhere_is_refused(migrated, tmp_path, interrupted):
     store = store_at(str(tmp_path))
     archive = Archives(store, migrated.name).read(interrupted)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -184,6 +185,24 @@ def test_no_code_runs_where_the_statistics_of_another_roles_empty_table_hold_the
 
     assert {*said} <= {f"ran as {role}"}  # ANALYZE runs it as the owner.
     assert {place.table: place.holds for place in certificate.remaining}["mal.news"] == "statistics"
+
+
+def test_another_roles_index_does_not_hold_up_an_erasure(two, monkeypatch):
+    monkeypatch.setattr("fly2any.database.person.statistics.LONGEST_ANALYZE", 200)
+    statements = (
+        "CREATE FUNCTION mal.slow(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN"
+        " IF current_setting('mal.quick', true) IS NULL THEN PERFORM pg_sleep(60); END IF; RETURN $1; END $$",
+        "SET mal.quick = '1'",
+        "CREATE TABLE mal.news (email text)",
+        f"INSERT INTO mal.news SELECT '{EMAIL}' FROM generate_series(1, 50)",
+        "CREATE INDEX ON mal.news (mal.slow(email))",
+    )
+    with other_role(two, *statements) as role:
+        two.execute(f"SET SESSION AUTHORIZATION {role}; SET mal.quick = '1'; ANALYZE mal.news")
+        begun = time.monotonic()
+        erased(two)
+
+    assert time.monotonic() - begun < 30
 
 
 def test_a_temporary_table_that_another_roles_trigger_creates_stops_the_erasure(two):

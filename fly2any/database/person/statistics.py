@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from django.db import Error, transaction
 
 from ..schema.extents import OF_INDEXES, OF_TABLES, SHARDS_SQL, ask_nodes
-from ..sql import ask, catalogue, literal
+from ..sql import ask, catalogue, literal, time_limits
 from .patterns import patterns_for
 from .people import Person
 from .search import Found, Place, Unsearched
@@ -66,6 +66,7 @@ SAME_TYPE_SQL = """
     FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
     WHERE a.attrelid = %s AND a.attname = %s AND NOT a.attisdropped
 """
+LONGEST_ANALYZE = 60_000  # Milliseconds, of another role's table.
 NOT_ASKED = Unsearched("the planner's statistics on the nodes of Citus", "a node does not answer: ANALYZE the tables")
 
 
@@ -83,7 +84,9 @@ def refresh_statistics(connection, tables: Tables, person: Person) -> Found:
     on_nodes = _on_nodes(connection, tables, person)
     done = set()
     for table in {one.table.oid: one.table for one in (*_here(connection, tables, person), *(on_nodes or ()))}.values():
-        with suppress(Error), transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+        # The code of another role's index may take any time, while this transaction holds its locks.
+        limit = None if table.is_ours else time_limits(connection, statement=LONGEST_ANALYZE)
+        with suppress(Error), transaction.atomic(using=connection.alias), limit or nullcontext(), connection.cursor() as cursor:
             cursor.execute(f"ANALYZE {table.sql}", [])
             done.add(table.oid)
     here = _cleared(connection, tables, person, done)

@@ -18,7 +18,7 @@ from django.db import DataError, IntegrityError, transaction
 from ..backup.contents import BY_COPY, PATIENT, PINNED, Content, content_of, pin, rows_of
 from ..backup.encryption import ENDING, encrypt, require_space_for
 from ..backup.manifest import file_name, sha256_of
-from ..backup.signing import SIGNED
+from ..backup.signing import SIGNED, signature, signed_as
 from ..backup.store import Missing, Store, fetched, opened
 from ..backup.workfolder import work_folder
 from ..errors import Refusal, Unfit
@@ -33,6 +33,7 @@ from .versions import SEQUENTIAL_SQL, read_versions
 
 CHUNK = 1 << 20  # Bytes.
 FAST = 1  # The level of zlib; the usual one takes more than twice as long, and saves an eighth.
+BEGUN = "retention.begun"  # The purpose of the signature of such a file.
 IDS = ".ids"  # Ending of the file that exists while an archive's rows are being removed: the ids of the batches begun so far.
 # The settings of a session that inserts archived rows: those that the texts were written with, and the usual search path.
 LOADING = {name: value for name, value in PINNED.items() if name != "search_path"} | PATIENT
@@ -47,6 +48,13 @@ ORIGIN_SQL = """
     FROM pg_catalog.pg_control_system() AS c, pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database()
 """
 EXISTING_SQL = "SELECT id FROM {table} WHERE id = ANY (%s)"
+
+
+class Begun(msgspec.Struct):
+    """The rows of an archive that a run may have removed, and the signature of the file."""
+
+    ids: list[str]
+    signature: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +117,8 @@ class Archives:
 
     def begin(self, archive: Archive, ids: Iterable[str]) -> None:
         """Record the rows that may be removed from now on: of the others, `settle` knows that retention did not remove them."""
-        self.store.write(f"{archive.name}{IDS}", msgspec.json.encode(list(ids)))
+        begun = {"name": archive.name, "ids": list(ids)}
+        self.store.write(f"{archive.name}{IDS}", msgspec.json.encode({**begun, "signature": signature(begun, purpose=BEGUN)}))
 
     def finish(self, archive: Archive, left: list[str]) -> bool:
         """Record which rows were not removed, and return whether the archive is kept: it is not if no row was removed."""
@@ -149,10 +158,13 @@ class Archives:
 
     def _begun(self, name: str) -> list[str]:
         try:
-            return msgspec.json.decode(self.store.read(f"{name}{IDS}"), type=list[str])
+            found = msgspec.json.decode(self.store.read(f"{name}{IDS}"), type=Begun)
+            if signed_as({"name": name, "ids": found.ids}, found.signature, purpose=BEGUN) != SIGNED:
+                raise ValueError("not signed")
+            return found.ids
         except ValueError:
             raise Refusal(
-                f"{name}{IDS} is damaged: write the ids of its rows that are still in the table into `left` in the .json, remove the {IDS} file,"
+                f"{name}{IDS} is damaged, or not signed: write the ids of its rows that are still in the table into `left` in the .json, remove the {IDS} file,"
                 " and load the archive with --unsigned."
             ) from None
 
@@ -208,10 +220,7 @@ class Archives:
                     f"{archive.name} is from the {what} {theirs}, but this is {ours}: connect to that one;"
                     " or, if this one replaced it, correct the name in the archive's .json and add --unsigned."
                 )
-        if archive.signed != SIGNED and not unsigned:
-            raise Refusal(
-                f"{archive.name}.json is not signed with a key of this installation ({archive.signed}): if you know where it comes from, add --unsigned."
-            )
+        _require_signed(archive, unsigned=unsigned)
         if archive.name in self.unfinished():
             self.settle(connection, RULES[archive.table])
             if archive.name in self.unfinished():
@@ -221,6 +230,7 @@ class Archives:
                     " add --unsigned."
                 )
             archive = self.read(name)
+            _require_signed(archive, unsigned=unsigned)
         loaded = []
         try:
             with (
@@ -244,6 +254,13 @@ class Archives:
             ) from error
         progress.clear()
         return archive, loaded
+
+
+def _require_signed(archive: Archive, *, unsigned: bool) -> None:
+    if archive.signed != SIGNED and not unsigned:
+        raise Refusal(
+            f"{archive.name}.json is not signed with a key of this installation ({archive.signed}): if you know where it comes from, add --unsigned."
+        )
 
 
 def origin_of(connection) -> str:
