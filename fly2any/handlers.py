@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import encodings
+from typing import Any
+
 from django.conf import settings
 from django.core.exceptions import BadRequest
 from django.core.handlers import asgi, wsgi
@@ -10,6 +13,17 @@ from django.http import HttpResponse
 from fly2any.content_length import body_length
 
 TOO_LARGE = "The request exceeds the limit of 2.5 MB. Send a smaller one.\n"
+
+
+class FoundEncodings(dict[str, Any]):
+    """The encodings that Python has looked up, without the names that it did not find: clients may send any number of these."""
+
+    def __setitem__(self, name: str, found: Any) -> None:
+        if found is not None:
+            super().__setitem__(name, found)
+
+
+encodings._cache = FoundEncodings(encodings._cache)
 
 
 class AnyContentType:

@@ -1,6 +1,7 @@
 """Request bodies: one that is too large, contains a file or is in another encoding is refused without being read."""
 
 import asyncio
+import encodings
 import io
 
 import pytest
@@ -112,3 +113,14 @@ def test_under_asgi_a_large_body_is_not_kept_either():
     assert ask_asgi(b"a", headers=[(b"content-length", b"1")] * 2) == [413]  # Repeated, as under WSGI.
     assert ask_asgi(*[piece] * 3) == []  # Without a Content-Length, the body is ended.
     assert ask_asgi(b"a=b", headers=[(b"content-type", b"text/plain; charset=hex")]) == [400]
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["text/plain; charset={}", "multipart/form-data; boundary=b; a*={}''%41"],
+)
+def test_names_of_encodings_that_clients_invent_are_not_remembered(header):
+    before = len(encodings._cache)
+    for number in range(50):
+        answer(CONTENT_TYPE=header.format(f"x{number}{'y' * 100}"))
+    assert len(encodings._cache) - before < 10
