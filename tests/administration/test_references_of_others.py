@@ -1,4 +1,4 @@
-"""Before PostgreSQL 18, the admin writes nothing that foreign keys of other roles' tables follow with code of theirs."""
+"""What the admin writes while foreign keys of other roles' tables refer to it: their code does not run as ours, and changes no session."""
 
 from html import unescape
 
@@ -78,3 +78,28 @@ def test_a_row_is_deleted_only_with_a_lock_on_other_roles_tables_that_refer_to_i
     assert saved(client, email="new@example.com") == ""
     client.post(address(User, "delete", "ana"), {"post": "yes"})
     assert not User.objects.filter(pk="ana").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ("PERFORM pg_catalog.set_config('search_path', 'mal, public', false)", "search_path"),
+        ("CREATE TEMPORARY TABLE users (id text)", "temporary tables"),
+    ],
+)
+def test_a_deletion_after_which_the_session_is_another_is_refused(staff, ana, change, what):
+    sql(f"""
+        {LOGS}
+        CREATE FUNCTION mal.turn() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {change}; RETURN NULL; END $$;
+        CREATE TRIGGER zz AFTER DELETE ON mal.orders FOR EACH ROW EXECUTE FUNCTION mal.turn();
+        INSERT INTO mal.orders VALUES ('ana'); RESET ROLE
+    """)
+
+    page = staff.post(address(User, "delete", "ana"), {"post": "yes"}, follow=True)
+
+    said = f"changed the session's {what}: nothing was changed."
+    if connection.pg_version < 180000:
+        said = "Table mal.orders, whose foreign key refers to users, runs code of the role t_mallory"
+    [message] = page.context["messages"]
+    assert (message.level_tag, said in message.message) == ("error", True)
+    assert User.objects.filter(pk="ana").exists()
