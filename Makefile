@@ -33,9 +33,9 @@ check: $(VENV)/ready-dev ## Everything that CI runs: linters, types, migrations,
 	@git ls-files '*.html' | xargs -r $(BIN)/djade --target-version 5.2 --check
 	@git ls-files '*.html' | xargs -r $(BIN)/djhtml --check
 	@$(MANAGE) makemigrations --check
-	@env POSTGRES_URL= DATABASE_URL= $(BIN)/python -m tests.lint_migrations
-	@env POSTGRES_URL= DATABASE_URL= $(MANAGE) dbcontract --check
-	@env POSTGRES_URL=postgresql://nobody@localhost/nothing SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(50))') \
+	@env ENV_FILE= POSTGRES_URL= DATABASE_URL= $(BIN)/python -m tests.lint_migrations
+	@env ENV_FILE= POSTGRES_URL= DATABASE_URL= $(MANAGE) dbcontract --check
+	@env ENV_FILE= POSTGRES_URL=postgresql://nobody@localhost/nothing SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(50))') \
 		ALLOWED_HOSTS=admin.example.com BACKUP_LOCATION=backups $(MANAGE) check --deploy --fail-level WARNING
 	@$(BIN)/python -m pytest -q -n auto $(PYTEST)
 

@@ -16,7 +16,7 @@ from fly2any.postgres.url import LIBPQS_PLACE, embedded_database
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 env = Env()
-env.read_file(BASE_DIR / ".env")
+env.read_file(Path(os.environ.get("ENV_FILE", BASE_DIR / ".env")))
 for name in LIBPQS_PLACE:
     os.environ.pop(name, None)
 

@@ -1,6 +1,6 @@
 """Settings of the tests: a temporary server, or the one in TEST_POSTGRES_URL.
 
-POSTGRES_URL is ignored, in the environment and in `.env`: the tests create roles and replace a database there.
+POSTGRES_URL is ignored, and `.env` is not read: the tests create roles and replace a database there.
 """
 
 import atexit
@@ -53,6 +53,7 @@ of_others = [name for name, value in os.environ.items() if "postgres" in value.p
 for name in ("POSTGRES_URL_NON_POOLING", "DIRECT_URL", "POSTGRES_REPLICA_URL", *of_others):
     if name not in ("POSTGRES_URL", "DATABASE_URL"):
         os.environ[name] = ""  # No test reads a database other than its own.
+os.environ["ENV_FILE"] = ""
 os.environ["SECRET_KEY"] = "only for tests"  # Also for the commands that tests start.
 os.environ.setdefault("LOCK_TIMEOUT", "400")  # The default is for the tests that are about it, which set "".
 os.environ.setdefault("ALLOWED_HOSTS", "testserver,localhost,127.0.0.1")

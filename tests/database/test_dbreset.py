@@ -26,7 +26,7 @@ def test_without_yes_it_shows_the_plan_and_changes_nothing(migrated):
     result = manage("dbreset", url=migrated.url)
 
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.startswith("Would reverse: travel.0005_alert_route_index, travel.0004_roles, ")
+    assert re.match(r"Would reverse: travel\.\d{4}_\w+, travel\.\d{4}_\w+, ", result.stdout)
     assert "  users                                1 row\n" in result.stdout
     assert tables(migrated) == before
     assert migrated.execute("SELECT count(*) FROM users") == [(1,)]

@@ -61,7 +61,7 @@ def test_a_migrated_database_is_complete_and_the_guides_figures_add_up():
         Group("Phase 7 in all", Count(18, 18), Count(188, 188), Count(33, 33), Count(13, 13)),
     )
     assert report.groups[6].name == "added since"
-    assert report.groups[6].columns == Count(10, 10)
+    assert report.groups[6].columns.found == report.groups[6].columns.expected >= 10
     assert all(
         count.found == count.expected for group in report.groups for count in (group.tables, group.indexes, group.foreign_keys)
     )

@@ -81,7 +81,7 @@ class Command(BaseCommand):
             if kept.name:
                 self.report_kept("the empty database", kept)
             self.report_erasures(manifest, kept.erasures)
-            self.report_staff(kept.staff)
+            self.report_staff(kept.staff, replaced=False)
             return
         notes = (
             of_other_homes(manifest, connection),
@@ -127,14 +127,15 @@ class Command(BaseCommand):
                 f"Erased    in the admin: the certificates are in the old database alone ({erasures.uncopied}). Save them before you drop it."
             )
 
-    def report_staff(self, staff):
+    def report_staff(self, staff, *, replaced=True):
         if staff.error:
             self.stdout.write(
                 f"Staff     could not be signed out and compared with the old database ({staff.error}): check `manage.py dbstaff --list`,"
                 " and sign all staff out of the admin."
             )
             return
-        self.stdout.write(f"Sessions  of the admin in the backup, {staff.ended:,}, were ended: all staff must sign in again.")
+        again = ": all staff must sign in again" if replaced else ""
+        self.stdout.write(f"Sessions  of the admin in the backup, {staff.ended:,}, were ended{again}.")
         if staff.changed:
             self.stdout.write(
                 f"Staff     {', '.join(map(one_line, staff.changed))}: privileges, password or second factors have reverted to those in the backup. Correct"
