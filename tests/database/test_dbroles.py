@@ -9,6 +9,7 @@ from fly2any.database.health import security
 from fly2any.database.health.examine import examine
 from fly2any.database.roles import SECRETS, roles_sql
 from fly2any.database.schema.untrusted_code import our_tables
+from fly2any.postgres.search_path import SearchPathError
 from tests.conftest import django, manage
 
 
@@ -270,9 +271,12 @@ def test_a_role_that_created_a_table_with_one_of_our_names_gets_no_privileges(mi
         f"DROP TABLE IF EXISTS {table}; SET ROLE {role}; CREATE TABLE public.{table} (id bigint, app text, name text)"
     )
 
-    with django(chosen) as connection, pytest.raises(Refusal) as refusal:
+    with django(chosen) as connection, pytest.raises((Refusal, SearchPathError)) as refusal:
         roles_sql(connection, our_tables(), prefix=chosen.name)
 
+    if is_empty:
+        assert str(refusal.value).startswith(f"django_migrations belongs to the role {role}, which may be another tenant's")
+        return
     assert str(refusal.value) == (
         f"The table {table} belongs to the role {role}, which would become a member of {chosen.name}_migrate, the owner of all tables."
         f' If it is the site\'s role: GRANT CREATE ON DATABASE "{chosen.name}" TO "{role}"; otherwise drop the table. REVOKE CREATE ON'
