@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+import time
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -188,3 +189,31 @@ def test_a_table_that_is_dropped_while_a_snapshot_waits_is_left_out(two):
         locked = fetch_all(connection, LOCKED_SQL, [["notes", "users"]])
 
     assert locked == [("users",)]
+
+
+@pytest.mark.parametrize("statement", ["ALTER TABLE notifications ADD COLUMN zz int", "TRUNCATE price_monitor_logs"])
+def test_a_statement_that_changes_a_table_in_the_first_moment_waits_no_longer_than_for_the_dump(filled, place, statement):
+    """It waits for our lock, and pg_dump behind it."""
+    waited = []
+
+    def change():
+        wait_until(
+            filled,
+            "SELECT 1 FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid) WHERE l.relation = 'notifications'::regclass"
+            " AND l.mode = 'AccessShareLock' AND a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.application_name <> 'pg_dump'",
+        )
+        begun = time.monotonic()
+        filled.execute(statement)
+        waited.append(time.monotonic() - begun)
+
+    site = threading.Thread(target=change)
+    site.start()
+    try:
+        with django(filled) as connection:
+            manifest = take(connection, store_at(place), Progress())
+    finally:
+        site.join(90)
+
+    assert manifest.tables
+    [seconds] = waited
+    assert seconds < 20

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import threading
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.db import OperationalError
+from psycopg.errors import LockNotAvailable
 
 from ..clock import LIMIT
 from ..errors import Refusal
 from ..locked_tables import locked_snapshot
 from ..migration import journal
+from ..migration.retry import try_again
 from ..progress import Progress
 from ..schema import contract
 from ..schema.relations import refuse_on_worker
@@ -155,7 +161,10 @@ def take(connection, store: Store, progress: Progress) -> Manifest:
     with connection.direct(), workplace as work:
         refuse_on_worker(connection)
         path = work / "dump"
-        manifest = _dump(connection, path, progress)
+        # A statement that changes a table waits for our lock, and pg_dump behind it: after a moment both give way to it.
+        with report_lock_holders(connection, progress):
+            dump = partial(_dump, connection, path, progress)
+            manifest = try_again(dump, patience=LOCK_WAIT / 1000, again=lambda error, pause: None)
         connection.close()  # It would be idle while the file is stored.
         file = manifest.file
         if recipient:
@@ -170,12 +179,36 @@ def take(connection, store: Store, progress: Progress) -> Manifest:
     return manifest
 
 
+POLL = 0.05  # Seconds.
+
+
+class _Locking:
+    """Whether pg_dump has its locks, by its messages, which are in English: it locks the tables while it reads which there are."""
+
+    LAST = "reading user-defined tables"  # The message before the locks.
+
+    def __init__(self) -> None:
+        self.reads_tables, self.is_done = False, threading.Event()
+
+    def read(self, line: str) -> None:
+        if self.reads_tables and not re.match(r"(error|fatal|detail|hint|warning):", line, re.IGNORECASE):
+            self.is_done.set()
+        self.reads_tables = self.reads_tables or self.LAST in line
+
+    def require(self, dump: tools.Running) -> None:
+        """Wait for the locks; raise OperationalError with the SQLSTATE of a lock timeout if pg_dump ends without them."""
+        while not self.is_done.wait(POLL) and dump.process.poll() is None:
+            pass
+        dump.reader.join(0 if self.is_done.is_set() else 10)
+        if not self.is_done.is_set() and self.reads_tables and dump.process.poll():
+            raise OperationalError("pg_dump did not get the locks of all tables") from LockNotAvailable()
+
+
 def _dump(connection, path: Path, progress: Progress) -> Manifest:
     """Dump the database to `path` and hash it meanwhile; return the manifest, without the file's size and hash."""
     with (
         tools.reached(connection) as (place, environment),
-        report_lock_holders(connection, progress),
-        locked_snapshot(connection, lock=LOCK_WAIT, statement=0, chosen=DUMPED_SQL),
+        locked_snapshot(connection, lock=settings.LOCK_TIMEOUT, statement=0, chosen=DUMPED_SQL),
     ):
         with connection.cursor() as cursor:
             pin(cursor, PATIENT)
@@ -191,9 +224,11 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
         tool = tools.choose(major, tls=connection.connection.pgconn.ssl_in_use)
         roles = read_roles(connection, tool.major)
         report = verify(connection)
-        arguments = ["--format=custom", "--verbose", f"--snapshot={snapshot}", f"--lock-wait-timeout={LOCK_WAIT}"]
+        arguments = ["--format=custom", "--verbose", f"--snapshot={snapshot}", f"--lock-wait-timeout={settings.LOCK_TIMEOUT}"]
         arguments += [f"--file={path}", f"--dbname={place}"]
-        with tools.Running(tool.folder / "pg_dump", arguments, environment, lambda line: None) as dump:
+        locking = _Locking()
+        with tools.Running(tool.folder / "pg_dump", arguments, environment, locking.read) as dump:
+            locking.require(dump)
             tables = read_contents(connection, progress.show)
             progress.show("waiting for pg_dump", None)
             dump.finish()

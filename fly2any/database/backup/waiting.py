@@ -12,7 +12,7 @@ from ..migration.activity import BLOCKERS_SQL, read_activity, terminate
 from ..progress import Progress
 from ..sql import fetch_all
 
-PAUSE = 2.0  # Seconds between two queries.
+PAUSE = 0.5  # Seconds between two queries: a backup waits for locks only for moments, and then begins again.
 # The session of the command, and those of its pg_dump.
 WAITING_SQL = """
     SELECT a.pid FROM pg_catalog.pg_stat_activity AS a
@@ -25,6 +25,7 @@ WAITING_SQL = """
 @contextmanager
 def report_lock_holders(connection, progress: Progress) -> Iterator[None]:
     """Run the block, and report to `progress`, once each, the sessions that keep it or its pg_dump from a lock."""
+    connection.ensure_connection()
     finished, pid = threading.Event(), connection.connection.info.backend_pid
 
     def watch() -> None:
