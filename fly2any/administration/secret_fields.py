@@ -1,6 +1,6 @@
 """Secret columns are never shown: lists show a fingerprint, forms omit them, and a row is found by sending the whole secret.
 
-The models declare them (`secret_fields`); database/facts.py says what follows, and database/roles.py grants no role that only reads them.
+The models declare them (`secret_fields`); database/facts.py says what follows, and database/roles.py does not grant them to the role that only reads.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ def _depends_on(failure: Failure, omitted: list[Failure]) -> bool:
 def check(connection, store: Store, manifest: Manifest, progress: Progress) -> Manifest:
     """Restore a backup on a temporary server, compare it, store the verdict, and return the manifest with it.
 
-    If the restore could not run, a manifest that another run has verified by then stays unchanged. Raises Refusal if the backup
+    If the verdict is unverified, a manifest that was verified by then, in this or another run, stays unchanged. Raises Refusal if the backup
     cannot be read or was removed meanwhile.
     """
     if manifest.file.endswith(ENDING):

@@ -22,7 +22,7 @@ OF_STAFF = facts.columns("fields_of_staff")
 
 
 def export(connection, person: Person) -> Iterator[str]:
-    """Yield the parts of one JSON text with every row that an erasure removes, changes or clears, of one snapshot, without secrets.
+    """Yield the parts of one JSON text with every row that an erasure removes, changes or clears, of one snapshot, without secrets and facts about staff.
 
     Rows about other people are left out and counted by table.
     """

@@ -126,7 +126,7 @@ def compare_and_collect(
 ) -> Report:
     """Return the report with the comparison of the schema, or with a finding that says why it cannot be compared now.
 
-    `limited` is the context in which the comparison runs; `found` and `wanted` are those of `collect`.
+    `limited` is the context in which the comparison runs; `found` and the arguments in `wanted` are those of `collect`.
     """
     with limited or nullcontext():
         verification, trouble = verify_or_report(connection)

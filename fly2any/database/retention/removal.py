@@ -31,7 +31,7 @@ ON_WORKERS_SQL = """
 UNLOCKED_SQL = "SELECT {address} FROM {rows} WHERE {part} AND {condition} FOR UPDATE SKIP LOCKED"
 # A row that another session has locked is skipped; one that was changed meanwhile is checked again, and kept if it is no longer old.
 DELETE_SQL = "DELETE FROM {rows} WHERE {chosen} AND {condition} RETURNING {key}"
-# Citus cannot lock rows of several shards: the statement that removes a row compares it with its archived version.
+# For partitioned tables, and Citus, which cannot lock rows of several shards: the statement compares each row with its archived version.
 DELETE_ARCHIVED_SQL = (
     "DELETE FROM {rows} WHERE {chosen} AND {condition} AND id || ' ' || {version} = ANY (%(versions)s) RETURNING id"
 )

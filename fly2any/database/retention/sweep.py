@@ -1,6 +1,6 @@
-"""Removes the rows of a table that are too old in batches, after archiving them; removal.py has the statements of a batch.
+"""Removes, in batches, the rows of a table that are too old, after archiving them; removal.py has the statements of a batch.
 
-maintenance/run.py sweeps one table after the other, with archives if ARCHIVE_LOCATION is set; rules.py says which are archived.
+rules.py decides which rows are too old, and of which tables they are archived. maintenance/run.py sweeps one table after the other.
 
 A plain table is scanned by block. The rows of a partitioned table, and of one that Citus distributes, are found by time and
 removed by key: such a table has no blocks of its own.
