@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
-import psutil
 import pytest
 
 from fly2any.database.backup import tools
@@ -177,15 +177,15 @@ def test_the_password_is_in_no_list_of_processes(own_server, place):
     process = start_manage("dbbackup", "--verify", url=url, BACKUP_LOCATION=place)
     seen, tools_seen = [], set()
     while process.poll() is None:
-        for other in psutil.process_iter():
+        for other in Path("/proc").glob("[0-9]*"):  # Faster than psutil: a restore takes moments.
             try:
-                line = " ".join(other.cmdline())
-                if other.pid != process.pid and other.name() in ("pg_dump", "pg_restore"):
-                    tools_seen.add(other.name())
-                    line += str(other.environ())
-                if other.pid != process.pid:
+                line, name = (other / "cmdline").read_text(), (other / "comm").read_text().strip()
+                if name in ("pg_dump", "pg_restore"):
+                    tools_seen.add(name)
+                    line += (other / "environ").read_text()
+                if int(other.name) != process.pid:
                     seen.append(line)
-            except psutil.Error:
+            except (OSError, UnicodeDecodeError):
                 continue
     out, err = process.communicate()
 
