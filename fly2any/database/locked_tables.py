@@ -17,7 +17,6 @@ from .sql import fetch_all, fetch_one, time_limits
 from .units import plural
 
 ATTEMPTS = 5
-SHOWN = 5
 GONE = ("3F000", "42P01")  # The SQLSTATEs of a schema and of a table that do not exist.
 # The tables `chosen` that this role may read, and so lock.
 TABLES_SQL = """

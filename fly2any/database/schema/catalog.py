@@ -85,7 +85,7 @@ TABLES_SQL = f"""
                  WHERE EXISTS (SELECT FROM link AS l WHERE c.oid IN (l.conrelid, l.confrelid))
                    AND NOT pg_catalog.has_schema_privilege(c.relowner, n.oid, 'USAGE')
                  UNION ALL SELECT p.name || ' ON ' || c.oid::regclass::text
-                 FROM (VALUES ('SELECT', 'arcnd'), ('UPDATE', 'arcnd'), ('DELETE', '')) AS p (name, actions)
+                 FROM (VALUES ('SELECT'), ('UPDATE'), ('DELETE')) AS p (name)
                  WHERE NOT pg_catalog.has_table_privilege(c.relowner, c.oid, p.name)
                    AND EXISTS (SELECT FROM link AS l WHERE l.confrelid = c.oid AND p.name <> 'DELETE' OR l.conrelid = c.oid AND l.confdeltype = 'c' AND p.name <> 'UPDATE')
                  ORDER BY 1) AS owner_lacks,

@@ -80,18 +80,15 @@ def _meets(table: Table, met: tuple[str, ...], live: Live | None) -> Finding | N
     if kind == "trigger":
         message = f"Trigger {what} of {place} runs when {rows} are deleted, by {name}, and was not tried; it may prevent that."
         return Finding(Severity.NOTE, "trigger.extra", _where(place, what), message, READ)
-    if kind == "publication":
-        message = f"keeps {rows} from being deleted: {place} is published ({what}) without a replica identity."
-        return restricts(Severity.WARNING, message, f"{AGREE}{alter} REPLICA IDENTITY FULL;")
-    if kind == "owner":
-        message = f"keeps {rows} from being deleted: {own}, the owner of {place}, lacks {what}."
-        return restricts(Severity.WARNING, message, f"{AGREE}GRANT {what} TO {quote(own)};")
-    if kind == "rule":
-        message = f"keeps {rows} from being deleted: the rule {what} of {place} runs instead."
-        return restricts(Severity.WARNING, message, f"{AGREE}DROP RULE {quote(what)} ON {place};")
-    if kind == "domain":
-        message = f"keeps {rows} from being deleted: it would set NULL in {own}, whose type is NOT NULL."
-        return restricts(Severity.WARNING, message, f"{AGREE}{alter} ALTER COLUMN {quote(own)} TYPE {what};")
+    reasons = {
+        "publication": (f"{place} is published ({what}) without a replica identity", f"{alter} REPLICA IDENTITY FULL;"),
+        "owner": (f"{own}, the owner of {place}, lacks {what}", f"GRANT {what} TO {quote(own)};"),
+        "rule": (f"the rule {what} of {place} runs instead", f"DROP RULE {quote(what)} ON {place};"),
+        "domain": (f"it would set NULL in {own}, whose type is NOT NULL", f"{alter} ALTER COLUMN {quote(own)} TYPE {what};"),
+    }
+    if kind in reasons:
+        why, cure = reasons[kind]
+        return restricts(Severity.WARNING, f"keeps {rows} from being deleted: {why}.", f"{AGREE}{cure}")
     if kind == "unique":
         return restricts(
             Severity.NOTE, f"sets NULL when {rows} are deleted; {what}, unique for NULLs too, may refuse that.", READ
