@@ -1,7 +1,7 @@
 """What code of other roles may change in our session: settings, and temporary tables, which come before every schema of the search path.
 
 A foreign key from another role's table runs that role's code in the session that deletes or changes rows of ours. A rollback undoes
-such changes; a commit would leave them to the next transaction, and to whoever gets the connection from a pool.
+such changes; a commit would keep them for the next transaction, and for the next user of a pooled connection.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def read_session(cursor) -> dict[str, str]:
 def require_unchanged(before: dict[str, str], after: dict[str, str]) -> None:
     """Raise Refusal if code of another role changed the session: later statements could mean something else."""
     if changed := sorted(name for name, value in before.items() if after.get(name) != value):
-        raise Refusal(f"A trigger of another role's table changed the session's {', '.join(changed)}: nothing was changed.")
+        raise Refusal(f"Code of another role's table changed the session's {', '.join(changed)}: nothing was changed.")
 
 
 def is_referred(connection) -> bool:

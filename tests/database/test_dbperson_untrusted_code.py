@@ -163,7 +163,7 @@ def test_session_changes_by_another_roles_trigger_have_no_effect(two):
             erase(connection, find(connection, EMAIL), Stream(io.StringIO()))
         two.execute("CREATE TRIGGER turn BEFORE DELETE ON mal.child FOR EACH ROW EXECUTE FUNCTION mal.turn()")
         with pytest.raises(
-            Refusal, match="A trigger of another role's table changed the session's search_path: nothing was changed"
+            Refusal, match="Code of another role's table changed the session's search_path: nothing was changed"
         ):
             erased(two, "bob@example.com")
 

@@ -52,7 +52,7 @@ def test_a_write_check_is_not_led_to_another_roles_tables(migrated):
         check_writes(connection)
 
     assert str(refused.value).startswith(
-        "A trigger of another role's table changed the session's search_path: nothing was changed."
+        "Code of another role's table changed the session's search_path: nothing was changed."
         if is_from_18(migrated)
         else "Nothing was changed. Table theirs.refers, whose foreign key refers to users, runs code of the role "
     )
@@ -73,7 +73,7 @@ def test_a_deletion_after_which_the_session_is_another_is_refused_and_undone(mig
             cursor.execute("SELECT count(*) FROM users")
             assert cursor.fetchone() == (1,)
 
-    assert str(refused.value) == f"A trigger of another role's table changed the session's {what}: nothing was changed."
+    assert str(refused.value) == f"Code of another role's table changed the session's {what}: nothing was changed."
 
 
 def test_a_deletion_that_changes_no_session_goes_on(migrated):

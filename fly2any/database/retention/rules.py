@@ -19,7 +19,7 @@ from ..sql import quote
 class Rule:
     """Rows of `table` are too old where `age`, a time, is before a given one and `only` holds.
 
-    `child` is a table whose rows are deleted with them. While the time `child_age` of one of these is not before that one, the row stays.
+    `child` is a table whose rows are deleted with them. While the time `child_age` of one of these is not before that time, the row stays.
     """
 
     table: str

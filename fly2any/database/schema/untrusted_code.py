@@ -68,7 +68,7 @@ CHECKS_SQL = """
                 WHERE a.attrelid = c.oid AND (a.attgenerated <> '' OR t.typtype IN ('d', 'r', 'm') AND t.typowner NOT IN (SELECT oid FROM trusted))))
 """
 ACTS_SQL = f"({FINDS_SQL} OR {TRIGGERS_SQL.format(events=24)})"
-# Where this transaction holds a lock on the table `c` under which nobody adds code, statistics, partitions or foreign keys to it.
+# Whether this transaction holds the lock on the table `c` that keeps others from adding code, statistics, partitions or foreign keys.
 LOCK = "SHARE UPDATE EXCLUSIVE"
 LOCKED_SQL = """
     EXISTS (SELECT FROM pg_catalog.pg_locks AS l
