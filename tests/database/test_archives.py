@@ -14,7 +14,7 @@ from fly2any.database.progress import Progress
 from fly2any.database.retention.archive import Archives
 from fly2any.database.retention.description import PURPOSE
 from fly2any.database.retention.rules import RULES
-from tests.conftest import django, fresh, manage
+from tests.conftest import django, manage
 from tests.database.old_rows import BEFORE, CASES, EVERY, NEW, OLD, maintain, put, put_back, swept
 from tests.database.taken import KEY, rows
 from tests.servers import open_transaction
@@ -347,27 +347,6 @@ def test_the_archives_are_listed_with_the_times_of_their_rows(migrated, tmp_path
 
 
 @pytest.mark.slow
-def test_a_copy_of_the_database_settles_nothing_of_the_originals(migrated, tmp_path):
-    put(migrated, "price_history", "removed", CASES["price_history"][0])
-    with django(migrated) as connection:
-        part = {"first": "(0,0)", "last": "(100,0)", "before": BEFORE}
-        Archives(store_at(str(tmp_path)), "the same name").keep(connection, RULES["price_history"], part, Progress())
-    migrated.execute("DELETE FROM price_history")  # Then the run was killed.
-    before = sorted(path.name for path in tmp_path.iterdir())
-
-    for copy in fresh("template0"):
-        assert manage("migrate", "-v0", url=copy.url).returncode == 0
-        put(copy, "price_history", "removed", CASES["price_history"][0])
-        with django(copy) as connection:
-            Archives(store_at(str(tmp_path)), "the same name").settle(connection, RULES["price_history"])
-    after = sorted(path.name for path in tmp_path.iterdir())
-    with django(migrated) as connection:
-        Archives(store_at(str(tmp_path)), "the same name").settle(connection, RULES["price_history"])
-
-    assert after == before
-    assert [path.suffix for path in sorted(tmp_path.iterdir())] == [".json", ".zip"]
-
-
 def test_a_damaged_list_of_ids_is_one_sentence_and_the_others_are_swept(filled, tmp_path):
     place = {"ARCHIVE_LOCATION": str(tmp_path), "RETENTION": "price_history=1,price_monitor_logs=1"}
     maintain(filled, "weekly", ARCHIVE_LOCATION=str(tmp_path), RETENTION="price_history=1")

@@ -12,7 +12,7 @@ from fly2any.database.retention.archive import Archives
 from fly2any.database.retention.description import as_json
 from fly2any.database.retention.rules import RULES
 from fly2any.database.server import Run
-from tests.conftest import django, manage
+from tests.conftest import django, fresh, manage
 from tests.database.old_rows import BEFORE, CASES, put, swept
 
 
@@ -171,3 +171,24 @@ def test_rows_that_a_trigger_changes_are_not_called_restored(migrated, tmp_path,
 
     assert (result.returncode, said in (result.stdout + result.stderr)) == (code, True), result.stdout + result.stderr
     assert migrated.execute("SELECT id FROM price_history") == []
+
+
+def test_a_copy_of_the_database_settles_nothing_of_the_originals(migrated, tmp_path):
+    put(migrated, "price_history", "removed", CASES["price_history"][0])
+    with django(migrated) as connection:
+        part = {"first": "(0,0)", "last": "(100,0)", "before": BEFORE}
+        Archives(store_at(str(tmp_path)), "the same name").keep(connection, RULES["price_history"], part, Progress())
+    migrated.execute("DELETE FROM price_history")  # Then the run was killed.
+    before = sorted(path.name for path in tmp_path.iterdir())
+
+    for copy in fresh("template0"):
+        assert manage("migrate", "-v0", url=copy.url).returncode == 0
+        put(copy, "price_history", "removed", CASES["price_history"][0])
+        with django(copy) as connection:
+            Archives(store_at(str(tmp_path)), "the same name").settle(connection, RULES["price_history"])
+    after = sorted(path.name for path in tmp_path.iterdir())
+    with django(migrated) as connection:
+        Archives(store_at(str(tmp_path)), "the same name").settle(connection, RULES["price_history"])
+
+    assert after == before
+    assert [path.suffix for path in sorted(tmp_path.iterdir())] == [".json", ".zip"]
