@@ -3,6 +3,7 @@
 import pytest
 from django.db import Error, connection, transaction
 
+from fly2any.database.verification import verify
 from tests.database.test_table_privileges import GRANT, seen_by
 from tests.database.test_writes import run
 
@@ -11,6 +12,7 @@ EVERY = ("SELECT", "INSERT", "UPDATE", "DELETE")
 NOTE = (
     "Table users has row-level security enabled, whose policies admit every row for this role; a backup by it needs BYPASSRLS."
 )
+BYPASSED = "Table users has row-level security enabled, which applies to other roles, but not to this one."
 STATEMENTS = {
     "SELECT": "SELECT FROM users",
     "INSERT": "INSERT INTO users (id, email, \"updatedAt\") VALUES ('two', 'two@fly2any.example', now())",
@@ -76,5 +78,50 @@ def test_a_role_that_bypasses_the_policies_is_told_that_they_apply_to_others():
     run("CREATE ROLE backs_up BYPASSRLS", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO backs_up")
     (finding,) = seen_by("backs_up", "ALTER TABLE users ENABLE ROW LEVEL SECURITY", codes=("table.different",))
 
-    message = "Table users has row-level security enabled, which applies to other roles, but not to this one."
-    assert (str(finding.severity), finding.message) == ("note", message)
+    assert (str(finding.severity), finding.message) == ("note", BYPASSED)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("made", "rejected"),
+    [
+        ("", EVERY),
+        (ADMIT, ()),
+        ("CREATE POLICY another ON users TO pg_monitor USING (true)", EVERY),
+        ("GRANT pg_monitor TO site; CREATE POLICY group_of_ours ON users TO pg_monitor USING (true)", ()),
+        ("CREATE POLICY none ON users USING (false)", EVERY),
+        ("CREATE POLICY reads ON users FOR SELECT USING (true)", ("INSERT", "UPDATE", "DELETE")),
+        ("CREATE POLICY keeps ON users USING (true) WITH CHECK (false)", ("INSERT",)),
+        ("REVOKE DELETE ON users FROM site", ("SELECT", "INSERT", "UPDATE")),
+        ("ALTER ROLE site BYPASSRLS", ()),
+        ("ALTER TABLE users OWNER TO site", ()),
+        ("ALTER TABLE users OWNER TO site; ALTER TABLE users FORCE ROW LEVEL SECURITY", EVERY),
+    ],
+)
+def test_another_role_that_writes_and_that_no_policy_admits_is_an_error(made, rejected):
+    """A policy with a condition may admit few rows on purpose; one with WITH CHECK (false) restricts UPDATE too, which is not asked."""
+    row = "INSERT INTO users (id, email, \"updatedAt\") VALUES ('one', 'one@fly2any.example', now())"
+    run(GRANT, "ALTER ROLE site LOGIN", row, "ALTER TABLE users ENABLE ROW LEVEL SECURITY", *filter(None, [made]))
+    (finding,) = [one for one in verify(connection).findings if one.code == "table.different"]
+
+    words = " and ".join(filter(None, [", ".join(rejected[:-1]), *rejected[-1:]]))
+    others = f"; no policy admits any row for the {words} of the role site" if rejected else ""
+    message = f"Table users has row-level security enabled, which applies to other roles, but not to this one{others}."
+    assert (str(finding.severity), finding.message) == ("error" if rejected else "note", message)
+    assert {*rejected} <= {*refused("site")}
+
+
+@pytest.mark.django_db
+def test_row_security_of_supabase_is_no_error():
+    """Its API's roles hold every privilege, and no policy admits them on purpose; the one that signs in does not inherit from them."""
+    run(
+        "CREATE ROLE anon; CREATE ROLE authenticated; CREATE ROLE service_role BYPASSRLS",
+        "CREATE ROLE authenticator LOGIN NOINHERIT; GRANT anon, authenticated, service_role TO authenticator",
+        "CREATE ROLE reports LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO reports",
+        "GRANT USAGE ON SCHEMA public TO anon, authenticated, service_role, reports",
+        "GRANT ALL ON ALL TABLES IN SCHEMA public TO anon, authenticated, service_role",
+        "ALTER TABLE users ENABLE ROW LEVEL SECURITY",
+    )
+    (finding,) = [one for one in verify(connection).findings if one.code == "table.different"]
+
+    assert (str(finding.severity), finding.message) == ("note", BYPASSED)

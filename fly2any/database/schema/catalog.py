@@ -11,6 +11,7 @@ from .names import relative
 from .objects import PRIVILEGES, Catalog, Check, Column, Domain, ForeignKey, Index, Key, Table
 from .publications import NARROWED_SQL, PUBLICATIONS_SQL, UNPUBLISHED_SQL
 from .references import FIXED_SQL, LINKS_CTES, MET_SQL, REFERENCES_SQL
+from .row_security import REJECTED_SQL, RESTRICTED_SQL
 
 T = TypeVar("T")
 
@@ -26,26 +27,6 @@ HELD_BY_COLUMN_SQL = """
                     ELSE NOT EXISTS (SELECT FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
                                        AND NOT pg_catalog.has_column_privilege(c.oid, a.attnum, p.name)) END
 """
-# The commands for which the policies of the table `c` do not admit every row to this role: no permissive one has the condition
-# true, or a restrictive one has another.
-RESTRICTED_SQL = """
-    ARRAY(SELECT w.command
-          FROM (VALUES (1, 'SELECT', 'r', false), (2, 'INSERT', 'a', true), (3, 'UPDATE', 'w', false), (3, 'UPDATE', 'w', true),
-                       (4, 'DELETE', 'd', false)) AS w (place, command, letter, is_check)
-          LEFT JOIN LATERAL (
-              SELECT p.polpermissive AS permits,
-                     pg_catalog.pg_get_expr(CASE WHEN w.is_check THEN COALESCE(p.polwithcheck, p.polqual) ELSE p.polqual END, c.oid) AS condition
-              FROM pg_catalog.pg_policy AS p
-              WHERE p.polrelid = c.oid AND p.polcmd IN ('*'::"char", w.letter::"char") AND EXISTS (
-                        SELECT FROM pg_catalog.unnest(p.polroles) AS m (oid) WHERE m.oid = 0::oid OR pg_catalog.pg_has_role(m.oid, 'USAGE'))
-          ) AS applied ON true
-          WHERE row_security_active(c.oid)
-          GROUP BY w.place, w.command, w.is_check
-          HAVING NOT COALESCE(bool_or(applied.condition = 'true'::text) FILTER (WHERE applied.permits), false)
-              OR bool_or(applied.condition <> 'true'::text) FILTER (WHERE NOT applied.permits)
-          ORDER BY w.place)
-"""
-
 TABLES_SQL = f"""
     WITH RECURSIVE {LINKS_CTES}
     SELECT c.relname AS "table",
@@ -54,6 +35,7 @@ TABLES_SQL = f"""
            c.relpersistence = 'p' AS logged,
            CASE WHEN row_security_active(c.oid) THEN 'active' WHEN c.relrowsecurity THEN 'bypassed' END AS row_security,
            {RESTRICTED_SQL} AS restricted,
+           {REJECTED_SQL} AS rejected,
            (SELECT count(*) FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = c.oid AND a.attisdropped) AS dropped_columns,
            ARRAY(SELECT t.tgname::text FROM pg_catalog.pg_trigger AS t
                  WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled NOT IN ('D', 'R') ORDER BY 1) AS triggers,

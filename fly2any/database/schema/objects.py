@@ -22,6 +22,8 @@ class Table:
     row_security: str | None = None  # active: policies apply to this role; bypassed: only to other roles
     # Not compared: the commands for which policies do not admit every row to this role, dropped columns, and the triggers and rules of any role, except those that run only in replication.
     restricted: tuple[str, ...] = field(default=(), compare=False)
+    # Other roles that sign in, and the commands that they hold although no policy admits them.
+    rejected: tuple[tuple[str, str], ...] = field(default=(), compare=False)
     dropped_columns: int = field(default=0, compare=False)
     triggers: tuple[str, ...] = field(default=(), compare=False)
     rules: tuple[tuple[str, str, str], ...] = field(

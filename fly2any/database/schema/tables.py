@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from django.utils.text import get_text_list
-
 from ..findings import Finding, Severity
 from ..sql import quote
 from ..units import plural
 from . import cures
 from .comparing import MAY_BE_ANOTHERS, Comparing
 from .objects import PARTITIONED, Catalog, ForeignKey, Index, Key, Table
+from .row_security import of_row_security
 from .unmanaged import AGREE
 
 
@@ -102,23 +101,9 @@ def _state(to: Comparing, table: Table, live: Table) -> None:
         to.add("table.weaker", table, message, f"ALTER TABLE {quote(table.name)} SET LOGGED;")
     if live.partition_of is not None:
         _partition(to, table, live)
-    if live.row_security is not None:
-        if live.restricted:
-            to.bad.add(table)
-            what = f"which restricts this role's {get_text_list([*dict.fromkeys(live.restricted)], 'and')}"
-        elif live.row_security == "active":
-            what = "whose policies admit every row for this role; a backup by it needs BYPASSRLS"
-        else:
-            what = "which applies to other roles, but not to this one"
-        to.findings.append(
-            Finding(
-                Severity.ERROR if live.restricted else Severity.NOTE,
-                "table.different",
-                table.name,
-                f"Table {table.name} has row-level security enabled, {what}.",
-                f"Add policies for the roles that use it, or give them BYPASSRLS; if no other role may connect: ALTER TABLE {quote(table.name)} DISABLE ROW LEVEL SECURITY;",
-            )
-        )
+    if live.restricted or live.rejected:
+        to.bad.add(table)
+    to.findings += of_row_security(live)
 
 
 def _partition(to: Comparing, table: Table, live: Table) -> None:
