@@ -59,16 +59,18 @@ def test_backups_in_a_bucket_are_taken_verified_listed_and_restored(filled, buck
     held = rows(filled)
 
     taken = run(filled, "dbbackup", "--verify", place=place, **bucket)
+    status = run(filled, "dbstatus", place=place, **bucket)
     filled.execute("DELETE FROM users")
     restored = run(filled, "dbrestore", "latest", "--yes", place=place, **bucket)
     listed = run(filled, "dbbackup", "--list", "--format", "json", place=place, **bucket)
-    status = run(filled, "dbstatus", place=place, **bucket)
+    after = run(filled, "dbstatus", place=place, **bucket)
     nowhere = run(filled, "dbbackup", "--list", place="s3://another", **bucket)
 
     assert [answer.returncode for answer in (taken, restored, listed, status)] == [0, 0, 0, 0], taken.stderr + restored.stderr
     assert rows(filled) == held
     assert [entry["state"] for entry in json.loads(listed.stdout)["backups"]] == ["good"]
     assert "  verified  " in status.stdout
+    assert re.findall(r"WARNING (backup\.\w+)", after.stdout) == ["backup.none"]
     assert (
         nowhere.returncode,
         "s3://another refused the request (NoSuchBucket): correct BACKUP_LOCATION" in nowhere.stderr,
@@ -194,6 +196,27 @@ def test_a_reset_requires_a_backup_of_this_database_not_of_an_earlier_one_of_tha
             require_backup(connection)
         keep(tmp_path, described(own, now))
         require_backup(connection)
+
+
+def test_a_report_does_not_count_the_verified_backup_of_an_earlier_database_of_that_name(migrated, tmp_path, settings):
+    settings.BACKUPS = {**settings.BACKUPS, "location": str(tmp_path), "expected": True}
+    with django(migrated) as connection:
+        now, own = read_clock(connection).now(), read_origin(connection)
+        earlier = described(dataclasses.replace(own, oid=own.oid - 1), now - timedelta(hours=1))
+        ours = described(own, now - timedelta(hours=2), state="unverified")
+        keep(tmp_path, earlier, ours)
+        state = read_newest(connection)
+        keep(tmp_path, verified := described(own, now - timedelta(hours=3)))
+        later = read_newest(connection)
+
+    assert [(one.code, one.message) for one in state.findings()] == [
+        (
+            "backup.none",
+            f"No backup of this database has been verified by restoring it. {earlier.name} was, but it is of an earlier"
+            " database of this name, such as the one before a restore.",
+        )
+    ]
+    assert (later.good, later.earlier, list(later.findings())) == (verified, "", [])
 
 
 def test_a_verified_backup_is_shown_beside_the_problems_of_others():

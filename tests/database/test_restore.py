@@ -81,7 +81,7 @@ def test_a_restore_brings_back_every_row_and_the_databases_properties(filled, pl
         [old] = [name for name in databases(filled) if name.startswith(f"{filled.name}_before_")]
         assert f'DROP DATABASE "{old}"' in restored.stdout
         filled.execute(f'DROP DATABASE "{old}"')
-    assert run(filled, "dbstatus", place=place).returncode == 0
+    assert manage("dbstatus", url=filled.url).returncode == 0
 
 
 @pytest.mark.slow

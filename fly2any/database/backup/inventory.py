@@ -167,6 +167,7 @@ class BackupState:
     clock: Clock | None = None
     unsigned: int = 0  # Backups without a valid signature, newer than the verified one.
     elsewhere: str = ""  # How it is known that none of the newest backups was taken from this server, if so.
+    earlier: str = ""  # The newest verified backup, if it is of an earlier database of this name.
 
     def now(self) -> datetime:
         """Return the time by the server's clock, or by this machine's if the server was not asked."""
@@ -181,11 +182,16 @@ class BackupState:
             yield Finding(Severity.WARNING, "backup.unreadable", self.place, self.trouble, "Fix the cause.")
         unsigned = f" ({self.unsigned} without a valid signature do not count)" if self.unsigned else ""
         if self.good is None and not (self.trouble and self.newest is None):
+            earlier = (
+                f" {self.earlier} was, but it is of an earlier database of this name, such as the one before a restore."
+                if self.earlier
+                else ""
+            )
             yield Finding(
                 Severity.WARNING,
                 "backup.none",
                 self.place,
-                f"No backup has been verified by restoring it{unsigned}.",
+                f"No backup{' of this database' if earlier else ''} has been verified by restoring it{unsigned}.{earlier}",
                 "Run `manage.py dbbackup --verify`, every night from cron.",
             )
         elif self.good and self.good.age(now) > limit:
@@ -226,7 +232,8 @@ class BackupState:
 def read_newest(connection) -> BackupState:
     """Return the newest backups of the connection's database at BACKUP_LOCATION, reading no more manifests than needed.
 
-    Those that may be of a copy of this server count only where there are no others.
+    Those that may be of a copy of this server count only where there are no others; those of an earlier database of this
+    name never do, because they lack the rows of this one.
     """
     place = settings.BACKUPS["location"]
     unsigned = 0
@@ -261,7 +268,7 @@ def read_newest(connection) -> BackupState:
                 trouble = trouble or (missing if size is None else truncated)
                 continue
             found.append(manifest)
-            if (manifest.state == "good" and manifest.is_of_same_server(origin)) or len(found) == MOST_READ:
+            if (manifest.state == "good" and manifest.is_of_same_database(origin)) or len(found) == MOST_READ:
                 break
     except Refusal as refusal:
         return BackupState(place, trouble=str(refusal), clock=clock)
@@ -275,5 +282,7 @@ def read_newest(connection) -> BackupState:
             if same
             else (f"at {origin.place}; the newest was taken at {newest.place}")
         )
-    good = next((manifest for manifest in here or found if manifest.state == "good"), None)
-    return BackupState(place, newest, good, trouble, clock, unsigned, elsewhere)
+    verified = [manifest for manifest in here or found if manifest.state == "good"]
+    good = next((manifest for manifest in verified if manifest.has_oid_of(origin)), None)
+    earlier = verified[0].name if verified and good is None else ""
+    return BackupState(place, newest, good, trouble, clock, unsigned, elsewhere, earlier)

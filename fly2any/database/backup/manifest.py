@@ -94,7 +94,11 @@ class Manifest:
 
     def is_of_same_database(self, origin: Origin) -> bool:
         """Return whether it is, as far as known, of this database and not of an earlier database of that name or of a copy."""
-        return self.is_of(origin) and self.oid in (0, origin.oid) and self.is_of_same_server(origin)
+        return self.is_of(origin) and self.has_oid_of(origin) and self.is_of_same_server(origin)
+
+    def has_oid_of(self, origin: Origin) -> bool:
+        """Return whether it was, as far as known, not taken from an earlier database of that name."""
+        return self.oid in (0, origin.oid)
 
     def is_of_same_server(self, origin: Origin) -> bool:
         """Return whether it was, as far as known, not taken from a copy of the server, at another address or while this one ran."""
