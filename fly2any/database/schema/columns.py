@@ -91,7 +91,9 @@ def _state(to: Comparing, column: Column, live: Column) -> None:
 def _type(to: Comparing, column: Column, live: Column) -> Column:
     if (live.type, live.collation) == (column.type, column.collation):
         return live
-    message = f"{_name_of(column)} is {_typed(live)}, not {_typed(column)}."
+    same = (live.type, column.type) == ("character varying", "text") and live.collation == column.collation
+    what = f"{_name_of(column)} is {_typed(live)}, not {_typed(column)}"
+    message, severity = (f"{what}; it works the same.", Severity.NOTE) if same else (f"{what}.", Severity.ERROR)
     joined, fks = ([live], []) if cures.compares_as_text(column, live) else _joined(to, live)
     if where(live) != where(joined[0]):  # The cure of the first column changes all.
         joined, fks = [live], []
@@ -107,8 +109,8 @@ def _type(to: Comparing, column: Column, live: Column) -> Column:
     lost = cures.lost_by_type_change(column, live) or cures.blocked(sorted(blockers))
     if theirs and not lost:
         lost = f"ask the owner of {', '.join(theirs)} first, whose type changes too"
-    to.add("column.different", column, message, cure, loses=lost)
-    set_anew = live.default is not None and column.default is not None
+    to.add("column.different", column, message, cure, severity, loses=lost)
+    set_anew = live.default is not None and column.default is not None and not same
     return replace(live, default=column.default if set_anew else live.default)
 
 

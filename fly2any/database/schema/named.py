@@ -8,9 +8,11 @@ from typing import Any
 
 from ..findings import Finding, Severity
 from ..sql import quote
+from ..units import plural
 from . import cures
 from .comparing import Comparing, title
-from .objects import PARTITIONED, Check, ForeignKey, Index, Key, Object, of_invalid, where
+from .objects import PARTITIONED, Catalog, Check, ForeignKey, Index, Key, Object, of_invalid, where
+from .unmanaged_keys import Keys
 
 
 def compare_named(to: Comparing) -> None:
@@ -68,10 +70,11 @@ def _compare(
             to.findings.append(Finding(Severity.NOTE, "index.weaker", where(thing), message, "Wait until it is built."))
         elif other is not None:
             verdict, how = difference(thing, other)
+            more, severity = _included(to, thing, other)
             blocked = (
                 cures.blocked(other.used_by, "key") if isinstance(other, Key) and _changed(thing, other) != ["valid"] else ""
             )
-            to.add(f"{kind}.{verdict}", thing, f"{what} {how}.", cure(thing, other), loses=blocked)
+            to.add(f"{kind}.{verdict}", thing, f"{what} {how}{more}.", cure(thing, other), severity, loses=blocked)
         elif twin := _twin(to, thing, [o for key, o in live.items() if key not in ours]):
             to.claimed.add(twin)
             message = f"{what} exists under the name {twin.name}."
@@ -186,6 +189,17 @@ def _index_difference(index: Index, live: Index) -> tuple[str, str]:
     if changed == ["unique"] and index.unique:
         return "weaker", "is not unique"
     return "different", f"is {_definition(live)}, not {_definition(index)}"
+
+
+def _included(to: Comparing, thing: Any, live: Any) -> tuple[str, Severity]:
+    """Return what more included columns do, the only difference of a key or an index, and how severe that is."""
+    if _changed(thing, live) != ["include"] or not {*thing.include} <= {*live.include}:
+        return "", Severity.ERROR
+    keys = Keys(to.expected, Catalog(), to.actual, to.live)
+    long = keys.too_long(live)
+    does = [f"; a write fails where {one} has more than {plural(limit, 'byte')} after compression" for one, limit in long[:1]]
+    is_long = any(keys.is_long(live.table, one) for one, _ in long)
+    return "".join(does) or "; it works the same", Severity.ERROR if is_long else Severity.NOTE
 
 
 def _body(thing: Key | ForeignKey) -> str:

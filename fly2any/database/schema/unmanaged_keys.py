@@ -93,17 +93,19 @@ class Keys(Obstacles):
 
     def of_length(self, thing: Key | Index) -> Iterator[Finding]:
         """Yield the finding about an index that refuses rows whose entry would be too long."""
+        for one, limit in self.too_long(thing)[:1]:
+            title = f"{'Index' if isinstance(thing, Index) else 'Unique constraint'} {thing.name} of {thing.table} is unmanaged"
+            message = f"{title}, and a write fails where {one} has more than {plural(limit, 'byte')} after compression, the most that its entries hold."
+            cure = f"{cures.drop(thing)}\n{cures.comment(self.shorter(thing.table, one))}"
+            severity = Severity.WARNING if self.is_long(thing.table, one) else Severity.NOTE
+            yield obstacle("index.extra", thing, message, cure, severity)
+
+    def too_long(self, thing: Key | Index) -> list[tuple[str, int]]:
+        """Return the columns and expressions of an index whose values may exceed the most bytes that its entries hold, and these."""
         index = thing if isinstance(thing, Index) else _index_of(thing)
         limit = LONGEST_ENTRY.get(index.method)
-        options = (*index.options, *("" for _ in index.include))
-        for one, option in zip((*index.columns, *index.include), options, strict=True):
-            if limit and "bloom" not in option and self.may_exceed(index, one, limit):
-                title = f"{'Index' if thing is index else 'Unique constraint'} {thing.name} of {thing.table} is unmanaged"
-                message = f"{title}, and a write fails where {one} has more than {plural(limit, 'byte')} after compression, the most that its entries hold."
-                cure = f"{cures.drop(thing)}\n{cures.comment(self.shorter(index.table, one))}"
-                severity = Severity.WARNING if self.is_long(index.table, one) else Severity.NOTE
-                yield obstacle("index.extra", thing, message, cure, severity)
-                return
+        pairs = zip((*index.columns, *index.include), (*index.options, *("" for _ in index.include)), strict=True)
+        return [(one, limit) for one, option in pairs if limit and "bloom" not in option and self.may_exceed(index, one, limit)]
 
     def shorter(self, table: str, one: str) -> str:
         """Return how else a column or expression can be indexed; the functions of a part and a digest exist for text only."""

@@ -1,0 +1,64 @@
+"""Differences from the contract with which every read and write works as before, and those that only look like them."""
+
+import pytest
+from django.db import connection
+
+from fly2any.database.verification import verify
+from fly2any.database.write_check import check_writes
+from tests.database.test_writes import run
+
+
+def found():
+    return [
+        (str(one.severity), one.code, one.where, one.message.rpartition(";")[2].strip()) for one in verify(connection).findings
+    ]
+
+
+SAME = "it works the same."
+ACTIVE = "DROP INDEX price_alerts_active_idx; CREATE INDEX price_alerts_active_idx ON price_alerts (active)"
+OWNER = 'ALTER TABLE user_preferences DROP CONSTRAINT "user_preferences_userId_key", ADD CONSTRAINT "user_preferences_userId_key" UNIQUE ("userId")'
+AT = "price_alerts.price_alerts_active_idx"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("ALTER TABLE users ALTER phone TYPE varchar", ("note", "column.different", "users.phone", SAME)),
+        ("ALTER TABLE users ALTER email TYPE varchar", ("note", "column.different", "users.email", SAME)),
+        ("ALTER TABLE users ALTER id TYPE varchar", ("note", "column.different", "users.id", SAME)),
+        ('ALTER TABLE sessions ALTER "userId" TYPE varchar', ("note", "column.different", "sessions.userId", SAME)),
+        (f"{ACTIVE} INCLUDE (id)", ("note", "index.different", AT, SAME)),
+        (f'{ACTIVE} INCLUDE (id, "createdAt")', ("note", "index.different", AT, SAME)),
+        (f"{OWNER} INCLUDE (currency)", ("note", "unique.different", "user_preferences.user_preferences_userId_key",
+                                         "a write fails where currency has more than 2,704 bytes after compression.")),
+        (f'{OWNER} INCLUDE ("updatedAt")', ("note", "unique.different", "user_preferences.user_preferences_userId_key", SAME)),
+        (f"{ACTIVE} INCLUDE (origin)", ("note", "index.different", AT, "a write fails where origin has more than 2,704 bytes after compression.")),
+    ],
+)  # fmt: skip
+def test_what_works_the_same_is_a_note(sql, expected):
+    run(sql)
+
+    assert found() == [expected]
+    assert check_writes(connection)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("ALTER TABLE users ALTER phone TYPE varchar(40)", [("error", "column.different", "users.phone")]),
+        ('ALTER TABLE users ALTER phone TYPE varchar COLLATE "C"', [("error", "column.different", "users.phone")]),
+        ("ALTER TABLE user_preferences ALTER currency TYPE varchar", [("note", "column.different", "user_preferences.currency")]),
+        ("ALTER TABLE user_preferences ALTER currency TYPE varchar, ALTER currency SET DEFAULT 'EUR'",
+         [("note", "column.different", "user_preferences.currency"), ("error", "default.different", "user_preferences.currency")]),
+        ("DROP INDEX users_staff_idx; CREATE INDEX users_staff_idx ON users (\"createdAt\") INCLUDE (bio) WHERE \"isStaff\"",
+         [("error", "index.different", "users.users_staff_idx")]),
+        ("DROP INDEX price_alerts_active_idx; CREATE INDEX price_alerts_active_idx ON price_alerts (active, id) INCLUDE (\"createdAt\")",
+         [("error", "index.different", AT)]),
+    ],
+)  # fmt: skip
+def test_what_only_looks_like_it_keeps_its_severity(sql, expected):
+    run(sql)
+
+    assert [one[:3] for one in found()] == expected
