@@ -51,6 +51,12 @@ class Cause(NamedTuple):
 
 # Errors of connections: libpq gives no SQLSTATE if the connection itself fails, so these are recognised by their text.
 OF_CONNECTIONS = (
+    Cause("", r'FATAL: +(?P<reason>.*)\n(.*\n)*(CONTEXT: .*\n(.*\n)*?.*|CONTEXT: .*?)\b(PL/\w+|SQL) function (?P<function>[^(\n]+\([^)\n]*\)|"[^"\n]+")',
+          "The function {function} of an event trigger ends each session when it begins ({reason}). Disable the trigger: connect as a superuser with psql"
+          " and PGOPTIONS='-c event_triggers=off', list event triggers with \\dy, then ALTER EVENT TRIGGER … DISABLE."),
+    Cause("", r'FATAL: +could not (access file|load library|find function \S+ in file) "(?P<file>[^"]*)"',
+          'The server cannot load the library "{file}", which session_preload_libraries or local_preload_libraries names: install it there, or remove it from'
+          " the setting: ALTER DATABASE … RESET session_preload_libraries in another database, ALTER ROLE … RESET, or the server's configuration file."),
     Cause("", r'connection to the remote node (\S*@)?(?P<node>\S+) failed',
           "The node {node} of Citus does not answer: start it, or repair its network (`manage.py dbstatus` shows the nodes)."),
     Cause("", r'password authentication failed for user "(?P<user>[^"]*)"',

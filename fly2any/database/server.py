@@ -16,7 +16,7 @@ from fly2any.postgres.url import is_local
 
 from .collations import EXCLUSIONS_SQL, OF_DATABASE_SQL, OTHERS_SQL, of_collations, of_database
 from .errors import NO_SCHEMA
-from .event_triggers import EVENT_TRIGGERS_SQL, of_event_triggers
+from .event_triggers import EVENT_TRIGGERS_SQL, LOGIN_TRIGGERS_SQL, of_event_triggers
 from .extensions import UNAVAILABLE_SQL, of_unavailable
 from .findings import Finding, Severity
 from .session_settings import (
@@ -125,6 +125,7 @@ SERVER_SQL = f"""
            ARRAY(SELECT ARRAY[w.name, w.place, w.value] FROM ({SETTINGS_SQL}) AS w) AS settings,
            ARRAY(SELECT ARRAY[w.role, w.number, w.tables] FROM ({SERVED_SQL}) AS w ORDER BY 1) AS served,
            ARRAY({EVENT_TRIGGERS_SQL}) AS event_triggers,
+           ARRAY({LOGIN_TRIGGERS_SQL}) AS login_triggers,
            ARRAY({UNAVAILABLE_SQL}) AS unavailable,
            COALESCE(has_schema_privilege(home.schema, 'USAGE'), false) AS may_use,
            COALESCE(has_schema_privilege(home.schema, 'CREATE'), false) AS may_create,
@@ -221,6 +222,7 @@ class Server:
     settings: list[list[str]]  # other defaults of sessions that are findings: name, place and value
     served: list[list[str]]  # by Supabase's API: role, number of tables, and their names
     event_triggers: list[str]  # that run when the schema changes, except those of extensions
+    login_triggers: list[str]  # event triggers that run when a session begins, with the same exception
     unavailable: list[str]  # extensions that are installed, and whose files the server lacks
     may_use: bool  # what is in the schema
     may_create: bool  # tables in the schema
@@ -240,7 +242,7 @@ class Server:
         yield from (of_replication_role(self.database, *one) for one in self.replication_roles)
         yield from (of_setting(self.database, *one) for one in self.settings)
         yield from (of_api_role(self.schema or "", *one) for one in self.served)
-        yield from of_event_triggers(self.database, self.event_triggers)
+        yield from of_event_triggers(self.database, self.event_triggers, self.login_triggers)
         yield from map(of_unavailable, self.unavailable)
         yield from self._encoding()
         yield from self._collation()

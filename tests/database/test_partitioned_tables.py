@@ -5,6 +5,7 @@ from django.db import connection
 
 from fly2any.database.report.collect import collect
 from fly2any.database.report.script import status_as_sql
+from fly2any.database.schema.obstacles import AGREE
 from fly2any.database.verification import verify
 from tests.conftest import manage
 from tests.database.sites import plan
@@ -107,3 +108,23 @@ def test_a_partitioned_table_is_not_adopted(exact):
         )
     ]  # fmt: skip
     assert manage("dbadopt", "--yes", url=exact.url).returncode == 4
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("action", ["", "ON DELETE SET NULL", "ON DELETE CASCADE ON UPDATE CASCADE"])
+def test_a_foreign_key_to_the_wider_key_is_found_where_it_keeps_rows(action):
+    indexes = definitions()
+    run(PARTITION)
+    run(";".join(indexes))
+    run(
+        f'CREATE TABLE theirs (id text, at timestamptz, FOREIGN KEY (id, at) REFERENCES price_history (id, "timestamp") {action})'
+    )
+    weaker = ("warning", "primary_key.weaker", "price_history.price_history_pkey")
+    restricts = [] if action else [("warning", "foreign_key.restricts", "theirs.theirs_id_at_fkey")]
+
+    before = found()
+    for finding in verify(connection).findings:
+        if finding.code == "foreign_key.restricts":
+            run(finding.cure.removeprefix(AGREE))
+
+    assert (sorted(before), found()) == (sorted([*restricts, weaker]), [weaker])

@@ -58,9 +58,14 @@ def code(read: Reader) -> Iterator[Figure | Finding]:
             f"REVOKE EXECUTE ON FUNCTION {row.place} FROM {row.roles};", is_sql=True,
         )  # fmt: skip
     for row in read(EVENT_TRIGGERS_SQL):
+        runs_as = (
+            "each role that connects, when its session begins"
+            if row.event == "login"
+            else f"the role that changes the schema ({row.event})"
+        )
         yield Finding(
             Severity.NOTE if row.of_superuser else Severity.WARNING, "security.event_trigger", row.name,
-            f"The event trigger runs {row.function}, which {row.owner} owns, as the role that changes the schema ({row.event}).",
+            f"The event trigger runs {row.function}, which {row.owner} owns, as {runs_as}.",
             f"If it is not needed, as a superuser: DROP EVENT TRIGGER {quote(row.name)};",
         )  # fmt: skip
     for row in read(TRIGGERS_SQL, **COLUMNS):
