@@ -15,7 +15,7 @@ from ..sql import execute
 from . import tools
 from .entries import OF_SCHEMA, Entry, listed
 from .owners import memberships, unavailable
-from .script import NAME, statements_of
+from .script import NAME, plain, statements_of
 
 OF_PRIVILEGES = re.compile(r"ACL ")
 GRANTED_BY = re.compile(rf"SET SESSION AUTHORIZATION ({NAME})")
@@ -67,14 +67,10 @@ def _chain(entry: Entry, script: str) -> Chain:
     grantors, statements = set(), []
     for statement in statements_of(script):
         if granted_by := GRANTED_BY.fullmatch(statement):
-            grantors.add(_plain(granted_by[1]))
+            grantors.add(plain(granted_by[1]))
             statements.append(f"SET ROLE {granted_by[1]}")
         elif statement == "RESET SESSION AUTHORIZATION":
             statements.append("RESET ROLE")
         elif statement.startswith(("GRANT ", "REVOKE ")):
             statements.append(statement)
     return Chain(entry.number, OF_SCHEMA.match(entry.text) is not None, frozenset(grantors), ";\n".join(statements))
-
-
-def _plain(identifier: str) -> str:
-    return identifier[1:-1].replace('""', '"') if identifier.startswith('"') else identifier

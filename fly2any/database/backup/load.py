@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from io import FileIO
+from pathlib import Path
 
 from django.db import DataError, InternalError, ProgrammingError
 
@@ -12,11 +13,13 @@ from ..printable import one_line
 from ..progress import Progress
 from ..sql import execute, fetch_all, fetch_one
 from . import tools
-from .entries import LeftOut, default_privileges, entries_in, find_left_out, in_order
+from .entries import Entry, LeftOut, default_privileges, entries_in, find_left_out, in_order, listed
 from .grant_chains import find_chains, grant, require_grantors
 from .manifest import Manifest
-from .owners import SUPERUSER_SQL, describe_untried
+from .owners import SUPERUSER_SQL, describe_untried, require_superusers
+from .script import statements_of
 from .sessions import UNLIMITED_SQL
+from .tablespaces import find_unusable
 from .unrestored import unrestored
 from .workfolder import work_folder
 
@@ -60,9 +63,9 @@ def load(
     untried = describe_untried(connection, manifest)
     with tools.reached(connection) as (place, environment), work_folder("a backup's table of contents") as work:
         connection.close()
-        if (listed := tools.read(tool.folder / "pg_restore", dump, "--list", "--verbose")) is None:
+        if (listing := tools.read(tool.folder / "pg_restore", dump, "--list", "--verbose")) is None:
             raise Unfit("pg_restore cannot read the dump, which is damaged: use another backup.")
-        entries = tuple(entries_in(listed))
+        entries = tuple(entries_in(listing))
         left_out = find_left_out(entries, manifest, without)
         defaults = default_privileges(entries, others)
         for role in sorted({*defaults.values()} - {*without}):
@@ -73,8 +76,15 @@ def load(
         kept = [one for one in entries if one.number not in left_out.entries]
         chains = [] if is_superuser else find_chains(tool.folder / "pg_restore", dump, kept, work)
         require_grantors(connection, chains)
-        connection.close()
         arguments = ["--verbose", "--no-subscriptions", f"--dbname={place}"]
+        if unusable := _check_statements(connection, tool, dump, kept, work):
+            arguments.append("--no-tablespaces")
+            progress.say(
+                "The backup names tablespaces that do not exist here, or in which this role may create nothing"
+                f" ({', '.join(map(one_line, unusable))}): everything is restored into the default tablespace."
+                " ALTER TABLE … SET TABLESPACE moves a table afterwards."
+            )
+        connection.close()
         apart = {*left_out.entries, *defaults, *(chain.number for chain in chains)}
         for of_schemas, contents in in_order(entries, apart, work):
             with tools.restoring(
@@ -94,6 +104,18 @@ def load(
         )
     _analyze(connection, progress)
     return left_out
+
+
+def _check_statements(connection, tool: tools.Tools, dump: FileIO, entries: Sequence[Entry], work: Path) -> list[str]:
+    """Return the tablespaces that the statements of some entries name and that cannot be used.
+
+    Raises Refusal if a statement gives an object that only a superuser may own to another role.
+    """
+    contents = listed([one.number for one in entries], work / "kept")
+    script = tools.read(tool.folder / "pg_restore", dump, "--schema-only", f"--use-list={contents}", "--file=-") or ""
+    statements = list(statements_of(script))
+    require_superusers(connection, statements)
+    return find_unusable(connection, statements)
 
 
 def _analyze(connection, progress: Progress) -> None:

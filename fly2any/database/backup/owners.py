@@ -7,8 +7,10 @@ import shlex
 from collections.abc import Sequence
 
 from ..errors import Refusal
+from ..printable import one_line
 from ..sql import ask, fetch_all, fetch_one, quote
 from .manifest import Manifest
+from .script import NAME, plain
 from .signing import SIGNED
 
 # The given roles that the server lacks, and the owners to whom the restoring role may not give objects.
@@ -33,6 +35,11 @@ OTHERS_SQL = """
     WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = name AND (rolsuper OR rolname IN (current_user, session_user)))
     ORDER BY name COLLATE "C"
 """
+
+
+# Statements of a dump: the owners of objects that may have to be superusers, and the publications whose owners have to be.
+OWNED = re.compile(rf"ALTER (EVENT TRIGGER|FOREIGN DATA WRAPPER|PUBLICATION) ({NAME}) OWNER TO ({NAME})")
+ALL_TABLES = re.compile(rf"CREATE PUBLICATION ({NAME}) FOR ALL TABLES\b.*", re.DOTALL)
 
 
 def require_owners(connection, manifest: Manifest, *, trust: Sequence[str], without: Sequence[str]) -> None:
@@ -82,6 +89,24 @@ def _require_roles(connection, manifest: Manifest, without: Sequence[str]) -> No
             f"Objects in the backup belong to {', '.join(unassignable)}, and this role cannot make them their owners:"
             f" {', '.join(cures[:-1])}, or {cures[-1]}"
         )
+
+
+def require_superusers(connection, statements: Sequence[str]) -> None:
+    """Raise Refusal if the statements of a dump give objects that only a superuser may own to a role that is none on this server."""
+    published = {match[1] for one in statements if (match := ALL_TABLES.fullmatch(one))}
+    owned = [match.groups() for one in statements if (match := OWNED.fullmatch(one))]
+    found = [(kind, name, plain(owner)) for kind, name, owner in owned if kind != "PUBLICATION" or name in published]
+    roles = others(connection, sorted({owner for *_, owner in found}))
+    if not roles:
+        return
+    objects = ", ".join(f"{kind.lower()} {name} of {owner}" for kind, name, owner in found if owner in roles)
+    alter = " ".join(f"ALTER ROLE {quote(role)} SUPERUSER;" for role in roles)
+    without = " ".join(f"--without {shlex.quote(role)}" for role in roles)
+    raise Refusal(
+        f"Only superusers may own some objects in the backup, and on this server their owners are none ({one_line(objects)}): run"
+        f" {one_line(alter)} as a superuser, and NOSUPERUSER after the restore if they need no more; or leave out their objects with"
+        f" {one_line(without)}."
+    )
 
 
 def _privileges(connection) -> list[str]:

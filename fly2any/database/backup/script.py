@@ -32,3 +32,8 @@ def statements_of(script: str) -> Iterator[str]:
             statement = ""
         else:
             statement = (statement + part["text"]).lstrip()
+
+
+def plain(identifier: str) -> str:
+    """Return the name that an identifier of a script stands for."""
+    return identifier[1:-1].replace('""', '"') if identifier.startswith('"') else identifier
