@@ -10,6 +10,7 @@ import pytest
 from fly2any.database.backup.contents import read_contents
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
+from fly2any.database.errors import Refusal
 from fly2any.database.locked_tables import locked_snapshot
 from fly2any.database.person.copied import copied_columns, lines
 from fly2any.database.person.search import Unsearched
@@ -191,17 +192,23 @@ def test_a_table_that_is_dropped_while_a_snapshot_waits_is_left_out(two):
     assert locked == [("users",)]
 
 
+# The session of the backup holds its lock, and pg_dump does not yet.
+LOCKED_BY_BACKUP = """
+    SELECT 1
+    FROM pg_locks AS l
+    JOIN pg_stat_activity AS a USING (pid)
+    WHERE l.relation = 'notifications'::regclass AND l.mode = 'AccessShareLock' AND a.datname = current_database()
+      AND a.pid <> pg_backend_pid() AND a.application_name <> 'pg_dump'
+"""
+
+
 @pytest.mark.parametrize("statement", ["ALTER TABLE notifications ADD COLUMN zz int", "TRUNCATE price_monitor_logs"])
 def test_a_statement_that_changes_a_table_in_the_first_moment_waits_no_longer_than_for_the_dump(filled, place, statement):
     """It waits for our lock, and pg_dump behind it."""
     waited = []
 
     def change():
-        wait_until(
-            filled,
-            "SELECT 1 FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid) WHERE l.relation = 'notifications'::regclass"
-            " AND l.mode = 'AccessShareLock' AND a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.application_name <> 'pg_dump'",
-        )
+        wait_until(filled, LOCKED_BY_BACKUP)
         begun = time.monotonic()
         filled.execute(statement)
         waited.append(time.monotonic() - begun)
@@ -217,3 +224,34 @@ def test_a_statement_that_changes_a_table_in_the_first_moment_waits_no_longer_th
     assert manifest.tables
     [seconds] = waited
     assert seconds < 20
+
+
+@pytest.mark.parametrize("end", ["pg_cancel_backend", "pg_terminate_backend"])
+def test_a_dump_that_fails_before_its_locks_for_another_reason_tells_it_at_once(filled, place, settings, monkeypatch, end):
+    settings.LOCK_TIMEOUT = 20_000
+    waiting = (
+        "FROM pg_stat_activity WHERE application_name = 'pg_dump' AND wait_event_type = 'Lock' AND datname = current_database()"
+    )
+
+    def change():
+        wait_until(filled, LOCKED_BY_BACKUP)
+        filled.execute("ALTER TABLE notifications ADD COLUMN zz int")
+
+    def fail():
+        wait_until(filled, f"SELECT 1 {waiting}")
+        filled.execute(f"SELECT {end}(pid) {waiting}")
+
+    others = [threading.Thread(target=one) for one in (change, fail)]
+    for one in others:
+        one.start()
+    hashed = []
+    monkeypatch.setattr("fly2any.database.backup.take.read_contents", lambda *_: hashed.append("rows") or ())
+    try:
+        with django(filled) as connection, pytest.raises(Refusal) as refused:
+            take(connection, store_at(place), Progress())
+    finally:
+        for one in others:
+            one.join(90)
+
+    assert str(refused.value).startswith("pg_dump exited with 1: ")
+    assert hashed == []

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -144,6 +144,8 @@ STANDBY_SQL = """
     SELECT pg_catalog.pg_is_in_recovery(), LEAST(pg_catalog.pg_last_xact_replay_timestamp(), pg_catalog.now())
 """
 SHOWN = 5
+POLL = 0.05  # Seconds.
+MOST = 0.9  # The part of the lock timeout that has passed by our clock when pg_dump gives up: its message may be read late.
 
 # How the codes of findings about what the dump contains begin.
 OBJECTS = tuple(f"{kind}." for kind in ("table", "column", "default", "primary_key", "unique", "check", "index", "foreign_key"))
@@ -179,29 +181,37 @@ def take(connection, store: Store, progress: Progress) -> Manifest:
     return manifest
 
 
-POLL = 0.05  # Seconds.
-
-
 class _Locking:
     """Whether pg_dump has its locks, by its messages, which are in English: it locks the tables while it reads which there are."""
 
-    LAST = "reading user-defined tables"  # The message before the locks.
+    LAST, STEP = "reading user-defined tables", "reading "  # The message before the locks, and how the one after them begins.
 
     def __init__(self) -> None:
-        self.reads_tables, self.is_done = False, threading.Event()
+        self.since: float | None = None  # When pg_dump began to read the tables.
+        self.is_done = threading.Event()
 
     def read(self, line: str) -> None:
-        if self.reads_tables and not re.match(r"(error|fatal|detail|hint|warning):", line, re.IGNORECASE):
+        if self.since is None and line.startswith(self.LAST):
+            self.since = time.monotonic()
+        elif self.since is not None and line.startswith(self.STEP):
             self.is_done.set()
-        self.reads_tables = self.reads_tables or self.LAST in line
 
     def require(self, dump: tools.Running) -> None:
-        """Wait for the locks; raise OperationalError with the SQLSTATE of a lock timeout if pg_dump ends without them."""
-        while not self.is_done.wait(POLL) and dump.process.poll() is None:
+        """Wait for the locks, or for the end of pg_dump without them.
+
+        Raises OperationalError with the SQLSTATE of a lock timeout if it failed after at least that time, Refusal with its message
+        if it failed earlier.
+        """
+        while not self.is_done.wait(POLL) and (code := dump.process.poll()) is None:
             pass
-        dump.reader.join(0 if self.is_done.is_set() else 10)
-        if not self.is_done.is_set() and self.reads_tables and dump.process.poll():
+        if not self.is_done.is_set():
+            dump.reader.join(10)  # Its last messages.
+        if self.is_done.is_set() or not code:
+            return
+        waited = 0.0 if self.since is None else time.monotonic() - self.since
+        if waited >= settings.LOCK_TIMEOUT / 1000 * MOST:
             raise OperationalError("pg_dump did not get the locks of all tables") from LockNotAvailable()
+        dump.finish()
 
 
 def _dump(connection, path: Path, progress: Progress) -> Manifest:

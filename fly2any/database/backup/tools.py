@@ -141,7 +141,8 @@ def reached(connection) -> Iterator[tuple[str, dict[str, str]]]:
     info = connection.connection.info
     # As libpq resolved them from the URL and the environment, without defaults, which pg_dump's older libpq may not know.
     parameters = {name: value for name, value in info.get_parameters().items() if value != DEFAULTS.get(name)}
-    parameters.pop("client_encoding", None)
+    for name in ("client_encoding", "application_name"):  # pg_dump and pg_restore name their sessions themselves.
+        parameters.pop(name, None)
     password = info.password
     secrets = {name: parameters.pop(name) for name in SECRETS if name in parameters}
     # Not the one that is set for the database or the role, which may lack characters of the rows.

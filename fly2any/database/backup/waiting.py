@@ -1,4 +1,7 @@
-"""The holders of the locks that a backup waits for."""
+"""The holders of the locks that a backup waits for.
+
+Its pg_dump waits for a lock at most for the lock timeout, behind a statement that waits for the backup; then the backup begins again.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,12 @@ from ..progress import Progress
 from ..sql import fetch_all
 
 PAUSE = 0.5  # Seconds between two queries: a backup waits for locks only for moments, and then begins again.
-# The session of the command, and those of its pg_dump.
-WAITING_SQL = """
-    SELECT a.pid FROM pg_catalog.pg_stat_activity AS a
-    WHERE a.wait_event_type = 'Lock' AND a.datname = pg_catalog.current_database()
-      AND (a.pid = %s OR a.application_name = 'pg_dump' AND a.usename = current_user)
-    ORDER BY a.pid
-"""
+IS_WAITING_SQL = "SELECT 1 FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = %s AND a.wait_event_type = 'Lock'"
 
 
 @contextmanager
 def report_lock_holders(connection, progress: Progress) -> Iterator[None]:
-    """Run the block, and report to `progress`, once each, the sessions that keep it or its pg_dump from a lock."""
+    """Run the block, and report to `progress`, once each, the sessions that keep `connection` from a lock."""
     connection.ensure_connection()
     finished, pid = threading.Event(), connection.connection.info.backend_pid
 
@@ -32,8 +29,7 @@ def report_lock_holders(connection, progress: Progress) -> Iterator[None]:
         own, reported = connection.copy(), set[int]()
         try:
             while not finished.wait(PAUSE):
-                waiting = [found for (found,) in fetch_all(own, WAITING_SQL, [pid])]
-                for one in {holder for found in waiting for holder in read_activity(own, BLOCKERS_SQL, pid=found)}:
+                for one in read_activity(own, BLOCKERS_SQL, pid=pid) if fetch_all(own, IS_WAITING_SQL, [pid]) else ():
                     if one.pid not in reported:
                         reported.add(one.pid)
                         progress.say(f"Waiting for a lock, held by {one}; to end it: {terminate(one)}")
