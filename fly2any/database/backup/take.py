@@ -31,6 +31,7 @@ from ..units import plural, span
 from ..verification import verify
 from . import tools
 from .contents import BY_COPY, LOCK_WAIT, PATIENT, pin, read_contents
+from .damaged_pages import refuse_lenient_reads
 from .encryption import ENDING, encrypt
 from .manifest import COLLATION, Manifest, as_json, file_name, sha256_of
 from .store import Store
@@ -162,6 +163,7 @@ def take(connection, store: Store, progress: Progress) -> Manifest:
     workplace = work_folder("a backup to encrypt") if recipient else store.workplace()
     with connection.direct(), workplace as work:
         refuse_on_worker(connection)
+        refuse_lenient_reads(connection)
         path = work / "dump"
         # A statement that changes a table waits for our lock, and pg_dump behind it: after a moment both give way to it.
         with report_lock_holders(connection, progress):
