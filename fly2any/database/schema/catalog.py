@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from ..sql import TRUSTED_SQL, catalogue, literal
+from ..sql import TRUSTED_ROLES_SQL, TRUSTED_SQL, catalogue, literal
 from .called_functions import CALLED_SQL, OWN_SQL
 from .names import relative
 from .objects import PRIVILEGES, Catalog, Check, Column, Domain, ForeignKey, Index, Key, Table
@@ -142,13 +142,15 @@ COLUMNS_SQL = f"""
     ORDER BY c.relname COLLATE "C", a.attname COLLATE "C"
 """
 
-# Foreign keys of other schemas, and views that group by a key: PostgreSQL refuses to drop it.
-KEY_USED_BY_SQL = """
+# Foreign keys of other schemas and of other roles' tables, and views that group by a key: PostgreSQL refuses to drop it.
+KEY_USED_BY_SQL = f"""
     ARRAY(SELECT DISTINCT CASE WHEN r.rulename = '_RETURN' THEN pg_catalog.pg_describe_object('pg_catalog.pg_class'::regclass, r.ev_class, 0)
                                ELSE pg_catalog.pg_describe_object(u.classid, u.objid, 0) END
           FROM pg_catalog.pg_depend AS u LEFT JOIN pg_catalog.pg_rewrite AS r ON u.classid = 'pg_catalog.pg_rewrite'::regclass AND r.oid = u.objid
           LEFT JOIN pg_catalog.pg_constraint AS f ON u.classid = 'pg_catalog.pg_constraint'::regclass AND f.oid = u.objid
-          WHERE k.contype IN ('p', 'u') AND u.deptype = 'n' AND f.connamespace IS DISTINCT FROM c.relnamespace
+          LEFT JOIN pg_catalog.pg_class AS h ON h.oid = f.conrelid
+          WHERE k.contype IN ('p', 'u') AND u.deptype = 'n'
+            AND (f.connamespace IS DISTINCT FROM c.relnamespace OR h.relowner NOT IN ({TRUSTED_ROLES_SQL.format(schema="c.relnamespace")}))
             AND (u.refclassid = 'pg_catalog.pg_constraint'::regclass AND u.refobjid = k.oid
                  OR u.refclassid = 'pg_catalog.pg_class'::regclass AND u.refobjid = k.conindid)
           ORDER BY 1)

@@ -94,10 +94,11 @@ def _type(to: Comparing, column: Column, live: Column) -> Column:
     same = (live.type, column.type) == ("character varying", "text") and live.collation == column.collation
     what = f"{_name_of(column)} is {_typed(live)}, not {_typed(column)}"
     message, severity = (f"{what}; it works the same.", Severity.NOTE) if same else (f"{what}.", Severity.ERROR)
-    joined, fks = ([live], []) if cures.compares_as_text(column, live) else _joined(to, live)
+    joined, fks, strange = ([live], [], []) if cures.compares_as_text(column, live) else _joined(to, live)
     if where(live) != where(joined[0]):  # The cure of the first column changes all.
-        joined, fks = [live], []
-    statements, blockers, theirs = [], set(), []
+        joined, fks, strange = [live], [], []
+    blockers = {f"constraint {fk.name} on table {fk.table}" for fk in strange}
+    statements, theirs = [], []
     ours = {where(one): one for one in to.expected.columns}
     for found in joined:
         wanted = ours.get(where(found)) or replace(found, type=column.type, collation=column.collation)
@@ -114,11 +115,16 @@ def _type(to: Comparing, column: Column, live: Column) -> Column:
     return replace(live, default=column.default if set_anew else live.default)
 
 
-def _joined(to: Comparing, live: Column) -> tuple[list[Column], list[ForeignKey]]:
-    """Return the columns that foreign keys join with `live`, itself included, and these foreign keys: their types change together."""
+def _joined(to: Comparing, live: Column) -> tuple[list[Column], list[ForeignKey], list[ForeignKey]]:
+    """Return the columns that foreign keys join with `live`, itself included, and these foreign keys: their types change together.
+
+    Those of another role's tables come last: to create one again would run that role's code.
+    """
+    strangers = to.strangers().keys() - {live.table}
     known = {(column.table, column.name): column for column in to.actual.columns}
     found: dict[tuple[str, str], Column] = {}
     fks: dict[ForeignKey, None] = {}
+    strange: dict[ForeignKey, None] = {}
     todo = [(live.table, live.name)]
     while todo:
         place = todo.pop()
@@ -127,10 +133,15 @@ def _joined(to: Comparing, live: Column) -> tuple[list[Column], list[ForeignKey]
         found[place] = known[place]
         for fk in to.actual.foreign_keys:
             for own, target in zip(fk.columns, fk.target_columns, strict=True):
-                if not fk.elsewhere and place in (ends := [(fk.table, own), (fk.target, target)]):
+                if fk.elsewhere or place not in (ends := [(fk.table, own), (fk.target, target)]):
+                    continue
+                if strangers.isdisjoint((fk.table, fk.target)):
                     fks[fk] = None
                     todo += ends
-    return sorted(found.values(), key=where), [*fks]
+                else:
+                    strange[fk] = None
+    ours = {where(one) for one in to.expected.columns}  # The cure is that of the first, so a column of ours.
+    return sorted(found.values(), key=lambda one: (where(one) not in ours, where(one))), [*fks], [*strange]
 
 
 def _generated(to: Comparing, column: Column, live: Column) -> Column:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..findings import Finding, Severity
 from .live import Live
-from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, where
+from .objects import PARTITIONED, Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, where
 
 TITLES = {Check: "Check", ForeignKey: "Foreign key", Index: "Index", Column: "Column"}
 
@@ -30,6 +30,10 @@ class Comparing:
         self, code: str, thing: Object, message: str, cure: str, severity: Severity = Severity.ERROR, *, loses: str = ""
     ) -> None:
         self.findings.append(Finding(severity, code, where(thing), message, cure, is_sql=True, loses=loses))
+
+    def strangers(self) -> dict[str, str]:
+        """Return the tables of roles that are not trusted, and these: a statement that reads or rewrites one may run its owner's code."""
+        return {one.name: one.owner for one in self.actual.tables if one.kind in ("table", PARTITIONED) and not one.trusted}
 
 
 def title(thing: Object) -> str:

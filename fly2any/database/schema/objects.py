@@ -45,13 +45,13 @@ class Table:
     )  # publications that need a replica identity, which the table lacks
     unpublished: tuple[str, ...] = field(default=(), compare=False)  # publications without a generated column of the identity
     narrowed: tuple[str, ...] = field(default=(), compare=False)  # publications that omit identity columns
-    # Foreign keys that prevent deletions: table, name, definition, referenced table, and NOT NULL columns that ON DELETE would set to NULL.
-    kept_by: tuple[tuple[str, str, str, str, str], ...] = field(default=(), compare=False)
+    # Foreign keys that prevent deletions: table, name, definition, referenced table, NOT NULL columns that ON DELETE would set to NULL, and an untrusted owner.
+    kept_by: tuple[tuple[str, str, str, str, str, str], ...] = field(default=(), compare=False)
     # What rows meet that foreign keys to this table delete or change: table, name, referenced table, kind, name or definition, own and
-    # referenced column.
-    met: tuple[tuple[str, str, str, str, str, str, str], ...] = field(default=(), compare=False)
-    # Foreign keys that prevent changes of other columns than the primary key: table, name, definition, this table, columns.
-    fixed_by: tuple[tuple[str, str, str, str, str], ...] = field(default=(), compare=False)
+    # referenced column, and an untrusted owner.
+    met: tuple[tuple[str, str, str, str, str, str, str, str], ...] = field(default=(), compare=False)
+    # Foreign keys that prevent changes of other columns than the primary key: table, name, definition, this table, columns, untrusted owner.
+    fixed_by: tuple[tuple[str, str, str, str, str, str], ...] = field(default=(), compare=False)
     owner_lacks: tuple[str, ...] = field(
         default=(), compare=False
     )  # what to grant its owner, as which foreign keys are checked

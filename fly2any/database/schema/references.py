@@ -5,6 +5,7 @@ unmanaged_references.py judges them.
 
 from __future__ import annotations
 
+from ..sql import TRUSTED_ROLES_SQL
 from .publications import PUBLICATIONS_SQL
 
 # The enforced foreign keys, and the tables that a DELETE from `origin` reaches by cascades, including unmanaged ones.
@@ -22,19 +23,24 @@ LINKS_CTES = """
         UNION SELECT r.origin, l.conrelid FROM reached AS r JOIN link AS l ON l.confrelid = r.oid AND l.confdeltype = 'c'
     )
 """
-# For each that keeps rows: its table, name, definition, referenced table, and the columns whose NOT NULL rejects SET NULL.
-REFERENCES_SQL = """
+# The owner of the table of the foreign key `l`, "" if its code may run as the role that follows a cure.
+STRANGER_SQL = f"""
+    (SELECT CASE WHEN s.relowner IN ({TRUSTED_ROLES_SQL.format(schema="c.relnamespace")}) THEN '' ELSE pg_catalog.pg_get_userbyid(s.relowner)::text END
+     FROM pg_catalog.pg_class AS s WHERE s.oid = l.conrelid)
+"""
+# For each that keeps rows: its table, name, definition, referenced table, the columns whose NOT NULL rejects SET NULL, and its owner.
+REFERENCES_SQL = f"""
     ARRAY(SELECT ARRAY[l.conrelid::regclass::text, l.conname::text, pg_catalog.pg_get_constraintdef(l.oid), l.confrelid::regclass::text,
-                       CASE WHEN l.confdeltype IN ('n', 'd') THEN pg_catalog.array_to_string(l.required, ', ') ELSE '' END]
+                       CASE WHEN l.confdeltype IN ('n', 'd') THEN pg_catalog.array_to_string(l.required, ', ') ELSE '' END, {STRANGER_SQL}]
           FROM reached AS r JOIN link AS l ON l.confrelid = r.oid
-          WHERE r.origin = c.oid AND (l.confdeltype IN ('a', 'r') OR l.confdeltype IN ('n', 'd') AND l.required <> '{}')
+          WHERE r.origin = c.oid AND (l.confdeltype IN ('a', 'r') OR l.confdeltype IN ('n', 'd') AND l.required <> '{{}}')
           ORDER BY 1)
 """
-# For each that keeps columns, other than the primary key's, from being changed: its table, name and definition, and the columns.
-FIXED_SQL = """
+# For each that keeps columns, other than the primary key's, from being changed: its table, name, definition, the columns, and its owner.
+FIXED_SQL = f"""
     ARRAY(SELECT ARRAY[l.conrelid::regclass::text, l.conname::text, pg_catalog.pg_get_constraintdef(l.oid), c.oid::regclass::text,
                        (SELECT pg_catalog.string_agg(a.attname::text, ', ' ORDER BY a.attnum) FROM pg_catalog.pg_attribute AS a
-                        WHERE a.attrelid = c.oid AND a.attnum = ANY (l.confkey))]
+                        WHERE a.attrelid = c.oid AND a.attnum = ANY (l.confkey)), {STRANGER_SQL}]
           FROM link AS l
           WHERE l.confrelid = c.oid AND l.confupdtype IN ('a', 'r') AND NOT EXISTS (
               SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary AND l.confkey <@ i.indkey::int2[])
@@ -48,9 +54,9 @@ UNIDENTIFIED_SQL = """
              WHERE i.indrelid = c.oid AND i.indislive AND CASE c.relreplident WHEN 'd' THEN i.indisprimary ELSE i.indisreplident END))
 """
 # For each that deletes or changes rows: its table, name and referenced table, and what these rows meet: its kind, its name or
-# definition, and for a default its column, and the column that the foreign key refers to if there is only one.
+# definition, and for a default its column, the column that the foreign key refers to if there is only one, and its owner.
 MET_SQL = f"""
-    ARRAY(SELECT ARRAY[l.conrelid::regclass::text, l.conname::text, l.confrelid::regclass::text, m.kind, m.what, m.own, m.target]
+    ARRAY(SELECT ARRAY[l.conrelid::regclass::text, l.conname::text, l.confrelid::regclass::text, m.kind, m.what, m.own, m.target, {STRANGER_SQL}]
           FROM reached AS r JOIN link AS l ON l.confrelid = r.oid CROSS JOIN LATERAL (
               SELECT 'publication'::text, pg_catalog.unnest({PUBLICATIONS_SQL.format(which=UNIDENTIFIED_SQL)}), ''::text, ''::text
               FROM pg_catalog.pg_class AS c WHERE c.oid = l.conrelid

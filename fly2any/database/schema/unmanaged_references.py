@@ -30,13 +30,13 @@ def of_references(expected: Catalog, actual: Catalog, live: Live | None) -> Iter
         return not (bare in ours or renamed or (kept != table.name and kept in ours))
 
     for table in (one for one in actual.tables if one.name in ours):
-        for place, name, definition, target, required in table.kept_by:
+        for place, name, definition, target, required, owner in table.kept_by:
             if is_reported(table, place, target):
-                found[place, name] = _keeps(table, place, name, definition, target, required)
-        for place, name, definition, target, columns in table.fixed_by:
+                found[place, name] = _keeps(table, place, name, definition, target, required, owner)
+        for place, name, definition, target, columns, owner in table.fixed_by:
             if is_reported(table, place, target):
                 message = f"Foreign key {name} of {place} is unmanaged, and keeps {columns} of {table.name} from being changed."
-                cure = f"{AGREE}{_again(place, name, definition)}"
+                cure = _asked(owner, _again(place, name, definition))
                 found[place, name, columns] = Finding(
                     Severity.WARNING, "foreign_key.restricts", _where(place, name), message, cure
                 )
@@ -47,15 +47,27 @@ def of_references(expected: Catalog, actual: Catalog, live: Live | None) -> Iter
     yield from filter(None, found.values())
 
 
-def _keeps(table: Table, place: str, name: str, definition: str, target: str, required: str) -> Finding:
+def _keeps(table: Table, place: str, name: str, definition: str, target: str, required: str, owner: str) -> Finding:
     alter = f"ALTER TABLE {place}"
     if required:
         why = f": it would set NULL in {required}, which may not be NULL"
-        cure = " ".join(f"{alter} ALTER COLUMN {quote(one)} DROP NOT NULL;" for one in required.split(", "))
+        cure = AGREE + " ".join(f"{alter} ALTER COLUMN {quote(one)} DROP NOT NULL;" for one in required.split(", "))
     else:
-        why, cure = "", _again(place, name, definition)
+        why, cure = "", _asked(owner, _again(place, name, definition))
     message = f"Foreign key {name} of {place} is unmanaged, and keeps {_rows(table, target)} from being deleted{why}."
-    return Finding(Severity.WARNING, "foreign_key.restricts", _where(place, name), message, f"{AGREE}{cure}")
+    return Finding(Severity.WARNING, "foreign_key.restricts", _where(place, name), message, cure)
+
+
+def _asked(owner: str, cure: str) -> str:
+    """Return a cure that reads or rewrites a table of `owner`, "" for a role whose code may run as the one that follows it.
+
+    SET ROLE would not do: the code could reset it.
+    """
+    return (
+        f"Ask its owner to connect as {owner} and run this, because it runs that role's code: {cure}"
+        if owner
+        else f"{AGREE}{cure}"
+    )
 
 
 def _again(place: str, name: str, definition: str) -> str:
@@ -70,7 +82,7 @@ def _again(place: str, name: str, definition: str) -> str:
 
 def _meets(table: Table, met: tuple[str, ...], live: Live | None) -> Finding | None:
     """Return the finding about what the rows that a foreign key refers from meet when it deletes or changes them."""
-    place, name, target, kind, what, own, column = met
+    place, name, target, kind, what, own, column, owner = met
     alter, rows = f"ALTER TABLE {place}", _rows(table, target)
     title = f"Foreign key {name} of {place} is unmanaged, and"
 
@@ -88,7 +100,8 @@ def _meets(table: Table, met: tuple[str, ...], live: Live | None) -> Finding | N
     }
     if kind in reasons:
         why, cure = reasons[kind]
-        return restricts(Severity.WARNING, f"keeps {rows} from being deleted: {why}.", f"{AGREE}{cure}")
+        asked = _asked(owner if kind == "domain" else "", cure)
+        return restricts(Severity.WARNING, f"keeps {rows} from being deleted: {why}.", asked)
     if kind == "unique":
         return restricts(
             Severity.NOTE, f"sets NULL when {rows} are deleted; {what}, unique for NULLs too, may refuse that.", READ
