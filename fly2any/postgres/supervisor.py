@@ -75,6 +75,7 @@ class Server:
     """The server in a folder, run as a user that PostgreSQL accepts."""
 
     LOCALE: tuple[str, ...] = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+    limits: tuple[str, ...] = ()  # A program that runs the server's programs with limits, and its options.
 
     def __init__(self, home: Path, settings: Mapping[str, str], *, folder: Path | None = None):
         self.home = home
@@ -92,7 +93,7 @@ class Server:
             # If the supervisor is killed, the server shuts down too, fast but without losing a row.
             prefix = [*(prefix or [setpriv]), "--pdeathsig=INT"]
         return subprocess.Popen(
-            [*prefix, str(self.bin / program), *arguments],
+            [*prefix, *self.limits, str(self.bin / program), *arguments],
             stdin=stdin,
             stdout=log,
             stderr=log,

@@ -113,6 +113,25 @@ def test_code_that_fills_the_disk_makes_a_backup_not_verified_before_it_is_full(
 
 
 @pytest.mark.slow
+def test_code_that_takes_memory_makes_a_backup_not_verified_and_gets_none(taken, monkeypatch):
+    monkeypatch.setattr(trial_server, "_available_memory", lambda: 0)
+    hungry = FILLS.replace("count(*) FROM generate_series(1, 1000000000)", "length(repeat('x', 700000000))")
+    whole = taken("CREATE TABLE wide AS SELECT repeat(md5(i::text), 1000000) AS text FROM generate_series(1, 2) AS i")
+
+    refused = taken(hungry)
+
+    assert (whole.state, whole.verdict.reason) == ("good", "")
+    assert (refused.state, refused.verdict.reason) == ("unverified", "INDEX filling (53200) could not be restored here")
+
+
+def test_three_processes_of_a_trial_restore_may_take_all_but_a_tenth_of_the_available_memory(monkeypatch):
+    monkeypatch.setattr(trial_server, "_available_memory", lambda: 10 << 30)
+    program, limit = trial_server._limits()
+
+    assert (program.endswith("/prlimit"), limit) == (True, f"--as={3 << 30}")
+
+
+@pytest.mark.slow
 def test_objects_that_only_a_superuser_can_create_are_omitted_and_named(taken):
     manifest = taken(
         "CREATE FUNCTION told() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN END $$;"

@@ -35,6 +35,7 @@ from . import tools
 from .workfolder import work_folder
 
 ROLE = DATABASE = "trial"
+WORKERS = 2  # Parallel workers, in addition to the backend of pg_restore.
 SETTINGS = {
     "shared_preload_libraries": "",
     "fsync": "off",
@@ -45,6 +46,10 @@ SETTINGS = {
     "max_wal_size": "4GB",
     "autovacuum": "off",
     "max_connections": "10",
+    # Each process of a query has a limit of memory of its own; jit needs address space.
+    "max_worker_processes": str(WORKERS),
+    "max_logical_replication_workers": "0",
+    "jit": "off",
     # Failures are identified by SQLSTATE; the log contains no row of the dump.
     "lc_messages": "C",
     "log_line_prefix": "%e ",
@@ -52,7 +57,11 @@ SETTINGS = {
     "log_min_messages": "error",
     "log_min_error_statement": "panic",
 }
-SPARE = 0.1  # The share of the free disk space that must stay free, because others use it too.
+SPARE = 0.1  # The share of the free disk space, and of the memory, that must stay free, because others use it too.
+LEAST_MEMORY = (
+    512 << 20
+)  # Bytes that a process of the server needs even on a small machine: most are shared memory and libraries.
+AVAILABLE = re.compile(r"^MemAvailable: +(\d+) kB$", re.MULTILINE)
 TOO_LONG = "The trial restore did not finish within {seconds:,} s: find the object in the backup that waits, or raise BACKUP_VERIFY_TIMEOUT."
 TOO_LARGE = (
     "The trial restore left less than {share:.0%} of the free disk space in TMPDIR: make room, or find what fills it in the"
@@ -71,6 +80,7 @@ class TrialServer(Server):
 
     def __init__(self, home: Path, folder: Path):
         super().__init__(home, SETTINGS, folder=folder)
+        self.limits = _limits()
 
     def close_to_superusers(self) -> None:
         """Admit only ROLE, to DATABASE, with its password."""
@@ -202,6 +212,26 @@ def _start(its: TrialServer) -> None:
         errors = [line for line in lines if FAILED.search(line)] or lines[-1:]
         reason = f": {one_line(errors[-1])[:200].rstrip('.')}" if errors else ""
         raise Refusal(f"The server for the trial restore could not be started{reason}.") from error
+
+
+def _limits() -> tuple[str, ...]:
+    """Return the command prefix that limits the memory of each process, () where the system cannot.
+
+    A backend that gets no memory reports an error, and the backup is not verified; without a limit, the kernel would end any
+    process of the machine, such as the original's server.
+    """
+    if (program := shutil.which("prlimit")) is None or (available := _available_memory()) is None:
+        return ()
+    return (program, f"--as={max(int(available * (1 - SPARE) / (1 + WORKERS)), LEAST_MEMORY)}")
+
+
+def _available_memory() -> int | None:
+    """Return how many bytes of memory are available, None if the system, such as macOS, does not say it."""
+    try:
+        match = AVAILABLE.search(Path("/proc/meminfo").read_text())
+    except OSError:
+        return None
+    return int(match[1]) << 10 if match else None
 
 
 @contextmanager
