@@ -51,7 +51,7 @@ SIGN_OUT = Action(
     "Sign out of",
     "signed out",
     COOKIE,
-    nothing=f"Nothing to sign out of: no sessions or signed-in devices are stored. {COOKIE}",
+    nothing=f"Nothing to sign out of: no session or signed-in device that you can end here is stored. {COOKIE}",
 )
 DEACTIVATE = Action("deactivate", "Deactivate", "Deactivate", "deactivated", NOT_THE_SITE)
 REACTIVATE = Action("reactivate", "Reactivate", "Reactivate", "reactivated", NOT_THE_SITE)

@@ -1,5 +1,5 @@
-"""Django's settings of the Fly2Any database. The project's variables and `.env` are read here, and
-WEB_CONCURRENCY in gunicorn.conf.py.
+"""Django's settings of the Fly2Any database. The project's variables and `.env` are read here; gunicorn.conf.py
+reads WEB_CONCURRENCY too.
 
 The time limits of the admin's statements are not settings: administration/deadlines.py sets them in each transaction, and
 postgres/patience.py limits waits for a server. docs/reference/settings.md lists the variables. Without POSTGRES_URL or

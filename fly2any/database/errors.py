@@ -1,7 +1,7 @@
 """Explains an error in one sentence, with its cause and its cure.
 
-The text of a server's error has been cut to its message before: fly2any/postgres/error_text.py removes DETAIL, CONTEXT, and values that
-the message quotes, where Django wraps the driver's error. `without_password` removes passwords, which logs.py uses too.
+fly2any/postgres/error_text.py has already cut a server's error to its message, without DETAIL, CONTEXT and the values that the
+message quotes. logs.py uses `without_password` too, which removes passwords.
 """
 
 from __future__ import annotations

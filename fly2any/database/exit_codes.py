@@ -5,15 +5,15 @@ that of dbmaintain, and `Assessment.exit_code` (adoption/state.py) that of dbado
 decide in their modules of management/commands. manage.py ends with 2 on each error that errors.explain() knows, and
 management/utility.py on a CommandError, except that Django's failed system checks keep Django's own code, 1.
 
-4 of dbstatus and dbhealth means an error or a warning that no waiver covers, 5 that migrations are pending too; notes never change
-the code.
+4 of dbstatus and dbhealth means an error or a warning that no waiver covers, 5 of dbstatus that migrations are pending too; notes
+never change the code.
 """
 
 from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """0 is success; Python's own 1, 130 and 143 are an unknown error, Ctrl-C and SIGTERM."""
+    """0 is success. An unknown error ends with 1, and manage.py with 130 after Ctrl-C and with 143 after SIGTERM."""
 
     OK = 0
     PENDING = 1  # Migrations are pending.

@@ -17,7 +17,7 @@ from .schema.objects import Column
 from .server import read_schema
 from .sql import PEOPLE, TRUSTED_SQL, catalogue, literal, quote
 
-SECRETS = facts.columns("secret_fields")  # The columns that the role PREFIX_read cannot read.
+SECRETS = facts.columns("secret_fields")  # The secret columns, which the role PREFIX_read cannot read.
 
 TABLES_SQL = """
     SELECT c.relname AS name,

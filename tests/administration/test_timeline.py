@@ -83,7 +83,9 @@ def test_tables_that_take_too_long_to_sort_are_named_and_the_others_are_shown(me
 
     assert [told(page) for page in pages] == [["Signed in"], []]
     for page in pages:
-        assert "Not computed in time: price alerts, conversations, preferences, push subscriptions." in page
+        assert (
+            "Missing here, because sorting took too long: price alerts, conversations, preferences, push subscriptions." in page
+        )
         assert "Nothing has happened yet." not in page
 
 

@@ -14,6 +14,7 @@ WRITING = (
     ["dbseed", "--users", "5", "--yes", "--production"],
     ["dbreset", "--yes", "--without-backup"],
     ["dbbackup"],
+    ["flush", "--yes", "--without-backup"],
 )
 SIGN_IN = """
 from django.conf import settings

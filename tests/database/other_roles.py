@@ -1,4 +1,6 @@
-"""Objects that another role plants where ours are looked up, and a run of migrations that could hit them."""
+"""Another role with a schema of its own, objects that it plants where ours are looked up, and a run that could hit them."""
+
+from contextlib import contextmanager
 
 from fly2any.database.migration import journal
 from fly2any.database.migration.run import migrating
@@ -16,3 +18,19 @@ def migrates(connection, folder):
         journal.ensure(run.connection)
         with journal.recorded(run.connection, "travel.0001_initial", "faked"):
             pass
+
+
+@contextmanager
+def other_role(database, *statements, schema="mal"):
+    """A role that has a schema of its own and may refer to users; it runs these statements. Yield its name."""
+    with database.role(
+        f"CREATE SCHEMA {schema} AUTHORIZATION {{role}}",
+        "GRANT REFERENCES ON users TO {role}",
+        "GRANT USAGE ON SCHEMA public TO {role}",
+    ):
+        role = f"{database.name}_role"
+        with database.connect() as client:
+            client.execute(f"SET SESSION AUTHORIZATION {role}")
+            for statement in statements:
+                client.execute(statement)
+        yield role

@@ -115,7 +115,7 @@ def test_the_deadline_is_kept_and_the_remaining_work_reported(filled):
     left = [one["where"] for one in json.loads(result.stdout)["findings"] if one["code"] == "maintenance.unfinished"]
     assert result.returncode == 4
     assert left[0] == "retention of price_history"
-    assert left[1].startswith("vacuum and analyse from ")
+    assert left[1].startswith("VACUUM and ANALYZE from ")
     assert rows(filled) == before
 
 
@@ -211,6 +211,6 @@ def test_a_table_that_cannot_be_analysed_does_not_stop_the_others(migrated):
         run = run_of(connection, "monthly", seconds=600, progress=Progress())
 
     assert [(one.severity.value, one.where) for one in run.report.findings if one.code == "maintenance.failed"] == [
-        ("warning", "analyse of a_note")
+        ("warning", "ANALYZE of a_note")
     ]
     assert "z_note" in run.refreshed.analysed

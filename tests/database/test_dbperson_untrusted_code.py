@@ -12,28 +12,13 @@ from fly2any.database.errors import Refusal
 from fly2any.database.person import Stream, erase, export, find, plan
 from fly2any.database.progress import Progress
 from tests.conftest import django
+from tests.database.other_roles import other_role
 from tests.database.people import ANA, BOB, EMAIL, erased, exported, planned, refused
 
 
 def says(result, kind=""):
     """The body of a function that reports the role it runs as."""
     return f"LANGUAGE plpgsql {kind} AS $$ BEGIN RAISE WARNING 'ran as %', current_user; RETURN {result}; END $$"
-
-
-@contextmanager
-def other_role(database, *statements):
-    """A role that has a schema of its own, `mal`, and may refer to users; it runs these statements."""
-    with database.role(
-        "CREATE SCHEMA mal AUTHORIZATION {role}",
-        "GRANT REFERENCES ON users TO {role}",
-        "GRANT USAGE ON SCHEMA public TO {role}",
-    ):
-        role = f"{database.name}_role"
-        with database.connect() as client:
-            client.execute(f"SET ROLE {role}")
-            for statement in statements:
-                client.execute(statement)
-        yield role
 
 
 @contextmanager

@@ -17,6 +17,8 @@ from fly2any.database.retention.rules import RULES
 from fly2any.database.roles import SECRETS
 from fly2any.database.schema.contract import ADDED, MAY_BE_NULL
 from fly2any.database.schema.ledgers import APPEND_ONLY
+from fly2any.database.sql import PEOPLE, RECORD
+from fly2any.postgres.search_path import MARKING_TABLES
 from travel.models import SavedSearch
 
 DATABASE = Path(facts.__file__).parent
@@ -118,6 +120,11 @@ def test_each_foreign_key_to_a_person_is_declared():
     }
 
     assert {*facts.person_columns().items()} == keys
+
+
+def test_a_connection_knows_our_schema_by_the_tables_that_the_models_declare():
+    """fly2any/postgres is below the models, so its search_path.py repeats the names."""
+    assert (RECORD, PEOPLE) == MARKING_TABLES
 
 
 def test_facts_are_not_read_before_all_apps_are_ready(monkeypatch):

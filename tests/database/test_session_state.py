@@ -1,7 +1,5 @@
 """Code of other roles that foreign keys run in our session: what it changes there prevents the write."""
 
-from contextlib import contextmanager
-
 import pytest
 from django.db import transaction
 
@@ -9,6 +7,7 @@ from fly2any.database.errors import Refusal
 from fly2any.database.session_state import watched_writes
 from fly2any.database.write_check import check_writes
 from tests.conftest import django
+from tests.database.other_roles import other_role
 
 # A function that changes the session unless its owner calls it, and one that may be in an index.
 TURNS = """
@@ -20,21 +19,9 @@ PATH = "PERFORM pg_catalog.set_config('search_path', 'theirs, public', false)"
 TEMPORARY = "CREATE TEMPORARY TABLE IF NOT EXISTS users (id text)"
 
 
-@contextmanager
 def role_with(database, change, *statements):
-    """A role with a schema of its own, which may refer to users, and runs these statements itself."""
-    with database.role(
-        "CREATE SCHEMA theirs AUTHORIZATION {role}",
-        "GRANT REFERENCES ON users TO {role}",
-        "GRANT USAGE ON SCHEMA public TO {role}",
-    ):
-        role = f"{database.name}_role"
-        with database.connect() as client:
-            client.execute(f"SET SESSION AUTHORIZATION {role}")
-            client.execute(TURNS.format(role=role, change=change))
-            for statement in statements:
-                client.execute(statement)
-        yield
+    """Another role whose functions make this change to the session."""
+    return other_role(database, TURNS.format(role=f"{database.name}_role", change=change), *statements, schema="theirs")
 
 
 INDEX = (

@@ -1,7 +1,7 @@
 """Verification of a backup: it is restored on a temporary server and compared with its manifest; the verdict is good, bad or unverified.
 
 A backup is bad if its rows differ from the manifest, if an object is missing, or if its contents prevent reading or restoring it. It is unverified, with the
-reason, if the cause of a failure may be this machine (a missing privilege, role, extension, locale, or disk space) or code of
+reason, if the cause of a failure may be this machine (a missing privilege, role, extension, locale, disk space, or time) or code of
 another role that the restore runs.
 """
 

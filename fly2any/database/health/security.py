@@ -1,6 +1,6 @@
 """The security of the live server: one function for each topic of `dbstatus --security`; TOPICS, at the end, lists them.
 
-access.py and code.py have the longest. A new check is a finding (fly2any/database/findings.py, docs/reference/findings.md) that a test
+access.py and code.py have the functions of two topics. A new check is a finding (fly2any/database/findings.py, docs/reference/findings.md) that a test
 produces; a new topic is also named in the row of `--security` in docs/reference/dbstatus.md, whose printed output shows it.
 """
 

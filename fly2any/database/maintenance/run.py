@@ -229,9 +229,9 @@ def _refresh(
             if not may:
                 continue
             if remaining <= 0:
-                yield _unfinished(f"vacuum and analyse from {name} on")
+                yield _unfinished(f"VACUUM and ANALYZE from {name} on")
                 return
-            progress.show(f"{'vacuum' if dead else 'analyse'} {name}", 100 * place / len(tables))
+            progress.show(f"{'VACUUM' if dead else 'ANALYZE'} {name}", 100 * place / len(tables))
             # Set for the session, because VACUUM cannot run in a transaction; dbmaintain's direct connection keeps its session.
             cursor.execute(f"SET lock_timeout = '{settings.LOCK_TIMEOUT}ms'; SET statement_timeout = {remaining}")
             try:
@@ -240,12 +240,12 @@ def _refresh(
                 if sqlstate(error) in LOCKED_OUT:
                     yield _locked(name, "It was")
                 elif sqlstate(error) == "57014":
-                    yield _unfinished(f"{'vacuum' if dead else 'analyse'} of {name}")
+                    yield _unfinished(f"{'VACUUM' if dead else 'ANALYZE'} of {name}")
                 elif not connection.is_usable():
                     raise
                 else:
                     yield Finding(
-                        Severity.WARNING, "maintenance.failed", f"{'vacuum' if dead else 'analyse'} of {name}",
+                        Severity.WARNING, "maintenance.failed", f"{'VACUUM' if dead else 'ANALYZE'} of {name}",
                         explain(error) or str(error), "Fix the cause, then run the command again.",
                     )  # fmt: skip
             else:

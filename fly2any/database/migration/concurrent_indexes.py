@@ -1,4 +1,7 @@
-"""CREATE INDEX CONCURRENTLY in a migration: an index that an interrupted build left behind is dropped and rebuilt."""
+"""CREATE INDEX CONCURRENTLY in a migration: an index that an interrupted build left behind is dropped and rebuilt.
+
+run.py calls `build`, and lifts the lock timeout for it.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Advisory locks: one change of the schema, one run of maintenance, and one erasure of a person at a time.
 
-run.py takes the first for `migrate`; adoptions and all other commands that change or empty the tables take it too.
+run.py takes the first for `migrate`; dbadopt, dbreset, dbdistribute, flush and loaddata take it too.
 
 The key of the sign-ins' lock, which administration/backends.py takes, is here so that all keys are in one place.
 """
@@ -84,8 +84,9 @@ def _held(connection, lock: int, *, patience: float, say: Callable[[str], None])
 def hold(connection, lock: int) -> None:
     """Hold the advisory lock `lock` until the transaction ends, in order to write.
 
-    Raises Refusal if another session holds it, and while a restore is about to replace the database.
+    Raises Refusal if another session holds it, on a worker of Citus, and while a restore is about to replace the database.
     """
+    refuse_on_worker(connection)
     if not ask(connection, "SELECT pg_catalog.pg_try_advisory_xact_lock(%s)", [lock]):
         holder = next(iter(read_activity(connection, HOLDER_SQL, lock=lock)), None)
         held = f" by {holder}" if holder else ""

@@ -12,7 +12,6 @@ from ..leftover_databases import refuse_during_restore
 from ..migration.lock import ERASURE_LOCK, hold
 from ..migration.retry import try_again
 from ..progress import Progress
-from ..schema.relations import refuse_on_worker
 from ..schema.untrusted_code import LOCK
 from ..sql import PEOPLE, time_limits
 from . import own
@@ -103,7 +102,6 @@ def erase(
     committing = False
     try:
         with writing(connection):
-            refuse_on_worker(connection)
             hold(connection, ERASURE_LOCK)  # Two would wait for each other at the tables without a foreign key.
             certificate = _erase(connection, person, None if searched else unsearched, progress or Progress())
             refuse_during_restore(connection)  # The search may take long, so this is checked again.

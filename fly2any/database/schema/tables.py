@@ -32,10 +32,8 @@ def compare_tables(to: Comparing) -> None:
             )
             to.actual = to.actual.renamed_table(other, table.name)
             live = {table.name: table for table in to.actual.tables}
-        if live[table.name].kind not in (
-            table.kind,
-            PARTITIONED,
-        ):  # A partitioned table is one: its columns and keys are compared.
+        # Of a partitioned table, the columns and keys are compared as those of any other.
+        if live[table.name].kind not in (table.kind, PARTITIONED):
             _missing(to, table, live[table.name])
         else:
             _state(to, table, live[table.name])
