@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from fly2any.database.backup.owners import untrusted
 from fly2any.database.backup.restore import restore_into
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
@@ -109,3 +110,23 @@ def test_an_object_of_a_role_that_is_no_superuser_any_more_is_named_before_rows_
     )
     assert names == {migrated.name}
     assert (len(without), again) == (1, [])
+
+
+@pytest.mark.parametrize("is_moved", [True, False], ids=["another server", "the same server"])
+@pytest.mark.parametrize("was_superuser", [True, False], ids=["a superuser", "another role"])
+def test_only_who_was_a_superuser_on_the_original_is_trusted_on_another_server(migrated, place, was_superuser, is_moved):
+    role = f"{migrated.name}_same"
+    migrated.execute(f"CREATE ROLE {role}; CREATE TABLE theirs (); ALTER TABLE theirs OWNER TO {role}")
+    try:
+        with django(migrated) as connection:
+            if was_superuser:
+                migrated.execute(f"ALTER ROLE {role} SUPERUSER")
+            manifest = take(connection, store_at(place), RecordedProgress())
+            migrated.execute(f"ALTER ROLE {role} SUPERUSER")  # So is the role of that name on the server that restores.
+            if is_moved:
+                manifest = dataclasses.replace(manifest, cluster="7000000000000000001")
+            found = untrusted(connection, manifest)
+    finally:
+        migrated.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+    assert found == ([role] if is_moved and not was_superuser else [])

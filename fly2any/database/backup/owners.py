@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from ..errors import Refusal
 from ..printable import one_line
+from ..server import read_origin
 from ..sql import ask, fetch_all, fetch_one, quote
 from .manifest import Manifest
 from .script import NAME, plain
@@ -145,8 +146,13 @@ def require_replaceable(connection) -> None:
 
 
 def untrusted(connection, manifest: Manifest) -> list[str]:
-    """Return the roles whose code a restore runs as another role: all but superusers, this role and the owners of the original."""
-    return [name for name in others(connection, manifest.owners) if name not in manifest.trusted]
+    """Return the roles whose code a restore runs as another role: all but those that the original trusts.
+
+    On the original's server, its superusers and this role are trusted too. Elsewhere, a role of the same name may be another one.
+    """
+    owners = [name for name in manifest.owners if name not in manifest.trusted]
+    cluster = read_origin(connection).cluster
+    return others(connection, owners) if cluster and cluster == manifest.cluster else sorted(owners)
 
 
 def others(connection, owners: Sequence[str]) -> list[str]:

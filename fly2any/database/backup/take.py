@@ -91,7 +91,9 @@ TRUSTED_OWNERS_SQL = f"""
     UNION
     SELECT pg_catalog.pg_get_userbyid(c.relowner)
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE n.nspname = %s AND c.relname = {literal(PEOPLE)} AND {TRUSTED_SQL}
+    WHERE n.nspname = %(schema)s AND c.relname = {literal(PEOPLE)} AND {TRUSTED_SQL}
+    UNION
+    SELECT r.rolname FROM pg_catalog.pg_roles AS r WHERE r.rolsuper AND r.rolname = ANY (%(owners)s::text[])
     ORDER BY 1
 """
 
@@ -345,10 +347,11 @@ def read_roles(connection, tool: int) -> dict[str, Any]:
     with catalogue(connection) as cursor:
         cursor.execute(ROLES_SQL, {"tool": tool})
         named = cursor.fetchall()
-        cursor.execute(TRUSTED_OWNERS_SQL, [schema])
+        owners = [name for name, owns in named if owns]
+        cursor.execute(TRUSTED_OWNERS_SQL, {"schema": schema, "owners": owners})
         trusted = tuple(name for (name,) in cursor.fetchall())
     return {
-        "owners": tuple(name for name, owns in named if owns),
+        "owners": tuple(owners),
         "roles": tuple(name for name, owns in named if not owns),
         "trusted": trusted,
         "schema": schema,
