@@ -11,7 +11,8 @@ from .choices import Parser
 class Utility(ManagementUtility):
     """Runs every command by our rules, also those of Django and of other packages.
 
-    Those refuse to write if code of another role would run. Every command exits with 2 if it fails, because 1 means that
+    Those refuse to write if code of another role would run, and all refuse to read what is missing while another role may stand in
+    for it. Every command exits with 2 if it fails, because 1 means that
     migrations are pending, and suggests the closest choice for a mistyped one.
     """
 
@@ -19,12 +20,14 @@ class Utility(ManagementUtility):
         command = super().fetch_command(subcommand)
         gc.freeze()  # Imported objects stay, so the garbage collector need not scan them.
         gc.enable()
-        if not type(command).__module__.startswith("fly2any."):  # Ours check the tables that they write to themselves.
-            from django.db import connections
+        from django.db import connections
 
-            from fly2any.database.schema.checked_writes import refuse_before_writes
+        from fly2any.database.schema.checked_writes import refuse_before_writes
+        from fly2any.database.schema.stand_ins import refuse_stand_ins
 
-            for connection in connections.all():
+        for connection in connections.all():
+            refuse_stand_ins(connection)
+            if not type(command).__module__.startswith("fly2any."):  # Ours check the tables that they write to themselves.
                 refuse_before_writes(connection)
         command.create_parser = _suggesting(command.create_parser)  # type: ignore[method-assign]
         command.execute = _exiting(command.execute)  # type: ignore[method-assign]

@@ -1,0 +1,104 @@
+"""While a table or a column is missing, no command reads another role's view or function in its place."""
+
+import pytest
+from django.db import connections
+from django.db.migrations.recorder import MigrationRecorder
+
+from accounts.models import User
+from fly2any.database.errors import Refusal
+from fly2any.database.schema.stand_ins import refuse_stand_ins
+from tests.conftest import django, manage
+
+SENTENCE = (
+    "{place} is missing, and another role may create something in its place, whose code this command would run: run"
+    " `manage.py migrate`; if nothing is pending, run `manage.py dbstatus`.\n"
+)
+CAUGHT = "LANGUAGE plpgsql AS $$ BEGIN RAISE 'caught'; END $$"
+COLUMN = """
+    ALTER TABLE {table} RENAME COLUMN "{column}" TO gone;
+    CREATE FUNCTION public."{column}"(public.{table}) RETURNS {type} {caught};
+    ALTER FUNCTION public."{column}"(public.{table}) OWNER TO {{role}};
+"""
+TABLE = f"""
+    ALTER TABLE fly2any_notes RENAME TO gone; CREATE FUNCTION public.id() RETURNS bigint {CAUGHT};
+    CREATE VIEW fly2any_notes AS SELECT public.id() AS id, 'u' AS person_id, '' AS text, '' AS author, now() AS at;
+    ALTER FUNCTION public.id() OWNER TO {{role}}; ALTER VIEW fly2any_notes OWNER TO {{role}}; GRANT SELECT ON fly2any_notes TO PUBLIC;
+"""
+PERSON = """INSERT INTO users (id, email, "updatedAt", "isStaff") VALUES ('u', 'u@example.com', now(), true)"""
+
+
+def column(table, name, type_="text"):
+    return COLUMN.format(table=table, column=name, type=type_, caught=CAUGHT)
+
+
+@pytest.mark.parametrize(
+    ("command", "lost", "place"),
+    [
+        ("dumpdata accounts.User", column("users", "avatarUrl"), "users.avatarUrl"),
+        ("dumpdata administration.Note", TABLE, "fly2any_notes.at"),
+        ("dbstaff --list", column("users", "lastLoginAt", "timestamptz"), "users.lastLoginAt"),
+        ("changepassword u@example.com", column("users", "avatarUrl"), "users.avatarUrl"),
+    ],
+)
+def test_a_command_runs_no_code_of_another_role_in_place_of_what_is_missing(migrated, other_role_of, command, lost, place):
+    migrated.execute(f"{PERSON};{lost.format(role=other_role_of(migrated))}")
+
+    result = manage(*command.split(), url=migrated.url)
+
+    assert (result.returncode, result.stderr[-len(SENTENCE) - 60 :].endswith(SENTENCE.format(place=place))) == (2, True), (
+        result.stderr
+    )
+
+
+def test_commands_about_the_schema_run_meanwhile(migrated, other_role_of):
+    migrated.execute(f"{PERSON};{column('users', 'avatarUrl').format(role=other_role_of(migrated))}")
+
+    results = {name: manage(*name.split(), url=migrated.url) for name in ("migrate", "dbstatus", "showmigrations", "dbhealth")}
+
+    assert {name: result.returncode for name, result in results.items()} == {
+        "migrate": 0, "dbstatus": 4, "showmigrations": 0, "dbhealth": 4,
+    }  # fmt: skip
+    assert "caught" not in "".join(result.stdout + result.stderr for result in results.values())
+
+
+def ask(database, statements, question):
+    """Whether the question is refused in a database where the statements ran, and the number of questions about the catalogue."""
+    database.execute(statements)
+    with django(database) as own:
+        asked = []
+
+        def count(execute, statement, parameters, many, context):
+            asked.extend(["WITH home AS" in str(statement)])
+            return execute(statement, parameters, many, context)
+
+        own.execute_wrappers.append(count)
+        refuse_stand_ins(own)
+        try:
+            for _ in range(3):
+                question(own.alias)
+        except Refusal as refusal:
+            return str(refusal), sum(asked)
+        return "", sum(asked)
+
+
+def people(alias):
+    list(User.objects.using(alias).values_list("id", "email"))
+
+
+@pytest.mark.parametrize(
+    ("statements", "question", "expected"),
+    [
+        ("SELECT", people, ("", 1)),
+        ("GRANT CREATE ON SCHEMA public TO PUBLIC", people, ("", 1)),
+        ('REVOKE CREATE ON SCHEMA public FROM PUBLIC; ALTER TABLE users RENAME "avatarUrl" TO gone', people, ("", 1)),
+        ('GRANT CREATE ON SCHEMA public TO PUBLIC; ALTER TABLE users RENAME "avatarUrl" TO gone', people, ("", 1)),
+        ("GRANT CREATE ON SCHEMA public TO PUBLIC; DROP TABLE fly2any_notes", people, ("", 1)),
+        ("GRANT CREATE ON SCHEMA public TO PUBLIC; ALTER TABLE users RENAME phone TO gone",
+         lambda alias: User.objects.using(alias).filter(phone="1").exists(), (SENTENCE.format(place="users.phone").strip(), 1)),
+        ("GRANT CREATE ON SCHEMA public TO PUBLIC; DROP TABLE users CASCADE",
+         lambda alias: MigrationRecorder(connections[alias]).applied_migrations(), ("", 0)),
+    ],
+    ids=["complete", "complete and open", "closed", "another column", "another table", "a column", "the record"],
+)  # fmt: skip
+def test_only_statements_that_read_what_is_missing_are_refused(migrated, statements, question, expected):
+    assert ask(migrated, statements, question) == expected
