@@ -8,6 +8,7 @@ import contextlib
 import io
 import re
 import secrets
+from pathlib import Path
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -186,13 +187,24 @@ class Env(environ.Env):
         except ImproperlyConfigured:  # This project could not use it, whatever it names.
             return False
 
+    def file(self, default):
+        """Return the path of the `.env` file: the one that ENV_FILE names, otherwise `default` if it exists; None without one.
+
+        Raises ImproperlyConfigured if ENV_FILE names no file: the embedded server would be used silently.
+        """
+        named = self.ENVIRON.get("ENV_FILE")
+        path = default if named is None else Path(named)
+        if path.is_file():
+            return path
+        if named:
+            raise ImproperlyConfigured(f"ENV_FILE names {path.absolute()}, which is not a file: correct it, or unset it.")
+        return None
+
     def read_file(self, path):
-        """Add the lines of a `.env` file, if it exists, to the environment, which takes precedence.
+        """Add the lines of a `.env` file to the environment, which takes precedence.
 
         Raises ImproperlyConfigured for a line that is not `NAME=value`, without showing it.
         """
-        if not path.is_file():
-            return
         try:
             lines = path.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError:

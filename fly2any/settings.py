@@ -16,7 +16,9 @@ from fly2any.postgres.url import LIBPQS_PLACE, embedded_database
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 env = Env()
-env.read_file(Path(os.environ.get("ENV_FILE", BASE_DIR / ".env")))
+ENV_FILE = env.file(default=BASE_DIR / ".env")
+if ENV_FILE:
+    env.read_file(ENV_FILE)
 for name in LIBPQS_PLACE:
     os.environ.pop(name, None)
 

@@ -71,6 +71,36 @@ def test_a_url_of_the_file_that_is_empty_in_the_environment_is_refused(env_file,
     )
 
 
+@pytest.mark.parametrize(
+    ("variable", "exists", "read"),
+    [(None, True, ".env"), (None, False, None), ("", True, None), ("other.env", True, "other.env")],
+)
+def test_the_file_that_is_read_is_the_one_of_env_file(env_file, monkeypatch, variable, exists, read):
+    monkeypatch.chdir(env_file.parent)
+    if exists:
+        for name in (".env", "other.env"):
+            env_file.with_name(name).touch()
+    if variable is None:
+        monkeypatch.delenv("ENV_FILE")
+    else:
+        monkeypatch.setenv("ENV_FILE", variable)
+
+    found = Env().file(default=env_file)
+
+    assert (found and found.name) == read
+
+
+@pytest.mark.parametrize("name", ["nothing.env", "."])
+def test_a_file_of_the_environment_that_does_not_exist_is_refused(tmp_path, name):
+    result = manage("check", ENV_FILE=str(tmp_path / name))
+
+    assert (result.returncode, result.stdout, result.stderr) == (
+        2,
+        "",
+        f"ENV_FILE names {tmp_path / name}, which is not a file: correct it, or unset it.\n",
+    )
+
+
 def test_a_file_in_another_encoding_is_reported_in_one_sentence(env_file):
     env_file.write_bytes("OTHER=é".encode("latin-1"))
 

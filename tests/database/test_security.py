@@ -166,13 +166,15 @@ def with_settings(connection, **facts):
         copy.close()
 
 
+@pytest.mark.parametrize("name", ["site.env", ".secret_key"])
 @pytest.mark.parametrize(
     ("mode", "found"), [(0o600, []), (0o640, ["security.readable_file"]), (0o604, ["security.readable_file"])]
 )
-def test_a_file_with_secrets_that_others_may_read_is_found(migrated, settings, tmp_path, mode, found):
-    settings.DEVELOPMENT, settings.BASE_DIR = True, tmp_path
-    (tmp_path / ".env").touch(mode=mode)
-    (tmp_path / ".env").chmod(mode)
+def test_a_file_with_secrets_that_others_may_read_is_found(migrated, settings, tmp_path, name, mode, found):
+    settings.DEVELOPMENT, settings.BASE_DIR, settings.ENV_FILE = True, tmp_path, tmp_path / "site.env"
+    (tmp_path / ".env").touch(mode=0o644)  # The settings do not read it.
+    (tmp_path / name).touch()
+    (tmp_path / name).chmod(mode)
     with django(migrated) as connection:
         answers = list(security.secrets(Reader(connection, "public")))
 

@@ -358,19 +358,16 @@ def secrets(read: Reader) -> Iterator[Figure | Finding]:
             "Its password is shorter than 16 characters, or derived from the user's name.",
             "Create one with `openssl rand -base64 24`, and set it with \\password in `manage.py dbshell` and in the environment.",
         )  # fmt: skip
-    for path in (
-        settings.BASE_DIR / ".env",
-        settings.BASE_DIR / ".secret_key",
-        Path(settings.BACKUPS["identity_file"] or "/nonexistent"),
-    ):
-        if path.is_file() and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+    identity_file = settings.BACKUPS["identity_file"]
+    for path in (settings.ENV_FILE, settings.BASE_DIR / ".secret_key", Path(identity_file) if identity_file else None):
+        if path and path.is_file() and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
             yield Finding(
                 Severity.WARNING, "security.readable_file", path.name, "Other users of this machine can read it.", f"chmod 600 {path}",
             )  # fmt: skip
-    identity, place = settings.BACKUPS["identity_file"], settings.BACKUPS["location"]
-    if identity and place.startswith("/") and Path(place) in Path(identity).parents:
+    place = settings.BACKUPS["location"]
+    if identity_file and place.startswith("/") and Path(place) in Path(identity_file).parents:
         yield Finding(
-            Severity.WARNING, "security.key_beside", Path(identity).name, "The key that decrypts the backups is stored with them.",
+            Severity.WARNING, "security.key_beside", Path(identity_file).name, "The key that decrypts the backups is stored with them.",
             "Keep it on another machine, and verify backups there.",
         )  # fmt: skip
 
