@@ -8,7 +8,7 @@ import shutil
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from shlex import quote
@@ -330,6 +330,18 @@ def store_at(place: str, variable: str = "BACKUP_LOCATION", *, hurried: bool = F
     if not place.startswith(("s3://", "/")):
         raise Refusal(f"{variable} is the relative path {place}: write an absolute path, or s3://bucket/folder.")
     return Bucket(place, variable, hurried=hurried) if place.startswith("s3://") else Folder(place, variable)
+
+
+@contextmanager
+def all_or_none(store: Store, *names: str) -> Iterator[None]:
+    """Run the block, which stores the files `names`; if it raises, delete them: a place that is full must not be filled further."""
+    try:
+        yield
+    except BaseException:
+        for name in names:
+            with suppress(Refusal):
+                store.delete(name)
+        raise
 
 
 class Stored(Protocol):

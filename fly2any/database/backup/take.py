@@ -34,7 +34,7 @@ from .contents import BY_COPY, LOCK_WAIT, PATIENT, pin, read_contents
 from .damaged_pages import refuse_lenient_reads
 from .encryption import ENDING, encrypt
 from .manifest import COLLATION, Manifest, as_json, file_name, sha256_of
-from .store import Store
+from .store import Store, all_or_none
 from .waiting import report_lock_holders
 from .workfolder import work_folder
 
@@ -367,8 +367,10 @@ def put(store: Store, path: Path, manifest: Manifest, progress: Progress) -> Non
         done += size
         progress.show(f"storing {manifest.file}", 100 * done / max(manifest.bytes, 1))
 
-    store.put(manifest.file, path, show)
-    store.write(f"{manifest.name}.json", as_json(manifest).encode())
+    described = f"{manifest.name}.json"
+    with all_or_none(store, described, manifest.file):
+        store.put(manifest.file, path, show)
+        store.write(described, as_json(manifest).encode())
 
 
 def findings_of(report) -> tuple[str, ...]:

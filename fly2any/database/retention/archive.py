@@ -19,7 +19,7 @@ from ..backup.contents import BY_COPY, PATIENT, PINNED, Content, content_of, pin
 from ..backup.encryption import ENDING, encrypt, require_space_for
 from ..backup.manifest import file_name, sha256_of
 from ..backup.signing import SIGNED, signature, signed_as
-from ..backup.store import Missing, Store, fetched, opened
+from ..backup.store import Missing, Store, all_or_none, fetched, opened
 from ..backup.workfolder import work_folder
 from ..errors import Refusal, Unfit
 from ..progress import Progress
@@ -108,12 +108,13 @@ class Archives:
                 tuple(Part(table, columns[table], content) for table, content in contents.items()), tuple(sorted(ghosts)),
                 tuple(row[0] for row in found), BY_COPY, read_origin(connection).run, schema=read_schema(connection),
             )  # fmt: skip
-            progress.show(f"storing {file}", None)
-            self.store.put(file, path, lambda size: None)
-            self.begin(archive, [])
-            self.store.write(f"{name}.json", as_json(archive).encode())
-        with fetched(self.store, archive, progress):  # Read back, because the stored file will soon be the only copy.
-            return archive, {row[0]: row[1] for row in found}
+            with all_or_none(self.store, *_files_of(archive)):
+                progress.show(f"storing {file}", None)
+                self.store.put(file, path, lambda size: None)
+                self.begin(archive, [])
+                self.store.write(f"{name}.json", as_json(archive).encode())
+                with fetched(self.store, archive, progress):  # Read back, because the stored file will soon be the only copy.
+                    return archive, {row[0]: row[1] for row in found}
 
     def begin(self, archive: Archive, ids: Iterable[str]) -> None:
         """Record the rows that may be removed from now on: of the others, `settle` knows that retention did not remove them."""
@@ -123,11 +124,15 @@ class Archives:
     def finish(self, archive: Archive, left: list[str]) -> bool:
         """Record which rows were not removed, and return whether the archive is kept: it is not if no row was removed."""
         if len(left) == archive.parts[0].content.rows:
-            for ending in (".json", archive.file.removeprefix(archive.name), IDS):
-                self.store.delete(f"{archive.name}{ending}")
+            self.discard(archive)
             return False
         self._record_remaining(archive, left)
         return True
+
+    def discard(self, archive: Archive) -> None:
+        """Delete the files of an archive of which no row was removed."""
+        for name in _files_of(archive):
+            self.store.delete(name)
 
     def settle(self, connection, rule: Rule) -> None:
         """Finish the archives of a killed run on this database: rows that still exist, or whose batch had not begun, were not removed.
@@ -254,6 +259,11 @@ class Archives:
             ) from error
         progress.clear()
         return archive, loaded
+
+
+def _files_of(archive: Archive) -> tuple[str, str, str]:
+    """Return the names of its files, in the order in which they are deleted."""
+    return f"{archive.name}.json", archive.file, f"{archive.name}{IDS}"
 
 
 def _require_signed(archive: Archive, *, unsigned: bool) -> None:

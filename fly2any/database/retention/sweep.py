@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -231,11 +232,17 @@ class _Sweep:
 
         def delete(ids: list[str]) -> set[str]:
             if new := {*ids} - begun:
+                archives.begin(archive, sorted(begun | new))
                 begun.update(new)
-                archives.begin(archive, sorted(begun))
             return delete_archived(self.connection, self.rule, ids, versions, self.before)
 
-        removed_keys, in_time = self._remove(list(versions), delete, percent)
+        try:
+            removed_keys, in_time = self._remove(list(versions), delete, percent)
+        except BaseException:
+            if not begun:  # No row was removed, because the place is full, say: the archive would only fill it further.
+                with suppress(Refusal):
+                    archives.discard(archive)
+            raise
         self.removed += len(removed_keys)
         if archives.finish(archive, [identity for identity in versions if identity not in removed_keys]):
             self.archive_names.append(archive.name)
