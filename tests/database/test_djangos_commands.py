@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import shutil
+import stat
 import threading
 
 import pytest
@@ -206,3 +208,14 @@ def test_json_that_no_fixture_can_hold_is_not_dumped(used):
     assert str(refused.value) == (
         "Unable to serialize database: price_monitor_logs.errors holds JSON that no fixture can hold: use dbbackup"
     )
+
+
+def test_only_the_user_can_read_the_file_of_a_fixture(used, tmp_path):
+    path, before = tmp_path / "users.json", os.umask(0o022)
+    try:
+        result = manage("dumpdata", "accounts.User", "--output", str(path), url=used.url)
+    finally:
+        os.umask(before)
+
+    assert (result.returncode, result.stderr, stat.S_IMODE(path.stat().st_mode)) == (0, "", 0o600)
+    assert [row["fields"]["email"] for row in json.loads(path.read_text())] == ["a@example.com"]

@@ -1,6 +1,7 @@
 """The runner of manage.py's commands."""
 
 import gc
+import os
 
 from django.core.management import ManagementUtility
 from django.core.management.base import BaseCommand, CommandError, SystemCheckError
@@ -13,7 +14,7 @@ class Utility(ManagementUtility):
 
     Those refuse to write if code of another role would run, and all refuse to read what is missing while another role may stand in
     for it. Every command exits with 2 if it fails, because 1 means that
-    migrations are pending, and suggests the closest choice for a mistyped one.
+    migrations are pending, and suggests the closest choice for a mistyped one. The file of a fixture is for its user only.
     """
 
     def fetch_command(self, subcommand: str) -> BaseCommand:
@@ -29,6 +30,8 @@ class Utility(ManagementUtility):
             refuse_stand_ins(connection)
             if not type(command).__module__.startswith("fly2any."):  # Ours check the tables that they write to themselves.
                 refuse_before_writes(connection)
+        if subcommand == "dumpdata":
+            os.umask(0o077)  # Its file has password hashes and tokens.
         command.create_parser = _suggesting(command.create_parser)  # type: ignore[method-assign]
         command.execute = _exiting(command.execute)  # type: ignore[method-assign]
         return command
