@@ -234,6 +234,33 @@ def test_code_of_other_roles_runs_as_the_restoring_role_only_if_it_trusts_them(m
         )
 
 
+@pytest.mark.slow
+def test_a_predefined_role_that_was_given_objects_is_an_owner_like_any_other(migrated, place):
+    """Each of its members may give it objects; as its only member, the owner of the database gives some to pg_database_owner."""
+    role = f"{migrated.name}_mallory"
+    migrated.execute(f"CREATE ROLE {role} LOGIN; GRANT pg_monitor TO {role}; GRANT CREATE ON SCHEMA public TO PUBLIC")
+    try:
+        dataclasses.replace(migrated, user=role).execute(
+            "CREATE FUNCTION is_fine(int) RETURNS bool LANGUAGE sql AS 'SELECT true'; CREATE TABLE checked (a int CHECK (is_fine(a)));"
+            "INSERT INTO checked VALUES (1); ALTER FUNCTION is_fine OWNER TO pg_monitor; ALTER TABLE checked OWNER TO pg_monitor"
+        )
+        migrated.execute(
+            "CREATE TABLE of_owner (); ALTER TABLE of_owner OWNER TO pg_database_owner; GRANT SELECT ON users TO pg_signal_backend"
+        )
+
+        taken = run(migrated, "dbbackup", "--verify", place=place)
+        with django(migrated) as connection:
+            named = read_roles(connection, 18)
+        refused = run(migrated, "dbrestore", "latest", "--into", f"{migrated.name}_copy", place=place)
+
+        assert (taken.returncode, named["owners"], named["roles"]) == (0, ("pg_monitor", "postgres"), ())
+        assert (refused.returncode, " would run code of pg_monitor as this role: " in refused.stderr) == (2, True)
+    finally:
+        migrated.execute(
+            f"DROP TABLE IF EXISTS checked; DROP FUNCTION IF EXISTS is_fine; DROP OWNED BY {role}; DROP ROLE {role}"
+        )
+
+
 def test_a_database_that_is_being_restored_admits_no_other_role(migrated):
     name = f"{migrated.name}_copy"
     try:

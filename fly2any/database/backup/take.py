@@ -67,7 +67,8 @@ OWNED_SQL = " UNION ALL ".join(
 )
 # The roles that the dump names, and whether they own objects, which default privileges are not: they must exist where it is
 # restored. The server's first role is in no pg_shdepend. Members of extensions, and row, array and multirange types with their
-# functions, have no entry of their own. Before version 15, pg_dump leaves out the owner of `public`.
+# functions, have no entry of their own. Before version 15, pg_dump leaves out the owner of `public`. Every server has the predefined
+# roles, but any of their members may give them objects, except pg_database_owner, whose only member is the owner of the database.
 ROLES_SQL = f"""
     SELECT role, pg_catalog.bool_or(owns)
     FROM (SELECT pg_catalog.pg_get_userbyid(d.refobjid) AS role,
@@ -82,8 +83,7 @@ ROLES_SQL = f"""
             AND NOT (o.class = 'pg_catalog.pg_namespace'::regclass AND n.nspname = 'public' AND %(tool)s < 15)
             AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
                             WHERE d.classid = o.class AND d.objid = o.oid AND d.objsubid = 0 AND d.deptype IN ('e', 'i'))) AS named
-    WHERE role !~ '^pg_'
-    GROUP BY role ORDER BY role
+    GROUP BY role HAVING role !~ '^pg_' OR role <> 'pg_database_owner' AND pg_catalog.bool_or(owns) ORDER BY role
 """
 TRUSTED_OWNERS_SQL = f"""
     SELECT pg_catalog.pg_get_userbyid(d.datdba) FROM pg_catalog.pg_database AS d

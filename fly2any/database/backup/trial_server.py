@@ -283,7 +283,7 @@ def _prepare(
             )
         )
         for role in roles:  # Named by policies.
-            with suppress(psycopg.errors.DuplicateObject):
+            with suppress(psycopg.errors.DuplicateObject, psycopg.errors.ReservedName):  # Predefined roles exist.
                 connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
         unlike: tuple[str, ...] = ()
         for statement in like:
