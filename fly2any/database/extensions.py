@@ -7,8 +7,12 @@ from .sql import literal, quote
 
 NEEDED = "pg_trgm"  # By indexes of users.
 
+# `can_update` says whether a script leads to the version that the server offers; it is NULL if that is installed, or none is offered.
 INSTALLED_SQL = """
-    SELECT e.extname::text AS name, e.extversion AS installed, a.default_version AS offered
+    SELECT e.extname::text AS name, e.extversion AS installed, a.default_version AS offered,
+           CASE WHEN a.default_version <> e.extversion
+                THEN EXISTS (SELECT FROM pg_catalog.pg_extension_update_paths(e.extname) AS u
+                             WHERE u.source = e.extversion AND u.target = a.default_version AND u.path IS NOT NULL) END AS can_update
     FROM pg_catalog.pg_extension AS e LEFT JOIN pg_catalog.pg_available_extensions AS a ON a.name = e.extname
     ORDER BY e.extname COLLATE "C"
 """

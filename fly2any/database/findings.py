@@ -72,6 +72,7 @@ CODES = frozenset(
         "database.read_only",
         "database.float_digits",
         "database.isolation",
+        "database.plans",
         "database.temp_files",
         "database.tablespace",
         "database.access_method",

@@ -53,6 +53,10 @@ _OTHERS = {
     "default_transaction_isolation": _Setting(
         "repeatable read|serializable", "configured.is_ours", "database.isolation", "writes at the same time as others fail (40001)",
     ),
+    **dict.fromkeys(
+        ("enable_indexscan", "enable_bitmapscan"),
+        _Setting("off|of|f|fa|fal|fals|false|n|no|0", "true", "database.plans", "queries that an index serves read whole tables"),
+    ),
     "temp_file_limit": _Setting(
         "0[a-z]*", "configured.is_ours", "database.temp_files", "a sort or an index build that does not fit into memory fails",
     ),
@@ -87,6 +91,8 @@ _DEFAULTS = {
     REPLICATION_ROLE: "origin",
     "extra_float_digits": "1",
     "default_transaction_isolation": "'read committed'",
+    "enable_indexscan": "on",
+    "enable_bitmapscan": "on",
     "temp_file_limit": "-1",
     "default_tablespace": "''",
     "default_table_access_method": "heap",

@@ -14,15 +14,16 @@ from ..units import share
 from .examine import Figure, Reader
 from .server_settings import read_settings
 
+# A database that an interrupted DROP DATABASE left invalid (-2) no longer counts for the server, and nobody can connect to it.
 WRAPAROUND_SQL = """
     (SELECT 'transaction IDs' AS label, datname AS name, pg_catalog.age(datfrozenxid) AS age, 'age(relfrozenxid)' AS of_table,
             NULL::boolean AS has_members
-     FROM pg_catalog.pg_database ORDER BY 3 DESC, datname = current_database() DESC LIMIT 1)
+     FROM pg_catalog.pg_database WHERE datconnlimit <> -2 ORDER BY 3 DESC, datname = current_database() DESC LIMIT 1)
     UNION ALL
     (SELECT 'multixact IDs', datname, pg_catalog.mxid_age(datminmxid), 'mxid_age(relminmxid)',
             CASE WHEN current_setting('server_version_num')::int < 190000
                  THEN pg_catalog.has_function_privilege('pg_catalog.pg_ls_dir(text)', 'EXECUTE') END
-     FROM pg_catalog.pg_database ORDER BY 3 DESC, datname = current_database() DESC LIMIT 1)
+     FROM pg_catalog.pg_database WHERE datconnlimit <> -2 ORDER BY 3 DESC, datname = current_database() DESC LIMIT 1)
 """
 # The transactions of all multixacts, of which a file of 32 pages holds 52,352; before PostgreSQL 19 they are numbered by 32 bits.
 MEMBERS_SQL = "SELECT count(*) * 52352 AS number FROM pg_catalog.pg_ls_dir('pg_multixact/members')"
@@ -48,6 +49,7 @@ def wraparound(read: Reader, *, near: int = 1_000_000_000, full: float = 0.5) ->
         cure = (
             f"In {name}, run VACUUM (FREEZE) on the oldest tables (`SELECT oid::regclass, {of_table} FROM pg_class WHERE relkind IN ('r', 'm', 't') ORDER BY 2 DESC`),"
             " and end the transactions and drop the replication slots that hold them back: `manage.py dbhealth transactions`, `SELECT * FROM pg_replication_slots`."
+            " VACUUM skips temporary tables (`pg_temp_…`) of other sessions: end the session, which `SELECT pid, usename, backend_start FROM pg_stat_activity ORDER BY 3` shows among the oldest."
         )
         yield Figure(f"age of {label}", f"{age:,} of 2,144,483,647", age, "transaction_age", label)
         if age > near:
@@ -98,6 +100,12 @@ def extensions(read: Reader) -> Iterator[Figure | Finding]:
     for row in rows:
         if row.offered is None:
             yield of_unavailable(row.name)
+        elif row.can_update is False:
+            yield Finding(
+                Severity.WARNING, "extensions.outdated", row.name,
+                f"{row.installed} is installed, but the server provides {row.offered}, and no script that leads there.",
+                f"If the server's files are older, install those of {row.installed} or newer again; otherwise update as the documentation of the extension says.",
+            )  # fmt: skip
         elif row.installed != row.offered:
             yield Finding(
                 Severity.WARNING, "extensions.outdated", row.name,
