@@ -11,19 +11,21 @@ from .units import plural
 
 (MARKING_TABLE,) = facts.tables("marks_schema")
 
-# Where a setting has one of the given values for sessions of this database, and whether for this role: set for a role, the database
-# or both, and, if neither sets it, by the server or POSTGRES_URL.
-_SETTING_SQL = """
-    SELECT CASE WHEN s.setrole = 0 AND s.setdatabase = 0 THEN 'ROLE ALL'
+# Where settings are set for sessions of this database, and whether for this role: for a role, the database or both, and, if neither
+# sets it, by the server or POSTGRES_URL.
+_CONFIGURED_SQL = """
+    SELECT pg_catalog.lower(pg_catalog.split_part(c.setting, '=', 1)) AS name,
+           CASE WHEN s.setrole = 0 AND s.setdatabase = 0 THEN 'ROLE ALL'
                 ELSE concat_ws(' IN ', 'ROLE ' || quote_ident(r.rolname), 'DATABASE ' || quote_ident(d.datname)) END AS place,
            COALESCE(r.rolname, session_user) = session_user AS is_ours, r.oid AS role, pg_catalog.split_part(c.setting, '=', 2) AS value
     FROM pg_catalog.pg_db_role_setting AS s CROSS JOIN LATERAL pg_catalog.unnest(s.setconfig) AS c (setting)
     LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = s.setrole LEFT JOIN pg_catalog.pg_database AS d ON d.oid = s.setdatabase
-    WHERE c.setting ~* '^{name}=({values})$' AND COALESCE(d.datname, current_database()) = current_database()
+    WHERE COALESCE(d.datname, current_database()) = current_database()
     UNION ALL
-    SELECT CASE WHEN s.source = 'client' THEN 'CLIENT' ELSE 'SYSTEM' END, true, NULL, s.reset_val FROM pg_catalog.pg_settings AS s
-    WHERE s.name = '{name}' AND s.reset_val ~* '^({values})$' AND s.source NOT IN ('database', 'user', 'database user', 'global')
+    SELECT s.name, CASE WHEN s.source = 'client' THEN 'CLIENT' ELSE 'SYSTEM' END, true, NULL, s.reset_val FROM pg_catalog.pg_settings AS s
+    WHERE s.source NOT IN ('database', 'user', 'database user', 'global')
 """
+_SETTING_SQL = f"SELECT * FROM ({_CONFIGURED_SQL}) AS c WHERE c.name = '{{name}}' AND c.value ~* '^({{values}})$'"
 READ_ONLY, REPLICATION_ROLE = "default_transaction_read_only", "session_replication_role"
 _MAY_WRITE = f"EXISTS (SELECT FROM known WHERE known.relname = {literal(MARKING_TABLE)} AND has_table_privilege({{role}}, known.oid, 'INSERT'))"
 # For another role, only if it may write otherwise; `known` is the relation of server.HOME_CTES.
@@ -46,6 +48,10 @@ class _Setting:
     effect: str  # {digits} are those of a float.
 
 
+# Less than 100 milliseconds, and less than 10 seconds, after which a pool of connections may use one again.
+_SHORT = "0*[1-9][0-9]? ?(ms)?|[1-9][0-9]* ?us|0?[.]0[0-9]*[1-9]0* ?s"
+_SHORT_IDLE = "0*[1-9][0-9]{0,3} ?(ms)?|[1-9][0-9]* ?us|0?[.][0-9]*[1-9]0* ?s|0*[1-9]([.][0-9]*)? ?s"
+_WRITES = f"(configured.is_ours OR {_MAY_WRITE.format(role='configured.role')})"
 _OTHERS = {
     "extra_float_digits": _Setting(
         "0|-[0-9]+", "true", "database.float_digits", "clients read a price rounded to {digits}",
@@ -70,18 +76,36 @@ _OTHERS = {
         ".+", "configured.is_ours AND configured.value <> 'heap'",
         "database.access_method", "migrations create tables that may lack keys, or fail if the server has no such method",
     ),
+    "lock_timeout": _Setting(_SHORT, _WRITES, "database.timeout", "each statement that waits for a lock fails at once"),
+    "statement_timeout": _Setting(_SHORT, _WRITES, "database.timeout", "statements fail that take longer"),
+    "transaction_timeout": _Setting(_SHORT, _WRITES, "database.timeout", "transactions that take longer end the connection"),
+    "idle_in_transaction_session_timeout": _Setting(
+        _SHORT, _WRITES, "database.timeout", "transactions that wait longer for their client end the connection",
+    ),
+    "idle_session_timeout": _Setting(
+        _SHORT_IDLE, _WRITES, "database.timeout", "the server ends connections that a pool still holds, and their next statement fails",
+    ),
+    "array_nulls": _Setting(
+        "of|off|f|fa|fal|fals|false|n|no|0", _WRITES, "database.array_nulls", "NULL in an array that a client sends is stored as the text NULL",
+    ),
+    "client_encoding": _Setting(
+        "(?!(utf-?8|unicode)$).+", _WRITES, "database.encoding",
+        "a client that sets no encoding cannot read every text, and what it writes is misread if it sends UTF-8",
+    ),
     "role": _Setting(
         ".+", f"configured.is_ours AND r.oid IS NOT NULL AND {_MAY_WRITE.format(role='session_user')} AND NOT {_MAY_WRITE.format(role='r.oid')}",
         "database.role", "that role may not write here, although the role that connects may",
     ),
 }  # fmt: skip
-SETTINGS_SQL = "{} ORDER BY 1, 2".format(
-    " UNION ALL ".join(
-        f"SELECT {literal(name)} AS name, configured.place, configured.value FROM ({_SETTING_SQL.format(name=name, values=one.values)}) AS configured"
-        f" LEFT JOIN pg_catalog.pg_roles AS r ON r.rolname = configured.value WHERE {one.condition}"
-        for name, one in _OTHERS.items()
-    )
-)
+_WANTED = ", ".join(f"({literal(name)}, {literal(f'^({one.values})$')})" for name, one in _OTHERS.items())
+_CONDITIONS = " ".join(f"WHEN {literal(name)} THEN {one.condition}" for name, one in _OTHERS.items())
+SETTINGS_SQL = f"""
+    SELECT configured.name, configured.place, configured.value
+    FROM ({_CONFIGURED_SQL}) AS configured JOIN (VALUES {_WANTED}) AS w (name, values) ON w.name = configured.name
+    LEFT JOIN pg_catalog.pg_roles AS r ON r.rolname = configured.value
+    WHERE configured.value ~* w.values AND CASE configured.name {_CONDITIONS} END
+    ORDER BY 1, 2
+"""
 
 
 # PostgreSQL's defaults. A setting of the database takes precedence over the server's, whether that is in a file, which may be
@@ -96,6 +120,13 @@ _DEFAULTS = {
     "temp_file_limit": "-1",
     "default_tablespace": "''",
     "default_table_access_method": "heap",
+    "lock_timeout": "0",
+    "statement_timeout": "0",
+    "transaction_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "array_nulls": "on",
+    "client_encoding": "'UTF8'",  # Our sessions set it, so that the server's is not seen.
 }
 
 

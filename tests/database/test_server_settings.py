@@ -22,6 +22,8 @@ pytestmark = pytest.mark.usefixtures("server")
 RELOAD = "SELECT pg_reload_conf();"
 STANDBY = "Start the standby again; or commit without it: "
 SESSIONS = {
+    "array_nulls": "off",
+    "lock_timeout": "90",
     "default_transaction_isolation": "serializable",
     "default_transaction_read_only": "on",
     "default_table_access_method": "odd",
@@ -79,10 +81,12 @@ def test_the_cure_for_a_setting_of_the_server_works_wherever_it_is_set(own_serve
             (code, "SYSTEM", f'ALTER DATABASE "fly2any" SET {setting};')
             for code, setting in (
                 ("security.replication_role", "session_replication_role TO origin"),
+                ("database.array_nulls", "array_nulls TO on"),
                 ("database.access_method", "default_table_access_method TO heap"),
                 ("database.tablespace", "default_tablespace TO ''"),
                 ("database.isolation", "default_transaction_isolation TO 'read committed'"),
                 ("database.float_digits", "extra_float_digits TO 1"),
+                ("database.timeout", "lock_timeout TO 0"),
                 ("database.temp_files", "temp_file_limit TO -1"),
             )
         ),

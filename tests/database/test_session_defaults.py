@@ -1,0 +1,78 @@
+"""Defaults of sessions that make statements of the site fail or change what they write: each is found where it is set."""
+
+import psycopg
+import pytest
+from django.db import connection
+
+from fly2any.database.verification import verify
+from tests.database.test_writes import found, run
+
+FAST = {
+    "lock_timeout": "each statement that waits for a lock fails at once",
+    "statement_timeout": "statements fail that take longer",
+    "transaction_timeout": "transactions that take longer end the connection",
+    "idle_in_transaction_session_timeout": "transactions that wait longer for their client end the connection",
+}
+IDLE = "the server ends connections that a pool still holds, and their next statement fails"
+NULLS = "NULL in an array that a client sends is stored as the text NULL"
+READS = "a client that sets no encoding cannot read every text, and what it writes is misread if it sends UTF-8"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("setting", "value", "code", "does"),
+    [
+        *((setting, value, "database.timeout", does) for setting, does in FAST.items() for value in ("1ms", "99")),
+        *((setting, value, "", "") for setting in FAST for value in ("0", "100", "2s", "1min", "0.5s")),
+        ("lock_timeout", "0.05s", "database.timeout", FAST["lock_timeout"]),
+        *(("idle_session_timeout", value, "database.timeout", IDLE) for value in ("2s", "2000", "900ms", "9.5s", "0.5s")),
+        *(("idle_session_timeout", value, "", "") for value in ("0", "10s", "10000", "5min")),
+        ("array_nulls", "off", "database.array_nulls", NULLS),
+        ("array_nulls", "on", "", ""),
+        ("client_encoding", "LATIN1", "database.encoding", READS),
+        ("client_encoding", "SQL_ASCII", "database.encoding", READS),
+        ("client_encoding", "utf8", "", ""),
+        ("client_encoding", "UTF-8", "", ""),
+    ],
+)  # fmt: skip
+def test_a_default_is_found_and_its_cure_works(setting, value, code, does):
+    if setting == "transaction_timeout" and connection.pg_version < 170000:
+        return
+    name = connection.settings_dict["NAME"]
+    run(f"ALTER DATABASE {name} SET {setting} TO '{value}'")
+
+    findings = verify(connection).findings
+
+    assert [(str(one.severity), one.code, one.where, one.message) for one in findings] == [
+        ("warning", code, f"DATABASE {name}", f"Its sessions begin with {setting} = {value}: {does}.")
+    ] * bool(code)
+    for finding in findings:
+        run(finding.cure)
+    assert found() == []
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("writes", [True, False])
+def test_a_default_of_another_role_is_found_if_it_may_write(writes):
+    run(
+        "CREATE ROLE site",
+        f"GRANT {'INSERT' if writes else 'SELECT'} ON ALL TABLES IN SCHEMA public TO site",
+        "ALTER ROLE site SET lock_timeout TO '1ms'",
+    )
+
+    assert [(one.code, one.where, one.cure) for one in verify(connection).findings] == [
+        ("database.timeout", "ROLE site", "ALTER ROLE site RESET lock_timeout;")
+    ] * writes
+
+
+def test_arrays_and_texts_differ_as_the_findings_say(migrated):
+    migrated.execute(
+        f"ALTER DATABASE {migrated.name} SET array_nulls TO off; ALTER DATABASE {migrated.name} SET client_encoding TO 'LATIN1'"
+    )
+
+    with migrated.connect() as client:
+        nulls = client.execute("SELECT '{NULL}'::text[]").fetchone()
+        with pytest.raises(psycopg.errors.UntranslatableCharacter):
+            client.execute("SELECT U&'\\0142'")
+
+    assert nulls == (["NULL"],)
