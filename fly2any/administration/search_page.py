@@ -27,7 +27,7 @@ from .truncation import large_fields, with_short_copies, with_short_values
 MOST_ROWS = 8  # Rows per table.
 LONGEST_TERM = 200  # Characters.
 CANNOT_SEARCH = f"This text cannot be searched for: enter at most {LONGEST_TERM} printable characters."
-TOO_SHORT = f"A search for a person needs {SHORTEST_TEXT} letters of a name or an e-mail address."
+TOO_SHORT = f"A search for a person needs at least {SHORTEST_TEXT} letters in a row of a name or an e-mail address."
 
 
 def search_view(site: Any, request, admins: Sequence[Any]) -> HttpResponse:

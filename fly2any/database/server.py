@@ -218,7 +218,7 @@ class Server:
     connections: int
     standby: bool
     read_only: list[list[str]]  # where default_transaction_read_only is on, and whether that applies to this role
-    replication_roles: list[list[str]]  # where session_replication_role is not origin, and its value
+    replication_roles: list[list[str]]  # where session_replication_role is replica, and that value
     settings: list[list[str]]  # other defaults of sessions that are findings: name, place and value
     served: list[list[str]]  # by Supabase's API: role, number of tables, and their names
     event_triggers: list[str]  # that run when the schema changes, except those of extensions

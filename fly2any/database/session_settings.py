@@ -34,7 +34,7 @@ READ_ONLY_SQL = f"""
     WHERE configured.is_ours OR {_MAY_WRITE.format(role="configured.role")}
 """
 REPLICATION_ROLE_SQL = f"""
-    SELECT configured.place, configured.value FROM ({_SETTING_SQL.format(name=REPLICATION_ROLE, values="replica|local")}) AS configured ORDER BY 1
+    SELECT configured.place, configured.value FROM ({_SETTING_SQL.format(name=REPLICATION_ROLE, values="replica")}) AS configured ORDER BY 1
 """
 
 

@@ -130,7 +130,7 @@ def test_a_weakness_is_found_and_resolved_by_its_cure(migrated, other_role, made
 def test_a_roles_setting_is_found_and_resolved_by_its_cure(own_server):
     """On a server of its own, because it concerns every database there."""
     server = own_server(migrated=True)
-    server.execute("CREATE ROLE stranger LOGIN; ALTER ROLE stranger SET session_replication_role = 'local'")
+    server.execute("CREATE ROLE stranger LOGIN; ALTER ROLE stranger SET session_replication_role = 'replica'")
 
     def reported():
         found = json.loads(manage("dbstatus", "--security", "--format", "json", url=server.url()).stdout)["findings"]
@@ -170,6 +170,7 @@ def test_a_comparison_says_where_no_foreign_key_is_checked(migrated):
         "CREATE FUNCTION f() RETURNS text LANGUAGE sql SECURITY DEFINER AS 'SELECT password FROM public.users';"
         " REVOKE ALL ON FUNCTION f() FROM PUBLIC",
         "ALTER ROLE {role} SET session_replication_role = origin",
+        "ALTER ROLE {role} SET session_replication_role = local",
         "CREATE PUBLICATION p FOR TABLE airports",
         "ALTER DEFAULT PRIVILEGES FOR ROLE {role} GRANT SELECT ON TABLES TO postgres",
         "GRANT SELECT (id, email) ON users TO {role}",

@@ -11,7 +11,7 @@ from tests.servers import wait_until
 
 pytestmark = pytest.mark.usefixtures("server")
 
-FIGURE = "waits to be archived"
+FIGURE = "WAL to archive"
 SEGMENTS = "CREATE TABLE t{0} (); SELECT pg_switch_wal()"
 
 

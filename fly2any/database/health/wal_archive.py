@@ -27,7 +27,7 @@ def archiving(read: Reader, *, most: int) -> Iterator[Figure | Finding]:
     for row in read(ARCHIVER_SQL):
         waiting = read.one(WAITING_SQL).bytes if row.may_list else None
         shown = "not visible to this role: GRANT pg_monitor" if waiting is None else size(waiting)
-        yield Figure("waits to be archived", shown, waiting, "wal_to_archive_bytes")
+        yield Figure("WAL to archive", shown, waiting, "wal_to_archive_bytes")
         if row.is_unset:
             yield _finding(
                 Severity.ERROR,
