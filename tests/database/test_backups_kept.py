@@ -1,6 +1,7 @@
 """Backups in a folder or a bucket: lists, and other files there."""
 
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from fly2any.database.backup.manifest import Verdict
 from fly2any.database.backup.pruning import prune
 from fly2any.database.backup.render import many
 from fly2any.database.backup.required import require_backup
-from fly2any.database.backup.store import store_at
+from fly2any.database.backup.store import Folder, store_at
 from fly2any.database.clock import Clock, read_clock
 from fly2any.database.errors import Refusal
 from fly2any.database.progress import Progress
@@ -217,6 +218,53 @@ def test_a_report_does_not_count_the_verified_backup_of_an_earlier_database_of_t
         )
     ]
     assert (later.good, later.earlier, list(later.findings())) == (verified, "", [])
+
+
+def test_what_cannot_be_read_has_a_cure(migrated, tmp_path, settings, monkeypatch):
+    def cures():
+        return [(one.code, one.message, one.cure) for one in read_newest(connection).findings()]
+
+    place = tmp_path / "backups"
+    settings.BACKUPS = {**settings.BACKUPS, "location": str(place), "expected": True}
+    with django(migrated) as connection:
+        missing = cures()
+        place.touch()
+        unreadable = cures()
+        place.unlink()
+        keep(place, described(read_origin(connection), read_clock(connection).now()))
+        read = Folder.read
+        monkeypatch.setattr(Folder, "read", lambda store, name: (place / name).unlink() or read(store, name))
+        pruned = read_newest(connection)
+
+    assert missing == [
+        (
+            "backup.unreadable",
+            f"{place} does not exist: nothing is stored there yet, or correct BACKUP_LOCATION.",
+            "Run `manage.py dbbackup --verify`, every night from cron.",
+        )
+    ]
+    assert unreadable == [
+        (
+            "backup.unreadable",
+            f"{place} cannot be used (Not a directory): correct BACKUP_LOCATION, or fix the cause there.",
+            "Correct that, then run `manage.py dbbackup --list`, which reads every file there.",
+        )
+    ]
+    assert (pruned.newest, pruned.trouble) == (None, "")
+
+
+def test_a_folder_that_only_root_can_create_is_a_statement_for_root(tmp_path, monkeypatch):
+    def refuse(*words, **options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
+    with pytest.raises(Refusal) as refused:
+        store_at(f"{tmp_path}/new").make()
+
+    assert str(refused.value) == (
+        f"{tmp_path}/new cannot be created (Permission denied): create it as root, `install -d -m 700 -o {os.geteuid()} {tmp_path}/new`,"
+        " or correct BACKUP_LOCATION."
+    )
 
 
 def test_a_verified_backup_is_shown_beside_the_problems_of_others():

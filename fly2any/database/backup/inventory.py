@@ -101,6 +101,16 @@ def find(
             if good:
                 _report_newer([one for one in inventory.manifests if one.taken <= now + LIMIT], candidates[0], of, progress)
             return candidates[0]
+        refused = [
+            one for one in inventory.manifests if one.signed != SIGNED and one.state == "good" and (others or one.is_of(of))
+        ]
+        if good and not candidates and refused:
+            one = refused[0]
+            raise Refusal(
+                f"{store.place} has no verified backup of {of.database} that is signed with a key of this installation. The newest is"
+                f" {one_line(one.name)} ({one.signed}): set BACKUP_SIGNING_KEY, or SECRET_KEY, to the key it was signed with, or, if you"
+                " know where it comes from, name it and add --unsigned."
+            )
         named = f"name one: the newest of another server's {of.database} is {candidates[0].name}" if candidates else "name one"
         verified = "verified " if good else ""
         raise Refusal(
@@ -168,6 +178,7 @@ class BackupState:
     unsigned: int = 0  # Backups without a valid signature, newer than the verified one.
     elsewhere: str = ""  # How it is known that none of the newest backups was taken from this server, if so.
     earlier: str = ""  # The newest verified backup, if it is of an earlier database of this name.
+    cure: str = "Correct that, then run `manage.py dbbackup --list`, which reads every file there."  # For the trouble.
 
     def now(self) -> datetime:
         """Return the time by the server's clock, or by this machine's if the server was not asked."""
@@ -179,7 +190,7 @@ class BackupState:
         if not settings.BACKUPS["expected"]:
             return
         if self.trouble:
-            yield Finding(Severity.WARNING, "backup.unreadable", self.place, self.trouble, "Fix the cause.")
+            yield Finding(Severity.WARNING, "backup.unreadable", self.place, self.trouble, self.cure)
         unsigned = f" ({self.unsigned} without a valid signature do not count)" if self.unsigned else ""
         if self.good is None and not (self.trouble and self.newest is None):
             earlier = (
@@ -251,6 +262,8 @@ def read_newest(connection) -> BackupState:
             except Unreachable as refusal:
                 trouble = trouble or str(refusal)
                 break
+            except Missing:  # It was pruned meanwhile.
+                continue
             except Refusal as refusal:
                 trouble = trouble or str(refusal)
                 continue
@@ -270,6 +283,10 @@ def read_newest(connection) -> BackupState:
             found.append(manifest)
             if (manifest.state == "good" and manifest.is_of_same_database(origin)) or len(found) == MOST_READ:
                 break
+    except Missing as refusal:
+        return BackupState(
+            place, trouble=str(refusal), clock=clock, cure="Run `manage.py dbbackup --verify`, every night from cron."
+        )
     except Refusal as refusal:
         return BackupState(place, trouble=str(refusal), clock=clock)
     here = [manifest for manifest in found if manifest.is_of_same_server(origin)]

@@ -98,6 +98,11 @@ class Folder(Store):
             if not self.folder.is_dir():
                 self.folder.mkdir(mode=0o700)  # Not its parents: they are missing if the disk is not mounted.
                 sync(self.folder.parent)
+        except PermissionError as error:
+            raise Refusal(
+                f"{self.place} cannot be created ({error.strerror}): create it as root, `install -d -m 700 -o {os.geteuid()}"
+                f" {quote(self.place)}`, or correct {self.variable}."
+            ) from error
         except OSError as error:
             raise Refusal(
                 f"{self.place} cannot be created or is not a folder ({error.strerror}): correct {self.variable}."
