@@ -90,14 +90,26 @@ def test_the_cure_of_a_type_creates_no_foreign_key_of_another_roles_table(migrat
     assert found(migrated, "column.different") == []
 
 
-def test_no_cure_of_a_table_of_ours_that_another_role_made_is_run(migrated, stranger):
-    migrated.execute(f"ALTER TABLE price_history ALTER provider DROP NOT NULL; ALTER TABLE price_history OWNER TO {stranger}")
-    why = f"it runs code of {stranger}, the owner of the table, as the role that runs it: follow the cure of tables.untrusted first"
+WEAK = "ALTER TABLE price_history ALTER provider DROP NOT NULL; ALTER TABLE price_history OWNER TO {role}"
+LOOSE = """ALTER TABLE ai_messages DROP CONSTRAINT "ai_messages_conversationId_fkey"; ALTER TABLE ai_conversations OWNER TO {role}"""
 
-    [finding] = found(migrated, "column.weaker")
 
-    assert finding.loses == why
-    assert finding.cure.splitlines()[0] == f"-- I{why[1:]}"
+@pytest.mark.parametrize(
+    ("damage", "code", "table", "statement"),
+    [
+        (WEAK, "column.weaker", "price_history", 'ALTER TABLE "price_history" ALTER COLUMN "provider" SET NOT NULL;'),
+        (LOOSE, "foreign_key.missing", "ai_conversations", 'ALTER TABLE "ai_messages" VALIDATE CONSTRAINT "ai_messages_conversationId_fkey";'),
+    ],
+    ids=["a column", "a foreign key"],
+)  # fmt: skip
+def test_no_cure_that_reads_a_table_of_ours_which_another_role_made_is_run(migrated, stranger, damage, code, table, statement):
+    migrated.execute(damage.format(role=stranger))
+    why = (
+        f"it runs code of {stranger}, the owner of {table}, as the role that runs it: follow the cure of tables.untrusted first"
+    )
+
+    [finding] = found(migrated, code)
+
+    assert (finding.loses, finding.cure.splitlines()[0]) == (why, f"-- I{why[1:]}")
     lines = script(migrated).splitlines()
-    assert '-- ALTER TABLE "price_history" ALTER COLUMN "provider" SET NOT NULL;' in lines
-    assert 'ALTER TABLE "price_history" ALTER COLUMN "provider" SET NOT NULL;' not in lines
+    assert (f"-- {statement}" in lines, statement in lines) == (True, False)

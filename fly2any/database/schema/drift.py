@@ -57,6 +57,7 @@ def compare(expected: Catalog, actual: Catalog, *, pending: Catalog | None = Non
 def _fit_cures(to: Comparing) -> None:
     """Fit the cures to partitioned and replaced tables, to those of other roles, and to the place of pg_trgm, which may be missing."""
     strangers = to.strangers()
+    targets = {where(fk): fk.target for fk in to.expected.foreign_keys}
     waiting = {where(fk): fk for fk in to.expected.foreign_keys if not to.replaced.isdisjoint((fk.table, fk.target))}
     parted = {table.name for table in to.actual.tables if table.kind == PARTITIONED}
     for place, one in enumerate(to.findings):
@@ -65,8 +66,9 @@ def _fit_cures(to: Comparing) -> None:
             cure = cures.for_partitioned(cure)
         if one.code.startswith("foreign_key.") and one.where in waiting:
             loses = "it needs the table in the place of another relation first"
-        if one.is_sql and (owner := strangers.get(one.where.partition(".")[0])):
-            loses = f"it runs code of {owner}, the owner of the table, as the role that runs it: follow the cure of tables.untrusted first"
+        read = [name for name in (one.where.partition(".")[0], targets.get(one.where)) if one.is_sql and name in strangers]
+        for name in read[:1]:
+            loses = f"it runs code of {strangers[name]}, the owner of {name}, as the role that runs it: follow the cure of tables.untrusted first"
             cure = f"{cures.comment(loses[0].upper() + loses[1:])}\n{cure}"
         if to.live is not None and one.is_sql and cures.uses_trigrams(cure):
             schema = to.live.trigram_schema()
