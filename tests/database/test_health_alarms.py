@@ -202,32 +202,6 @@ def test_pages_with_a_wrong_checksum_are_found(own_server):
     assert finding.message.startswith("1 checksum failure, the last at ")
 
 
-def test_roles_of_ours_whose_password_expires_are_found(migrated):
-    roles = {"past": "-1 day", "soon": "13 days", "later": "15 days", "of_others": "1 day", "group": "1 day", "boss": "1 day"}
-    names = {one: f"{migrated.name}_{one}" for one in roles}
-    for one, name in names.items():
-        kind = {"group": "NOLOGIN", "boss": "LOGIN SUPERUSER"}.get(one, "LOGIN")
-        migrated.execute(f"CREATE ROLE {name} {kind}")
-        [(until,)] = migrated.execute("SELECT (now() + %s::interval)::text", [roles[one]])
-        migrated.execute(f"ALTER ROLE {name} VALID UNTIL '{until}'")
-        if one != "of_others":
-            migrated.execute(f"GRANT SELECT ON users TO {name}")
-    try:
-        with django(migrated) as connection:
-            seen = [one for one in TOPICS["connections"](Reader(connection, "public")) if isinstance(one, Finding)]
-    finally:
-        for name in names.values():
-            migrated.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
-
-    assert [(one.severity, one.code, one.where) for one in seen] == [
-        (Severity.ERROR, "connections.role_expires", names["past"]),
-        (Severity.WARNING, "connections.role_expires", names["soon"]),
-    ]
-    assert seen[0].cure == (
-        f'ALTER ROLE "{names["past"]}" VALID UNTIL \'infinity\'; or, if it is no longer used: ALTER ROLE "{names["past"]}" NOLOGIN;'
-    )
-
-
 OFF = "Autovacuum is off for it (autovacuum_enabled): dead rows are not removed."
 TOAST_OFF = "Autovacuum is off for its TOAST table (toast.autovacuum_enabled): dead rows are not removed."
 THRESHOLD = "Autovacuum waits for 60,000 dead rows in it (limit 50,000), because of autovacuum_vacuum_threshold."

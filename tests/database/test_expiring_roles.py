@@ -1,0 +1,56 @@
+"""Roles whose passwords expire."""
+
+import pytest
+
+from fly2any.database.findings import Finding, Severity
+from fly2any.database.health.examine import Reader
+from fly2any.database.health.topics import TOPICS
+from tests.conftest import django
+
+pytestmark = pytest.mark.usefixtures("server")
+
+
+def test_roles_of_ours_whose_password_expires_are_found(migrated):
+    roles = {"past": "-1 day", "soon": "13 days", "later": "15 days", "of_others": "1 day", "group": "1 day", "boss": "1 day"}
+    names = {one: f"{migrated.name}_{one}" for one in roles}
+    for one, name in names.items():
+        kind = {"group": "NOLOGIN", "boss": "LOGIN SUPERUSER"}.get(one, "LOGIN")
+        migrated.execute(f"CREATE ROLE {name} {kind}")
+        [(until,)] = migrated.execute("SELECT (now() + %s::interval)::text", [roles[one]])
+        migrated.execute(f"ALTER ROLE {name} VALID UNTIL '{until}'")
+        if one != "of_others":
+            migrated.execute(f"GRANT SELECT ON users TO {name}")
+    try:
+        with django(migrated) as connection:
+            seen = [one for one in TOPICS["connections"](Reader(connection, "public")) if isinstance(one, Finding)]
+    finally:
+        for name in names.values():
+            migrated.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+    assert [(one.severity, one.code, one.where) for one in seen] == [
+        (Severity.ERROR, "connections.role_expires", names["past"]),
+        (Severity.WARNING, "connections.role_expires", names["soon"]),
+    ]
+    assert seen[0].cure == (
+        f'ALTER ROLE "{names["past"]}" VALID UNTIL \'infinity\'; or, if it is no longer used: ALTER ROLE "{names["past"]}" NOLOGIN;'
+    )
+
+
+def test_roles_that_a_program_creates_for_a_short_time_are_one_note(migrated):
+    names = [f"{migrated.name}_v{number}" for number in range(3)]
+    for number, name in enumerate(names):
+        [(until,)] = migrated.execute("SELECT (now() + make_interval(hours => %s))::text", [number - 1])
+        migrated.execute(f"CREATE ROLE {name} LOGIN VALID UNTIL '{until}'; GRANT SELECT ON users TO {name}")
+    try:
+        with django(migrated) as connection:
+            seen = [one for one in TOPICS["connections"](Reader(connection, "public")) if isinstance(one, Finding)]
+    finally:
+        for name in names:
+            migrated.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+    assert [(one.severity, one.code, one.where, one.message) for one in seen] == [
+        (
+            *(Severity.NOTE, "connections.role_expires", "roles"),
+            "The passwords of 3 roles that may read users have expired (2) or expire within 14 days.",
+        )
+    ]
