@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from fly2any.database.adoption.render import _what_to_fix
 from tests.conftest import manage
 from tests.database.sites import KINDS, adopted, contents, files, fill, plan
 
@@ -51,6 +52,28 @@ def test_the_time_zone_of_the_sites_role_is_checked_too(exact, grants, blocked):
 
     assert [(blocker["code"], blocker["where"]) for blocker in found] == [("server.time_zone", f"{exact.name}_role")] * blocked
     assert cured["kind"] == "exact"
+
+
+def test_a_database_that_only_has_another_time_zone_has_not_drifted(exact):
+    exact.execute(f"ALTER DATABASE {exact.name} SET timezone TO 'America/New_York'")
+
+    refused, text = plan(exact), manage("dbadopt", url=exact.url).stdout
+
+    assert (refused["kind"], [blocker["code"] for blocker in refused["blockers"]]) == ("exact", ["server.time_zone"])
+    assert ("  Kind: exact, as Prisma's migration created it.\n" in text, text.splitlines()[-1]) == (
+        True,
+        "Not ready: 1 blocker. Fix it first.",
+    )
+
+
+def test_what_is_to_be_fixed_is_counted():
+    assert [_what_to_fix(*counts) for counts in ((0, 1), (0, 2), (1, 0), (2, 0), (2, 1))] == [
+        "Fix it first.",
+        "Fix them first.",
+        "`--repair` fixes it.",
+        "`--repair` fixes all.",
+        "`--repair` fixes 2; fix the other 1 first.",
+    ]
 
 
 def test_the_databases_time_zone_is_seen_by_a_role_that_has_its_own(exact):

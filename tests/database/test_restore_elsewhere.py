@@ -130,3 +130,16 @@ def test_only_who_was_a_superuser_on_the_original_is_trusted_on_another_server(m
         migrated.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
     assert found == ([role] if is_moved and not was_superuser else [])
+
+
+def test_a_role_that_may_not_create_the_database_to_restore_into_is_named(migrated, place, target):
+    with django(migrated) as connection:
+        manifest = take(connection, store_at(place), RecordedProgress())
+    role = f"{migrated.name}_role"
+    of_role = dataclasses.replace(migrated, user=role)
+    with migrated.role(), django(of_role) as connection, pytest.raises(Refusal) as refused:
+        restore_into(connection, target, store_at(place), manifest, RecordedProgress())
+
+    assert str(refused.value) == (
+        f'This role may not create databases, as a restore does: run ALTER ROLE "{role}" CREATEDB; as a superuser.'
+    )

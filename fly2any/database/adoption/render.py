@@ -21,7 +21,7 @@ OTHERS = ("types", "functions", "policies", "publications", "grants")
 KIND_TEXT = {
     Kind.EXACT: "exact, as Prisma's migration created it",
     Kind.SUPERSET: "superset, as Prisma's migration created it, with unmanaged objects too",
-    Kind.DRIFTED: "drifted, with blockers",
+    Kind.DRIFTED: "drifted, with tables that differ from what Prisma's migration created",
     Kind.EMPTY: "empty: none of our tables exist, so there is nothing to adopt; run `manage.py migrate`",
     Kind.OURS: "ours: our migrations are recorded, so there is nothing to adopt",
 }
@@ -132,7 +132,16 @@ def _notes(assessment: Assessment) -> Iterator[str]:
     if assessment.blockers:
         repaired = sum(bool(blocker.repairs) for blocker in assessment.blockers)
         yield ""
-        yield f"Not ready: {plural(len(assessment.blockers), 'blocker')}. `--repair` fixes {repaired}; fix the other {len(assessment.blockers) - repaired} first."
+        yield f"Not ready: {plural(len(assessment.blockers), 'blocker')}. {_what_to_fix(repaired, len(assessment.blockers) - repaired)}"
+
+
+def _what_to_fix(repaired: int, left: int) -> str:
+    """Return a sentence about the blockers, of which --repair fixes some, and `left` are left."""
+    if not left:
+        return f"`--repair` fixes {'it' if repaired == 1 else 'all'}."
+    if not repaired:
+        return f"Fix {'it' if left == 1 else 'them'} first."
+    return f"`--repair` fixes {repaired}; fix the other {left} first."
 
 
 def _step_lines(number: str, step: Step) -> Iterator[str]:

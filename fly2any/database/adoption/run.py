@@ -44,7 +44,7 @@ def adopt(
             for step in steps:
                 _timed(run, step, done)
             assessment = assess(connection)
-        if assessment.kind in (Kind.EMPTY, Kind.DRIFTED):
+        if assessment.kind is Kind.EMPTY or assessment.blockers:
             return assessment
         if assessment.kind is not Kind.OURS:  # Otherwise an earlier run did this.
             ended, last = 0, max((number for number, step in enumerate(assessment.steps) if step.retypes), default=None)

@@ -82,7 +82,7 @@ FUNCTIONS_SQL = r"""
 class Kind(StrEnum):
     EXACT = "exact"  # as Prisma's migration created it
     SUPERSET = "superset"  # with unmanaged objects too
-    DRIFTED = "drifted"  # with something that prevents an adoption
+    DRIFTED = "drifted"  # with tables that differ in a way that prevents an adoption
     EMPTY = "empty"  # none of our tables
     OURS = "ours"  # our migrations are recorded
 
@@ -184,7 +184,7 @@ def assess(connection, *, contract: Contract | None = None, ahead: bool = True) 
         functions = _functions(connection, schema, steps)
     later = later_steps(connection, [name for name in migrations.pending if name not in FIRST], live) if ahead else ()
     foreign = comparison.foreign.where(lambda thing: thing.table not in (PRISMAS_LEDGER, *LEDGERS))
-    kind = Kind.DRIFTED if found else Kind.SUPERSET if any(foreign) else Kind.EXACT
+    kind = Kind.DRIFTED if different or parted else Kind.SUPERSET if any(foreign) else Kind.EXACT
     noted = [finding.message for finding in comparison.findings if _is_noted(finding)]
     lost = [] if PRISMAS_LEDGER in existing else [NO_RECORD_OF_PRISMA]
     notes = (*noted, *_function_notes(functions), *lost, *_null_notes(steps, left_out, nulls))

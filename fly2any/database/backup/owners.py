@@ -131,12 +131,19 @@ def unavailable(connection, names: Sequence[str]) -> list[str]:
     return [name for name, _ in fetch_all(connection, MISSING_SQL, every)]
 
 
+def require_createdb(connection) -> None:
+    """Raise Refusal if this role may not create databases."""
+    *_, creates = fetch_one(connection, DATABASE_SQL)
+    if not creates:
+        own = quote(ask(connection, "SELECT current_user"))
+        raise Refusal(f"This role may not create databases, as a restore does: run ALTER ROLE {own} CREATEDB; as a superuser.")
+
+
 def require_replaceable(connection) -> None:
     """Raise Refusal if this role may not create a database and rename it and the one in use, whose owner the new one gets."""
-    database, owner, creates = fetch_one(connection, DATABASE_SQL)
+    require_createdb(connection)
+    database, owner, _ = fetch_one(connection, DATABASE_SQL)
     own = quote(ask(connection, "SELECT current_user"))
-    if not creates:
-        raise Refusal(f"This role may not create databases, as a restore does: run ALTER ROLE {own} CREATEDB; as a superuser.")
     if unavailable(connection, [owner]):
         cures = " or ".join([*memberships(connection, [owner]), f"ALTER DATABASE {quote(database)} OWNER TO {own};"])
         raise Refusal(

@@ -32,7 +32,7 @@ from .erasures import Erasures, keep_erasures
 from .extensions import require_extensions
 from .load import load
 from .manifest import Manifest, home_of, other_homes
-from .owners import require_owners, require_replaceable
+from .owners import require_createdb, require_owners, require_replaceable
 from .properties import copy_grants, copy_properties, create
 from .rights import StaffChanges, sign_out_staff
 from .sessions import connection_to, prepare_session
@@ -121,6 +121,7 @@ def restore_into(
     with connection.direct():
         exists = fetch_one(connection, "SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %s)", [name])[0]
         if not exists:
+            require_createdb(connection)
             _restore_new(connection, name, store, manifest, progress, trust=trust, without=without, purpose=INTO)
             home = home_of(manifest)
             with connection_to(connection, name, schema=home) as target:

@@ -44,7 +44,8 @@ class Command(BaseCommand):
                 self.stdout.write(f"  {step.table}: {step.what} ({seconds:.2f} s)")
 
         assessment = adopt(database, patience=lock_wait, progress=terminal, repair=repair, end_idle=end_idle, done=done)
-        adopted = assessment.kind in (Kind.EXACT, Kind.SUPERSET) or (assessment.kind is Kind.OURS and assessment.migrations)
+        is_finished = assessment.kind is Kind.OURS and not assessment.migrations
+        adopted = not (assessment.blockers or assessment.kind is Kind.EMPTY or is_finished)
         if adopted and format == "text":
             self.stdout.write(
                 f"Adopted: {plural(len(assessment.steps), 'step')}, {plural(len(assessment.recorded), 'migration')} recorded, {len(assessment.migrations)} run.{NEXT_STEPS}"
