@@ -129,6 +129,8 @@ def test_three_processes_of_a_trial_restore_may_take_all_but_a_tenth_of_the_avai
     program, limit = trial_server._limits()
 
     assert (program.endswith("/prlimit"), limit) == (True, f"--as={3 << 30}")
+    monkeypatch.setattr("resource.getrlimit", lambda what: (1 << 30, 2 << 30))
+    assert trial_server._limits() == (program, f"--as={2 << 30}")
 
 
 @pytest.mark.slow

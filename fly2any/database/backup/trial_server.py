@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import secrets
 import shutil
 import signal
@@ -222,7 +223,9 @@ def _limits() -> tuple[str, ...]:
     """
     if (program := shutil.which("prlimit")) is None or (available := _available_memory()) is None:
         return ()
-    return (program, f"--as={max(int(available * (1 - SPARE) / (1 + WORKERS)), LEAST_MEMORY)}")
+    limit = max(int(available * (1 - SPARE) / (1 + WORKERS)), LEAST_MEMORY)
+    _, most = resource.getrlimit(resource.RLIMIT_AS)  # Only root may raise it.
+    return (program, f"--as={limit if most == resource.RLIM_INFINITY else min(limit, most)}")
 
 
 def _available_memory() -> int | None:
