@@ -325,12 +325,13 @@ def read_home(connection) -> tuple[str | None, bool]:
     """
     with pinned(connection) as path, connection.cursor() as cursor:
         cursor.execute(HOME_SQL, {"path": names_of(path)})
-        schema, recorded, untrusted_owner, database = cursor.fetchone()
-    if untrusted_owner is not None:
+        schema, recorded, untrusted = cursor.fetchone()
+    if untrusted is not None:
+        place, owner = untrusted
         raise SearchPathError(
-            f"{RECORD} belongs to the role {untrusted_owner}, which may be another tenant's, so it is not read. If it is"
-            f" the record, give it to the owner of the other tables (ALTER TABLE {RECORD} OWNER TO …); if all of them belong to"
-            f" {untrusted_owner}: GRANT CREATE ON DATABASE {quote(database)} TO {quote(untrusted_owner)}; otherwise drop it."
+            f"{RECORD} belongs to the role {owner}, which may be another tenant's, so it is not read. If it is the record, give it to"
+            f" the owner of the other tables (ALTER TABLE {RECORD} OWNER TO …); if all of them belong to {owner}: GRANT CREATE ON"
+            f" SCHEMA {quote(place)} TO {quote(owner)} WITH GRANT OPTION; otherwise drop it."
         )
     return schema, recorded
 

@@ -55,6 +55,36 @@ def test_a_copy_of_the_server_at_the_same_address_settles_nothing_of_the_origina
     assert [path.suffix for path in sorted(tmp_path.iterdir())] == [".json", ".zip"]
 
 
+def test_a_copy_from_before_the_run_settles_nothing_of_the_originals(interrupted, migrated, tmp_path):
+    """It was started after the archive was written, as a server that is restarted is, but began fewer transactions."""
+    archives = Archives(store_at(str(tmp_path)), migrated.name)
+    with django(migrated) as connection:
+        archive = archives.read(interrupted)
+        run = Run(archive.run.started - timedelta(days=1), archive.run.transaction + 10_000)
+        before = replace(archive, run=run, taken=archive.run.started)
+        archives.store.write(f"{interrupted}.json", as_json(before).encode())
+
+        archives.settle(connection, RULES["price_history"])
+
+    assert archives.unfinished() == {interrupted}
+
+
+def test_an_archive_of_which_no_row_is_known_to_be_removed_says_so(migrated, tmp_path, interrupted):
+    """As where a copy of the server, which still has all rows, recorded them."""
+    with django(migrated) as connection:
+        Archives(store_at(str(tmp_path)), migrated.name).settle(connection, RULES["price_history"])
+    migrated.execute("DELETE FROM price_history")
+
+    loaded = manage("dbrestore", "--archive", interrupted, url=migrated.url, ARCHIVE_LOCATION=str(tmp_path))
+
+    assert (loaded.returncode, loaded.stdout, loaded.stderr) == (
+        2,
+        "",
+        f"No row of {interrupted} was removed: a later run found all of them in the table, and recorded that. If it ran on a copy of"
+        " the server, delete `left` from the archive's .json, and add --unsigned.\n",
+    )
+
+
 @pytest.fixture
 def interrupted(migrated, tmp_path):
     """An archive of the prices a, b and c, whose run was killed when it had begun to remove a and b."""

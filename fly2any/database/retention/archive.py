@@ -152,7 +152,7 @@ class Archives:
                 or archive.schema not in ("", read_schema(connection))
             ):
                 continue
-            if archive.origin not in made_by(connection) or not read_origin(connection).ran_at(archive.taken, archive.run):
+            if archive.origin not in made_by(connection) or not read_origin(connection).may_follow(archive.taken, archive.run):
                 continue
             # Without the setting and the lock, rows that a policy hides, or of a table that is rewritten meanwhile, would seem removed.
             begun = self._begun(name)
@@ -236,6 +236,11 @@ class Archives:
                 )
             archive = self.read(name)
             _require_signed(archive, unsigned=unsigned)
+        if len(archive.left) == archive.parts[0].content.rows:
+            raise Refusal(
+                f"No row of {archive.name} was removed: a later run found all of them in the table, and recorded that. If it ran on a copy of"
+                " the server, delete `left` from the archive's .json, and add --unsigned."
+            )
         loaded = []
         try:
             with (
