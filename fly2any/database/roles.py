@@ -15,7 +15,7 @@ from .schema.contract import load
 from .schema.ledgers import APPEND_ONLY, LEDGERS, PRISMAS_LEDGER
 from .schema.objects import Column
 from .server import read_schema
-from .sql import PEOPLE, TRUSTED_SQL, catalogue, literal, quote
+from .sql import TRUSTED_SQL, catalogue, quote
 
 SECRETS = facts.columns("secret_fields")  # The secret columns, which the role PREFIX_read cannot read.
 
@@ -60,17 +60,11 @@ OWNERS_SQL = """
     WHERE (t.owns OR r.rolname = current_user AND r.rolcreaterole) AND NOT r.rolsuper AND r.rolname <> ALL (%(roles)s)
     ORDER BY r.rolname
 """
-# A table of ours whose owner is not trusted, or would be only as the one role that may create tables while that of the people is
-# missing: the owners of the tables become members of the role that owns them all.
+# A table of ours whose owner is not trusted: the owners of the tables become members of the role that owns them all.
 UNTRUSTED_OWNER_SQL = f"""
-    SELECT c.relname::text, r.rolname::text, current_database()::text
+    SELECT c.relname::text, pg_catalog.pg_get_userbyid(c.relowner)::text
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    JOIN pg_catalog.pg_roles AS r ON r.oid = c.relowner
-    WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p') AND c.relname = ANY (%(tables)s)
-      AND (NOT {TRUSTED_SQL}
-           OR NOT (r.rolsuper OR r.rolname = current_user OR r.oid = n.nspowner
-                   OR pg_catalog.has_database_privilege(r.oid, current_database(), 'CREATE'))
-              AND NOT EXISTS (SELECT FROM pg_catalog.pg_class AS p WHERE p.relnamespace = n.oid AND p.relname = {literal(PEOPLE)}))
+    WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p') AND c.relname = ANY (%(tables)s) AND NOT {TRUSTED_SQL}
     ORDER BY c.relname COLLATE "C" LIMIT 1
 """
 # The existing roles of these names on the server, and whether they own the database or were granted CONNECT on it.
@@ -158,13 +152,13 @@ def _whole(line: str) -> str:
     return re.sub(r"[\r\n]+", "\n-- ", line) if line.startswith("--") else line
 
 
-def _refuse_untrusted(found: tuple[str, str, str] | None, schema: str, migrate: str) -> None:
+def _refuse_untrusted(found: tuple[str, str] | None, schema: str, migrate: str) -> None:
     """Raise Refusal if another role created a table with one of our names: it would get the privileges of the tables' owner."""
     if found:
-        table, owner, database = found
+        table, owner = found
         raise Refusal(
             f"The table {table} belongs to the role {owner}, which would become a member of {migrate}, the owner of all tables. If it"
-            f" is the site's role: GRANT CREATE ON DATABASE {quote(database)} TO {quote(owner)}; otherwise drop the table."
+            f" is the site's role: GRANT CREATE ON SCHEMA {quote(schema)} TO {quote(owner)} WITH GRANT OPTION; otherwise drop the table."
             f" REVOKE CREATE ON SCHEMA {quote(schema)} FROM PUBLIC, {quote(owner)}; keeps that role from creating another."
         )
 
@@ -190,7 +184,7 @@ def _roles(names: Names, existing: dict[str, bool], database: str, schema: str) 
     yield f"GRANT CONNECT ON DATABASE {quote(database)} TO {everybody};"
     yield f"GRANT CREATE, TEMPORARY ON DATABASE {quote(database)} TO {quote(names.migrate)};  -- Extensions."
     yield f"GRANT USAGE ON SCHEMA {quote(schema)} TO {everybody};"
-    yield f"GRANT CREATE ON SCHEMA {quote(schema)} TO {quote(names.migrate)};"
+    yield f"GRANT CREATE ON SCHEMA {quote(schema)} TO {quote(names.migrate)} WITH GRANT OPTION;  -- Its code is trusted."
     yield f"ALTER ROLE {quote(names.app)} SET idle_in_transaction_session_timeout TO '5min';"
     yield f"ALTER ROLE {quote(names.read)} SET default_transaction_read_only TO on;"
     yield f"ALTER ROLE {quote(names.read)} SET statement_timeout TO '5min';"

@@ -141,15 +141,14 @@ SERVER_SQL = f"""
     FROM home, (SELECT * FROM ({CONNECTIONS_SQL}) AS c ORDER BY c."limit", c.used DESC LIMIT 1) AS fullest
 """
 
-# The owner of the first record of migrations in the path, which Django reads, if it is another role's.
+# The schema and the owner of the first record of migrations in the path, which Django reads, if it is another role's.
 HOME_SQL = f"""
     {HOME_CTES}
     SELECT COALESCE((SELECT nspname FROM path WHERE usable AND nspname = home.schema LIMIT 1),
                     (SELECT nspname FROM path WHERE usable ORDER BY place LIMIT 1)),
            EXISTS (SELECT FROM known WHERE relname = {literal(RECORD)} AND trusted AND nspname = home.schema),
-           (SELECT CASE WHEN NOT first.trusted THEN first.owner END
-            FROM (SELECT * FROM known WHERE relname = {literal(RECORD)} AND usable ORDER BY place LIMIT 1) AS first),
-           current_database()::text
+           (SELECT CASE WHEN NOT first.trusted THEN ARRAY[first.nspname, first.owner]::text[] END
+            FROM (SELECT * FROM known WHERE relname = {literal(RECORD)} AND usable ORDER BY place LIMIT 1) AS first)
     FROM home
 """
 
@@ -188,6 +187,10 @@ class Origin:
     def ran_at(self, time: datetime, run: Run | None) -> bool:
         """Return whether `run`, of a server that ran at that time, may be one of this server: none of its runs overlap."""
         return self.run is None or run is None or run.started == self.run.started or time <= self.run.started
+
+    def may_follow(self, time: datetime, run: Run | None) -> bool:
+        """Return whether, besides, this server has begun the transactions of `run`: a copy from before then has begun fewer."""
+        return self.ran_at(time, run) and (self.run is None or run is None or run.transaction <= self.run.transaction)
 
 
 @dataclass(frozen=True, slots=True)

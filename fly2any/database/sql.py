@@ -43,28 +43,26 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-# The roles whose code may run as the role of the connection: that one, superusers, and the owners of the schema with the given
-# oid, of its people's table and of the record of migrations. Any role that may create tables there can create such a table before
-# the site does, so its owner must be allowed to create schemas in this database too, be a role that this one (no superuser) is a
-# member of, or, for the people's table, be the only role, besides those that may create schemas, that may create tables there;
-# then this one may not either, or is a superuser.
+# The roles whose code may run as the role of the connection: that one, superusers, the owners of the database and of the schema
+# with the given oid, and the roles that may let others create tables there (CREATE WITH GRANT OPTION); for a role that is no
+# superuser, also those owners of the people's table and of the record of migrations that it is a member of. That a role owns
+# these tables, or may create some, is no reason: it may have created them before the site did. Nor is it one for the predefined
+# roles, to which any of their members may give a table; pg_database_owner has no member but the owner of the database.
 TRUSTED_ROLES_SQL = f"""
-    SELECT r.oid FROM pg_catalog.pg_roles AS r WHERE r.rolsuper OR r.rolname = current_user
-    UNION ALL SELECT CASE WHEN pg_catalog.pg_get_userbyid(n.nspowner) = 'pg_database_owner'
-                          THEN (SELECT d.datdba FROM pg_catalog.pg_database AS d WHERE d.datname = current_database()) ELSE n.nspowner END
-              FROM pg_catalog.pg_namespace AS n WHERE n.oid = {{schema}}
-    UNION ALL SELECT u.relowner
-              FROM pg_catalog.pg_class AS u JOIN pg_catalog.pg_namespace AS n ON n.oid = u.relnamespace
-              JOIN pg_catalog.pg_roles AS r ON r.rolname = current_user
+    SELECT r.oid FROM pg_catalog.pg_roles AS r
+    WHERE r.rolsuper OR r.rolname IN (current_user, 'pg_database_owner')
+       OR r.oid = (SELECT d.datdba FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())
+    UNION ALL SELECT r.oid
+              FROM pg_catalog.pg_namespace AS n JOIN pg_catalog.pg_roles AS r
+                ON r.oid = n.nspowner OR r.oid IN (SELECT a.grantee FROM pg_catalog.aclexplode(n.nspacl) AS a
+                                                   WHERE a.privilege_type = 'CREATE' AND a.is_grantable)
+              WHERE n.oid = {{schema}} AND r.rolname !~ '^pg_'
+    UNION ALL SELECT r.oid
+              FROM pg_catalog.pg_class AS u JOIN pg_catalog.pg_roles AS r ON r.oid = u.relowner
+              JOIN pg_catalog.pg_roles AS me ON me.rolname = current_user
               WHERE u.relnamespace = {{schema}} AND u.relkind IN ('r', 'p')
                 AND u.relname IN ({literal(PEOPLE)}, {literal(RECORD)})
-                AND (pg_catalog.has_database_privilege(u.relowner, current_database(), 'CREATE')
-                     OR NOT r.rolsuper AND pg_catalog.pg_has_role(u.relowner, 'USAGE')
-                     OR u.relname = {literal(PEOPLE)}
-                        AND (r.rolsuper OR NOT pg_catalog.has_schema_privilege(n.oid, 'CREATE')) AND NOT EXISTS (
-                         SELECT FROM pg_catalog.aclexplode(n.nspacl) AS a
-                         WHERE a.privilege_type = 'CREATE' AND a.grantee <> n.nspowner AND a.grantee <> u.relowner
-                           AND (a.grantee = 0 OR NOT pg_catalog.has_database_privilege(a.grantee, current_database(), 'CREATE'))))
+                AND r.rolname !~ '^pg_' AND NOT me.rolsuper AND pg_catalog.pg_has_role(r.oid, 'USAGE')
 """
 # Whether the relation `c` is a table of such a role: reading any other may run its owner's code, in a view, a policy or an index.
 TRUSTED_SQL = f"(c.relkind IN ('r', 'p') AND c.relowner IN ({TRUSTED_ROLES_SQL.format(schema='c.relnamespace')}))"

@@ -12,8 +12,8 @@ STATE_SQL = """
 """
 # The tables by which a schema is known as ours: Django's record of migrations, and the site's people.
 MARKING_TABLES = ("django_migrations", "users")
-# The schemas of some names: whether their owner could do anything here anyway, whether only such roles may create in them, and how
-# likely their MARKING_TABLES are ours, 1 being the most, NULL without them.
+# The schemas of some names: whether their owner could do anything here anyway, whether only such roles, or those to which it gave
+# the right to let others, may create in them, and how likely their MARKING_TABLES are ours, 1 being the most, NULL without them.
 SCHEMAS_SQL = """
     WITH strong AS (
         SELECT r.oid
@@ -22,18 +22,20 @@ SCHEMAS_SQL = """
         JOIN pg_catalog.pg_roles AS me ON me.rolname OPERATOR(pg_catalog.=) CURRENT_USER
         WHERE r.rolsuper OR r.oid OPERATOR(pg_catalog.=) me.oid OR r.oid OPERATOR(pg_catalog.=) d.datdba
            OR r.rolname OPERATOR(pg_catalog.=) 'pg_database_owner'::pg_catalog.name
-           OR NOT me.rolsuper AND pg_catalog.pg_has_role(r.oid, 'USAGE')
+           OR r.rolname OPERATOR(pg_catalog.!~) '^pg_'::pg_catalog.text AND NOT me.rolsuper AND pg_catalog.pg_has_role(r.oid, 'USAGE')
     ), named AS (
-        SELECT n.oid, n.nspname, n.nspowner IN (SELECT s.oid FROM strong AS s) AS owned,
+        SELECT n.oid, n.nspname, n.nspacl, n.nspowner IN (SELECT s.oid FROM strong AS s) AS owned,
                NOT EXISTS (SELECT FROM pg_catalog.aclexplode(n.nspacl) AS a
-                           WHERE a.privilege_type OPERATOR(pg_catalog.=) 'CREATE'::pg_catalog.text
+                           WHERE a.privilege_type OPERATOR(pg_catalog.=) 'CREATE'::pg_catalog.text AND NOT a.is_grantable
                              AND a.grantee NOT IN (SELECT s.oid FROM strong AS s)) AS ungranted
         FROM pg_catalog.pg_namespace AS n WHERE n.nspname OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.name[])
     )
     SELECT n.nspname::pg_catalog.text, n.owned, n.owned AND n.ungranted,
-           (SELECT pg_catalog.min(CASE WHEN c.relowner IN (SELECT s.oid FROM strong AS s) OR n.owned AND n.ungranted THEN 1
-                                       WHEN n.owned AND pg_catalog.has_database_privilege(c.relowner, pg_catalog.current_database(), 'CREATE') THEN 2
-                                       WHEN n.owned THEN 3 ELSE 4 END)
+           (SELECT pg_catalog.min(CASE WHEN n.owned AND n.ungranted OR c.relowner IN (SELECT s.oid FROM strong AS s) THEN 1
+                                       WHEN n.owned AND c.relowner IN (SELECT a.grantee FROM pg_catalog.aclexplode(n.nspacl) AS a
+                                                                       WHERE a.privilege_type OPERATOR(pg_catalog.=) 'CREATE'::pg_catalog.text
+                                                                         AND a.is_grantable) THEN 1
+                                       WHEN n.owned THEN 2 ELSE 3 END)
             FROM pg_catalog.pg_class AS c
             WHERE c.relnamespace OPERATOR(pg_catalog.=) n.oid AND c.relname OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.name[])
               AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p}'::pg_catalog."char"[]))

@@ -60,14 +60,16 @@ def test_taking_a_backup_runs_no_code_of_the_tables(migrated, place):
 
 def test_a_restore_does_not_trust_a_role_that_may_have_created_users_first(migrated, place):
     role = f"{migrated.name}_mallory"
-    migrated.execute(f"CREATE ROLE {role}; ALTER TABLE users OWNER TO {role}")
+    migrated.execute(
+        f"CREATE ROLE {role}; GRANT CREATE ON DATABASE {migrated.name} TO {role}; ALTER TABLE users OWNER TO {role}"
+    )
     with django(migrated) as connection:
-        only = take(connection, Folder(place), Progress()).trusted
-        migrated.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
         anybody = take(connection, Folder(place), Progress()).trusted
+        migrated.execute(f"GRANT CREATE ON SCHEMA public TO {role} WITH GRANT OPTION")
+        given = take(connection, Folder(place), Progress()).trusted
     migrated.execute(f"REASSIGN OWNED BY {role} TO postgres; DROP OWNED BY {role}; DROP ROLE {role}")
 
-    assert (only, anybody) == ((role, "postgres"), ("postgres",))
+    assert (anybody, given) == (("postgres",), (role, "postgres"))
 
 
 MEMBERS = {

@@ -129,7 +129,7 @@ def test_the_read_role_reads_no_column_that_the_site_added(migrated):
 
 def test_the_current_owner_of_the_tables_keeps_its_access(migrated):
     owner = f"{migrated.name}_site"
-    migrated.execute(f"CREATE ROLE {owner} LOGIN")
+    migrated.execute(f"CREATE ROLE {owner} LOGIN; ALTER DATABASE {migrated.name} OWNER TO {owner}")
     tables = [name for (name,) in migrated.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
     migrated.execute("; ".join(f'ALTER TABLE "{name}" OWNER TO {owner}' for name in tables))
     sql = manage("dbroles", "--prefix", migrated.name, url=migrated.url).stdout
@@ -279,6 +279,6 @@ def test_a_role_that_created_a_table_with_one_of_our_names_gets_no_privileges(mi
         return
     assert str(refusal.value) == (
         f"The table {table} belongs to the role {role}, which would become a member of {chosen.name}_migrate, the owner of all tables."
-        f' If it is the site\'s role: GRANT CREATE ON DATABASE "{chosen.name}" TO "{role}"; otherwise drop the table. REVOKE CREATE ON'
-        f' SCHEMA "public" FROM PUBLIC, "{role}"; keeps that role from creating another.'
+        f' If it is the site\'s role: GRANT CREATE ON SCHEMA "public" TO "{role}" WITH GRANT OPTION; otherwise drop the table. REVOKE CREATE'
+        f' ON SCHEMA "public" FROM PUBLIC, "{role}"; keeps that role from creating another.'
     )

@@ -208,6 +208,7 @@ def test_code_of_other_roles_runs_as_the_restoring_role_only_if_it_trusts_them(m
     role, name = f"{migrated.name}_mallory", f"{migrated.name}_copy"
     migrated.execute(f"CREATE ROLE {role} LOGIN; CREATE SCHEMA mal AUTHORIZATION {role}; CREATE ROLE {role}_trusted")
     migrated.execute(f"REVOKE CONNECT ON DATABASE {migrated.name} FROM PUBLIC; ALTER TABLE users OWNER TO {role}_trusted")
+    migrated.execute(f"GRANT CREATE ON SCHEMA public TO {role}_trusted WITH GRANT OPTION")
     datacl = "SELECT ARRAY(SELECT a::text FROM unnest(datacl) AS a ORDER BY 1) FROM pg_database WHERE datname = %s"
     try:
         migrated.execute(
@@ -230,7 +231,7 @@ def test_code_of_other_roles_runs_as_the_restoring_role_only_if_it_trusts_them(m
     finally:
         migrated.execute(f"DROP DATABASE IF EXISTS {name}")
         migrated.execute(
-            f"REASSIGN OWNED BY {role}_trusted TO postgres; DROP OWNED BY {role} CASCADE; DROP ROLE {role}, {role}_trusted"
+            f"REASSIGN OWNED BY {role}_trusted TO postgres; DROP OWNED BY {role}, {role}_trusted CASCADE; DROP ROLE {role}, {role}_trusted"
         )
 
 

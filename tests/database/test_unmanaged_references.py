@@ -38,6 +38,7 @@ def person(migrated):
     """A database with the person u, and a role that owns nothing yet."""
     role = f"{migrated.name}_theirs"
     migrated.execute(f"""CREATE ROLE {role}; GRANT USAGE ON SCHEMA public TO {role}; GRANT ALL ON users TO {role};
+                         GRANT CREATE ON SCHEMA public TO {role} WITH GRANT OPTION;
                          INSERT INTO users (id, email, "updatedAt") VALUES ('u', 'u@example.com', now())""")
     yield role
     migrated.execute(f"REASSIGN OWNED BY {role} TO postgres; DROP OWNED BY {role}; DROP ROLE {role}")

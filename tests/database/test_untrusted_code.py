@@ -1,6 +1,7 @@
 """Objects that another role plants where ours are looked up: their code never runs as another role."""
 
 import io
+from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import pytest
@@ -76,15 +77,45 @@ def test_our_ledger_created_by_another_role_is_reported_and_not_read(database, o
         read_home(opened)
 
 
-def test_the_first_run_writes_no_record_that_the_only_other_role_created(database, other_role):
-    """Its triggers would run as the role that migrates."""
-    database.execute(f"""SET ROLE {other_role}; CREATE TABLE public.django_migrations (id bigint GENERATED ALWAYS AS IDENTITY, app text,
-                         name text, applied timestamptz); RESET ROLE; GRANT ALL ON django_migrations TO PUBLIC""")
+PLANTED = """
+    CREATE TABLE public.django_migrations (id bigint GENERATED ALWAYS AS IDENTITY, app text, name text, applied timestamptz);
+    GRANT ALL ON public.django_migrations TO PUBLIC
+"""
+
+
+@pytest.mark.parametrize("made", [PLANTED, f"CREATE TABLE public.users (id text); {PLANTED}"], ids=["record", "people too"])
+def test_the_first_run_writes_no_record_that_another_role_created(database, other_role, made):
+    """Its triggers would run as the role that migrates: a role that has a schema of its own here may have created it."""
+    database.execute(f"GRANT CREATE ON DATABASE {database.name} TO {other_role}; SET ROLE {other_role}; {made}")
 
     run = manage("migrate", url=database.url)
 
     assert (run.returncode, f"django_migrations belongs to the role {other_role}" in run.stderr) == (2, True)
     assert database.execute("SELECT count(*) FROM django_migrations") == [(0,)]
+
+
+@pytest.mark.parametrize("grantee", ["{role}", "PUBLIC"])
+def test_an_adoption_writes_no_record_that_another_role_created(exact, other_role_of, grantee):
+    role = other_role_of(exact)
+    exact.execute(
+        f"GRANT CREATE ON SCHEMA public TO {grantee.format(role=role)}; GRANT CREATE ON DATABASE {exact.name} TO {role}"
+    )
+    exact.execute(f"SET ROLE {role}; {PLANTED}")
+
+    run = manage("dbadopt", "--yes", url=exact.url)
+
+    assert (run.returncode, f"django_migrations belongs to the role {role}" in run.stderr) == (2, True)
+    assert exact.execute("SELECT count(*) FROM django_migrations") == [(0,)]
+
+
+def test_a_record_that_a_member_gave_to_a_predefined_role_is_not_read(database):
+    database.execute(f"{PLANTED}; ALTER TABLE django_migrations OWNER TO pg_read_all_data")
+    with (
+        database.role("GRANT pg_read_all_data TO {role}"),
+        django(replace(database, user=f"{database.name}_role")) as connection,
+        pytest.raises(SearchPathError, match="django_migrations belongs to the role pg_read_all_data"),
+    ):
+        read_home(connection)
 
 
 def test_a_search_path_that_puts_pg_catalog_last_is_refused(database):
@@ -137,17 +168,32 @@ def test_the_creator_of_users_is_not_trusted_if_others_may_create_tables(databas
         )
 
 
-def test_the_owner_of_the_tables_is_trusted_if_no_other_role_may_create_any(migrated, other_role_of):
+# What an administrator does for the site's role, and a second application's role never has.
+GIVEN = {
+    "schema": "ALTER SCHEMA public OWNER TO {role}",
+    "database": "ALTER DATABASE {name} OWNER TO {role}",
+    "grant": "GRANT CREATE ON SCHEMA public TO PUBLIC; GRANT CREATE ON SCHEMA public TO {role} WITH GRANT OPTION",
+}
+
+
+@pytest.mark.parametrize("given", GIVEN)
+def test_the_owner_of_the_tables_is_trusted_if_it_may_let_others_create_tables(migrated, other_role_of, given):
     role = other_role_of(migrated)
     tables = [name for (name,) in migrated.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
     migrated.execute("; ".join(f'ALTER TABLE "{name}" OWNER TO {role}' for name in tables))
+    migrated.execute(f"GRANT CREATE ON SCHEMA public TO {role}; GRANT CREATE ON DATABASE {migrated.name} TO {role}")
     with django(migrated) as connection:
-        assert read_home(connection) == ("public", True)
-        migrated.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
-        with pytest.raises(SearchPathError, match=f"django_migrations belongs to the role {role}"):
+        with pytest.raises(SearchPathError) as refused:
             read_home(connection)
-        migrated.execute(f"GRANT CREATE ON DATABASE {migrated.name} TO {role}")
+        migrated.execute(GIVEN[given].format(role=role, name=migrated.name))
         assert read_home(connection) == ("public", True)
+    migrated.execute(f"ALTER DATABASE {migrated.name} OWNER TO postgres; ALTER SCHEMA public OWNER TO pg_database_owner")
+
+    assert str(refused.value) == (
+        f"django_migrations belongs to the role {role}, which may be another tenant's, so it is not read. If it is the record, give it to"
+        f" the owner of the other tables (ALTER TABLE django_migrations OWNER TO …); if all of them belong to {role}: GRANT CREATE ON"
+        f' SCHEMA "public" TO "{role}" WITH GRANT OPTION; otherwise drop it.'
+    )
 
 
 def test_a_first_migrate_writes_to_no_journal_created_by_another_role(database, other_role_of):
@@ -164,8 +210,8 @@ def test_a_first_migrate_writes_to_no_journal_created_by_another_role(database, 
     assert str(refused.value) == (
         "Nothing was changed. Table fly2any_migration_runs, whose owner does not own the schema, runs code of the role"
         f" {role} with the privileges of the role that writes to fly2any_migration_runs. If the site created them: GRANT CREATE ON"
-        f' DATABASE {database.name} TO "{role}"; otherwise drop them, or make the site\'s role their owner. REVOKE CREATE ON SCHEMA'
-        ' "public" FROM PUBLIC keeps other roles from creating any.'
+        f' SCHEMA "public" TO "{role}" WITH GRANT OPTION; otherwise drop them, or make the site\'s role their owner. REVOKE CREATE ON'
+        ' SCHEMA "public" FROM PUBLIC keeps other roles from creating any.'
     )
 
 

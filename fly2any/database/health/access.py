@@ -114,7 +114,6 @@ CREATORS_SQL = f"""
     FROM places AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.oid
     CROSS JOIN LATERAL pg_catalog.aclexplode(n.nspacl) AS a LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = a.grantee
     WHERE a.privilege_type = 'CREATE' AND a.grantee <> n.nspowner AND (a.grantee <> 0 OR n.nspname <> %(schema)s)
-      AND (a.grantee = 0 OR NOT pg_catalog.has_database_privilege(a.grantee, current_database(), 'CREATE'))
       AND a.grantee NOT IN ({TRUSTED_ROLES_SQL.format(schema="n.oid")})
     ORDER BY 1, 2
 """

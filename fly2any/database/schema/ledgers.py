@@ -82,5 +82,5 @@ def untrusted_findings(catalog: Catalog) -> Iterator[Finding]:
                 table.name,
                 f"The {table.kind} {table.name} belongs to the role {table.owner}, whose code would run with the privileges of the role that reads it: it was not read.",
                 f"If it is the record: ALTER TABLE {quote(table.name)} OWNER TO the owner of the other tables; if all of them"
-                f" belong to {table.owner}: GRANT CREATE ON DATABASE … TO {quote(table.owner)}. Otherwise drop it.",
+                f" belong to {table.owner}: GRANT CREATE ON SCHEMA … TO {quote(table.owner)} WITH GRANT OPTION. Otherwise drop it.",
             )

@@ -237,8 +237,8 @@ def read_untrusted_code(
             others = f" and {plural(number - 1, 'other')}" if number > 1 else ""
             what = f"Table {table}{others}, whose owner does not own the schema,"
             cure = (
-                f"If the site created them: GRANT CREATE ON DATABASE {name} TO {quote(role)}; otherwise drop them, or make the"
-                f" site's role their owner. REVOKE CREATE ON SCHEMA {quote(schema)} FROM PUBLIC keeps other roles from creating any."
+                f"If the site created them: GRANT CREATE ON SCHEMA {quote(schema)} TO {quote(role)} WITH GRANT OPTION; otherwise"
+                f" drop them, or make the site's role their owner. REVOKE CREATE ON SCHEMA {quote(schema)} FROM PUBLIC keeps other roles from creating any."
             )
         elif kind == "trigger":
             what = f"Trigger {name} of {table}"
