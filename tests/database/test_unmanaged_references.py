@@ -92,6 +92,22 @@ def test_what_only_may_keep_a_person_is_a_note_and_what_does_not_is_none(migrate
     assert [(one.severity, one.where) for one in found(migrated)] == [(Severity.NOTE, where) for where in said]
 
 
+def test_no_table_of_another_role_is_queried_for_the_row_of_a_default(migrated, person):
+    """Planning the query runs the functions of its indexes, with the privileges of the role that reads."""
+    migrated.execute(
+        f"""CREATE TABLE target (id text PRIMARY KEY, a text REFERENCES users ON DELETE CASCADE);
+            CREATE TABLE child (id text DEFAULT 'x' REFERENCES target ON DELETE SET DEFAULT);
+            ALTER TABLE target OWNER TO {person}; REVOKE CREATE ON SCHEMA public FROM {person}"""
+    )
+
+    said = [one.message for one in found(migrated) if one.code == "foreign_key.restricts" and "child" in one.where]
+
+    assert said == [
+        "Foreign key child_id_fkey of child is unmanaged, and sets the default 'x'::text when the rows of target that it refers to, which"
+        " go with those of users, are deleted, which fails if target has no row for it."
+    ]
+
+
 @pytest.mark.parametrize(
     ("sql", "where", "cure"),
     [

@@ -22,6 +22,7 @@ def of_references(expected: Catalog, actual: Catalog, live: Live | None) -> Iter
     """
     ours = {one.name for one in expected.tables}  # Foreign keys of our own tables are compared with the contract.
     there = {one.name for one in actual.tables}
+    readable = {one.name for one in actual.tables if one.trusted and one.readable}
     found: dict[tuple[str, ...], Finding | None] = {}
 
     def is_reported(table: Table, place: str, target: str) -> bool:
@@ -43,7 +44,7 @@ def of_references(expected: Catalog, actual: Catalog, live: Live | None) -> Iter
         for met in table.met:
             place, name, target, kind, what, *_ = met
             if is_reported(table, place, target):
-                found[place, name, kind, what] = _meets(table, met, live)
+                found[place, name, kind, what] = _meets(table, met, live, readable)
     yield from filter(None, found.values())
 
 
@@ -80,8 +81,11 @@ def _again(place: str, name: str, definition: str) -> str:
     return f"ALTER TABLE {place} DROP CONSTRAINT {quote(name)}, ADD CONSTRAINT {quote(name)} {kept};"
 
 
-def _meets(table: Table, met: tuple[str, ...], live: Live | None) -> Finding | None:
-    """Return the finding about what the rows that a foreign key refers from meet when it deletes or changes them."""
+def _meets(table: Table, met: tuple[str, ...], live: Live | None, readable: set[str]) -> Finding | None:
+    """Return the finding about what the rows that a foreign key refers from meet when it deletes or changes them.
+
+    Only `readable` tables are queried: planning a query of another runs its owner's code.
+    """
     place, name, target, kind, what, own, column, owner = met
     alter, rows = f"ALTER TABLE {place}", _rows(table, target)
     title = f"Foreign key {name} of {place} is unmanaged, and"
@@ -116,7 +120,7 @@ def _meets(table: Table, met: tuple[str, ...], live: Live | None) -> Finding | N
         )
     if what.startswith("NULL::"):
         return None
-    known = column and CONSTANT.fullmatch(what) and "." not in target
+    known = column and CONSTANT.fullmatch(what) and target.strip('"') in readable
     there = live.has_row(target.strip('"'), {column: what}) if live is not None and known else None
     if there:
         return None
