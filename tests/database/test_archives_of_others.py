@@ -7,7 +7,9 @@ from datetime import timedelta
 import pytest
 
 from fly2any.database.backup.store import store_at
+from fly2any.database.errors import Refusal
 from fly2any.database.progress import Progress
+from fly2any.database.retention import sweep as sweeping
 from fly2any.database.retention.archive import Archives
 from fly2any.database.retention.description import as_json
 from fly2any.database.retention.rules import RULES
@@ -123,6 +125,27 @@ def test_a_list_of_ids_that_this_installation_did_not_write_changes_no_archive(m
 
     assert (loaded.returncode, loaded.stderr.partition(":")[0]) == (2, f"{interrupted}.ids is damaged, or not signed")
     assert migrated.execute("SELECT id FROM price_history") == [("b",)]
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_rows_of_a_table_that_gets_its_foreign_key_during_the_run_are_kept(migrated, tmp_path, monkeypatch, archived):
+    put(migrated, "price_history", "a", CASES["price_history"][0])
+
+    def prepared(*arguments):
+        sizes = prepare(*arguments)
+        migrated.execute(
+            "CREATE TABLE note (price text REFERENCES price_history ON DELETE CASCADE); INSERT INTO note VALUES ('a')"
+        )
+        return sizes
+
+    prepare = sweeping._prepare
+    monkeypatch.setattr(sweeping, "_prepare", prepared)
+    with pytest.raises(
+        Refusal, match=r"^price_history is referenced by a foreign key of note, whose rows would be deleted too"
+    ):
+        swept(migrated, "price_history", tmp_path if archived else None)
+
+    assert migrated.execute("SELECT h.id, n.price FROM price_history AS h, note AS n") == [("a", "a")]
 
 
 def test_an_archive_whose_run_was_interrupted_elsewhere_is_refused(migrated, tmp_path, interrupted):

@@ -49,6 +49,22 @@ CHILDREN_SQL = "SELECT {key}, count(*) FROM {children} WHERE {key} = ANY (%(ids)
 VERSIONS_SQL = "SELECT id, {version} FROM {rows} WHERE id = ANY (%(ids)s)"
 DELETE_BY_ID_SQL = "DELETE FROM {rows} WHERE id = ANY (%(ids)s) RETURNING id"
 DELETE_CHILDREN_SQL = "DELETE FROM {children} WHERE {key} = ANY (%(ids)s)"
+# Why these statements cannot be used: rows are in an inheriting table, or rows that are not the rule's would be deleted too.
+UNSUITABLE_SQL = """
+    SELECT 'has rows in ' || i.inhrelid::regclass::text || ', which inherits from it'
+    FROM pg_catalog.pg_inherits AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.inhparent
+    WHERE i.inhparent = pg_catalog.to_regclass(%(table)s)::oid AND c.relkind <> 'p'
+    UNION ALL
+    SELECT 'is referenced by a foreign key of '
+           || CASE WHEN k.conrelid = k.confrelid THEN 'its own, ' || pg_catalog.quote_ident(k.conname) || ', so that newer rows would be deleted or changed too'
+                   ELSE k.conrelid::regclass::text || ', whose rows would be deleted too' END
+    FROM pg_catalog.pg_constraint AS k
+    WHERE k.contype = 'f' AND k.conparentid = 0::oid AND k.confrelid = pg_catalog.to_regclass(%(table)s)::oid
+      AND NOT (k.conrelid = pg_catalog.to_regclass(%(child)s)::oid
+               AND k.conkey OPERATOR(pg_catalog.=) ARRAY(SELECT a.attnum FROM pg_catalog.pg_attribute AS a
+                                                         WHERE a.attrelid = k.conrelid AND a.attname = %(key)s::name))
+    ORDER BY 1
+"""
 ORPHANS_SQL = "SELECT EXISTS (SELECT 1 FROM {child} WHERE {key} = ANY (%(keys)s))"
 
 
@@ -62,11 +78,26 @@ def short_transaction(connection, rule: Rule | None = None) -> Iterator[Any]:
         yield cursor
 
 
+def require_own(cursor, connection, rule: Rule) -> None:
+    """Lock the tables of the rule; raise Refusal if a deletion would run another role's code or delete rows that are not the rule's.
+
+    Each transaction that deletes asks: a table may get its foreign key during the run.
+    """
+    refuse_untrusted_code(connection, rule.tables, deletes=True)
+    for table, child in ((rule.table, rule.child), (rule.child, "")):
+        if table:
+            cursor.execute(
+                UNSUITABLE_SQL, {"table": quote(table), "child": quote(child) if child else None, "key": rule.child_key}
+            )
+            if row := cursor.fetchone():
+                raise Refusal(f"{table} {row[0]}: remove {rule.table} from RETENTION, or fix that.")
+
+
 def delete_old(connection, rule: Rule, part: dict[str, Any]) -> set[Any]:
     """Remove the rows of a part of the table that are too old, and return their keys."""
     key, chosen = quote(rule.key), _chosen(rule)
     with short_transaction(connection, rule) as cursor:
-        refuse_untrusted_code(connection, rule.tables, deletes=True)
+        require_own(cursor, connection, rule)
         if rule.child and not rule.is_of_citus:
             # Nothing new can refer to a locked row: the next statement sees every row that does.
             cursor.execute(_unlocked(rule, key), part)
@@ -104,7 +135,7 @@ def delete_archived(connection, rule: Rule, ids: list[str], versions: dict[str, 
 def _delete_by_place(connection, rule: Rule, archived: dict[str, str], before: datetime) -> set[str]:
     statement = DELETE_SAME_SQL.format(table=quote(rule.table), condition=rule.condition, version=version_of(rule))
     with short_transaction(connection) as cursor:
-        refuse_untrusted_code(connection, rule.tables, deletes=True)
+        require_own(cursor, connection, rule)
         # As JSON, because psycopg takes longer to quote an array than PostgreSQL to delete the rows.
         cursor.execute(statement, {"versions": msgspec.json.encode(archived).decode(), "before": before})
         return {identity for (identity,) in cursor.fetchall()}
@@ -116,7 +147,7 @@ def _delete_by_key(connection, rule: Rule, archived: dict[str, str], before: dat
     )
     same = [f"{identity} {version}" for identity, version in archived.items()]
     with short_transaction(connection, rule) as cursor:
-        refuse_untrusted_code(connection, rule.tables, deletes=True)
+        require_own(cursor, connection, rule)
         cursor.execute(statement, {"keys": list(archived), "before": before, "versions": same})
         return {identity for (identity,) in cursor.fetchall()}
 
@@ -124,7 +155,7 @@ def _delete_by_key(connection, rule: Rule, archived: dict[str, str], before: dat
 def _delete_with_children(connection, rule: Rule, archived: dict[str, str], before: datetime) -> set[str]:
     places = {"rows": rule.rows, "children": rule.children, "key": quote(rule.child_key)}
     with short_transaction(connection) as cursor:
-        refuse_untrusted_code(connection, rule.tables, deletes=True)
+        require_own(cursor, connection, rule)
         cursor.execute(LOCK_SQL.format(**places, condition=rule.condition), {"ids": list(archived), "before": before})
         locked = _without_busy(cursor, rule, {identity for (identity,) in cursor.fetchall()})
         # Once locked, they cannot change or get new dependent rows: only now can earlier changes be detected.
@@ -152,7 +183,7 @@ def _delete_with_children_of_citus(connection, rule: Rule, archived: dict[str, s
     with transaction.atomic(using=connection.alias):
         execute(connection, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         with short_transaction(connection, rule) as cursor:
-            refuse_untrusted_code(connection, rule.tables, deletes=True)
+            require_own(cursor, connection, rule)
             found = read_versions(cursor, rule, {"keys": list(archived), "before": before})
             unchanged = {"ids": [identity for identity, version, _ in found if archived[identity] == version]}
             cursor.execute(DELETE_CHILDREN_SQL.format(**places), unchanged)

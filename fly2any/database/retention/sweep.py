@@ -27,7 +27,7 @@ from ..server import read_schema
 from ..sql import quote
 from ..units import plural
 from .archive import Archives
-from .removal import delete_archived, delete_old, short_transaction
+from .removal import delete_archived, delete_old, require_own, short_transaction
 from .rules import Rule
 
 T = TypeVar("T")
@@ -46,22 +46,6 @@ SIZES_SQL = """
            (pg_catalog.pg_table_size(c.oid) + COALESCE(pg_catalog.pg_table_size(pg_catalog.to_regclass(%(child)s)), 0))
                / pg_catalog.current_setting('block_size')::bigint
     FROM pg_catalog.pg_class AS c WHERE c.oid = pg_catalog.to_regclass(%(table)s)::oid
-"""
-# Why these statements cannot be used: rows are in an inheriting table, or rows that are not the rule's would be deleted too.
-UNSUITABLE_SQL = """
-    SELECT 'has rows in ' || i.inhrelid::regclass::text || ', which inherits from it'
-    FROM pg_catalog.pg_inherits AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.inhparent
-    WHERE i.inhparent = pg_catalog.to_regclass(%(table)s)::oid AND c.relkind <> 'p'
-    UNION ALL
-    SELECT 'is referenced by a foreign key of '
-           || CASE WHEN k.conrelid = k.confrelid THEN 'its own, ' || pg_catalog.quote_ident(k.conname) || ', so that newer rows would be deleted or changed too'
-                   ELSE k.conrelid::regclass::text || ', whose rows would be deleted too' END
-    FROM pg_catalog.pg_constraint AS k
-    WHERE k.contype = 'f' AND k.conparentid = 0::oid AND k.confrelid = pg_catalog.to_regclass(%(table)s)::oid
-      AND NOT (k.conrelid = pg_catalog.to_regclass(%(child)s)::oid
-               AND k.conkey OPERATOR(pg_catalog.=) ARRAY(SELECT a.attnum FROM pg_catalog.pg_attribute AS a
-                                                         WHERE a.attrelid = k.conrelid AND a.attname = %(key)s::name))
-    ORDER BY 1
 """
 # Raises if this role or this server cannot remove rows, before anything is archived.
 MAY_DELETE_SQL = "DELETE FROM {rows} WHERE false"
@@ -103,18 +87,6 @@ def _with_table_kinds(connection, rule: Rule) -> Rule:
         if kind in (Kind.FOREIGN, Kind.VIEW):
             raise Refusal(f"{name} is a {kind}: remove {rule.table} from RETENTION, or fix that.")
     return replace(rule, kinds=frozenset(kinds.values()))
-
-
-def require_own_rows(connection, rule: Rule) -> None:
-    """Raise Refusal if more than the rule's own rows would be deleted, or not all of them would be found."""
-    for table, child in ((rule.table, rule.child), (rule.child, "")):
-        if table:
-            with short_transaction(connection) as cursor:
-                cursor.execute(
-                    UNSUITABLE_SQL, {"table": quote(table), "child": quote(child) if child else None, "key": rule.child_key}
-                )
-                if row := cursor.fetchone():
-                    raise Refusal(f"{table} {row[0]}: remove {rule.table} from RETENTION, or fix that.")
 
 
 def sweep(connection, rule: Rule, *, before: datetime, archives: Archives | None, deadline: float, progress: Progress) -> Swept:
@@ -253,9 +225,8 @@ class _Sweep:
 
 def _prepare(connection, rule: Rule) -> tuple[int, int]:
     """Return the number of blocks of the table, and that with its TOAST and dependent tables; raise Refusal if it cannot be swept."""
-    require_own_rows(connection, rule)
     with short_transaction(connection, rule) as cursor:
-        refuse_untrusted_code(connection, rule.tables, deletes=True)
+        require_own(cursor, connection, rule)
         cursor.execute(SIZES_SQL, {"table": quote(rule.table), "child": quote(rule.child) if rule.child else None})
         sizes = cursor.fetchone()
         cursor.execute(MAY_DELETE_SQL.format(rows=rule.rows))
