@@ -174,6 +174,8 @@ UNLOCKED = (
     "Its owner can add a trigger before the write, because {user} does not lock it: GRANT DELETE ON {table} TO {user}; and USAGE on"
     " its schema, make the owner of {owner} its owner, or upgrade to PostgreSQL 18. If that was done, try again."
 )
+# To give it the functions of a trigger would not do: those that they call would still be the other role's, and run as the owner.
+COPY = "or, if it is needed, let the owner of the table create it anew, with copies of all functions that it calls, once you have read them."
 ROUNDS = 5  # Each locks the tables that refer to those locked before.
 
 
@@ -242,13 +244,10 @@ def read_untrusted_code(
             )
         elif kind == "trigger":
             what = f"Trigger {name} of {table}"
-            cure = (
-                f"DROP TRIGGER {quote(name)} ON {at}; REVOKE TRIGGER ON {at} FROM {quote(role)}, PUBLIC; or, if it is needed, make"
-                " the owner of the table the owner of what it calls."
-            )
+            cure = f"DROP TRIGGER {quote(name)} ON {at}; REVOKE TRIGGER ON {at} FROM {quote(role)}, PUBLIC; {COPY}"
         elif kind == "planted":
             what = f"Trigger {name}, whose foreign key leads to {table},"
-            cure = f"DROP TRIGGER {name}; REVOKE TRIGGER ON that table FROM {quote(role)}, PUBLIC; or, if it is needed, make the owner of the table the owner of what it calls."
+            cure = f"DROP TRIGGER {name}; REVOKE TRIGGER ON that table FROM {quote(role)}, PUBLIC; {COPY}"
         else:
             what = f"Table {name}, whose foreign key refers to {table},"
             cure = f"Ask its owner first, then drop the foreign key, or make the owner of {table} the owner of {name}."
