@@ -19,6 +19,7 @@ from .errors import NO_SCHEMA
 from .event_triggers import EVENT_TRIGGERS_SQL, LOGIN_TRIGGERS_SQL, of_event_triggers
 from .extensions import UNAVAILABLE_SQL, of_unavailable
 from .findings import Finding, Severity
+from .schema_owner import SCHEMA_OWNER_SQL, of_schema_owner
 from .session_settings import (
     MARKING_TABLE,
     READ_ONLY_SQL,
@@ -115,6 +116,7 @@ SERVER_SQL = f"""
                        AND z.setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
                      ORDER BY z.setdatabase DESC LIMIT 1), 'ALTER DATABASE ' || quote_ident(current_database())) AS sets_zone,
            {SETS_PATH_SQL} AS sets_path,
+           {SCHEMA_OWNER_SQL} AS schema_owner,
            pg_is_in_recovery() AS standby,
            pg_backend_pid() AS process,
            {OF_DATABASE_SQL} AS collation,
@@ -148,7 +150,8 @@ HOME_SQL = f"""
                     (SELECT nspname FROM path WHERE usable ORDER BY place LIMIT 1)),
            EXISTS (SELECT FROM known WHERE relname = {literal(RECORD)} AND trusted AND nspname = home.schema),
            (SELECT CASE WHEN NOT first.trusted THEN ARRAY[first.nspname, first.owner]::text[] END
-            FROM (SELECT * FROM known WHERE relname = {literal(RECORD)} AND usable ORDER BY place LIMIT 1) AS first)
+            FROM (SELECT * FROM known WHERE relname = {literal(RECORD)} AND usable ORDER BY place LIMIT 1) AS first),
+           {SCHEMA_OWNER_SQL}
     FROM home
 """
 
@@ -188,10 +191,6 @@ class Origin:
         """Return whether `run`, of a server that ran at that time, may be one of this server: none of its runs overlap."""
         return self.run is None or run is None or run.started == self.run.started or time <= self.run.started
 
-    def may_follow(self, time: datetime, run: Run | None) -> bool:
-        """Return whether, besides, this server has begun the transactions of `run`: a copy from before then has begun fewer."""
-        return self.ran_at(time, run) and (self.run is None or run is None or run.transaction <= self.run.transaction)
-
 
 @dataclass(frozen=True, slots=True)
 class Server:
@@ -216,6 +215,7 @@ class Server:
     exclusions: list[str]  # indexes of exclusion constraints, quoted
     time_zone: str
     sets_zone: str  # The beginning of the statement that sets the time zone for this role in this database.
+    schema_owner: str | None  # of `schema`, if it is not trusted
     sets_path: list[str]  # The same for the search path, and its value; empty where it is the server's or the URL's.
     max_connections: int
     connections: int
@@ -254,6 +254,8 @@ class Server:
         yield from self._connections()
 
     def _schema(self) -> Iterator[Finding]:
+        if self.schema_owner is not None:
+            yield of_schema_owner(self.database, self.schema or "", self.schema_owner)
         if self.schema is None:
             path, cure = "", f"ALTER ROLE {quote(self.role)} SET search_path TO public;"
             if self.sets_path:
@@ -328,7 +330,10 @@ def read_home(connection) -> tuple[str | None, bool]:
     """
     with pinned(connection) as path, connection.cursor() as cursor:
         cursor.execute(HOME_SQL, {"path": names_of(path)})
-        schema, recorded, untrusted = cursor.fetchone()
+        schema, recorded, untrusted, schema_owner = cursor.fetchone()
+    if schema_owner is not None:
+        found = of_schema_owner("", schema, schema_owner)
+        raise SearchPathError(f"{found.message} {found.cure}")
     if untrusted is not None:
         place, owner = untrusted
         raise SearchPathError(

@@ -43,26 +43,31 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-# The roles whose code may run as the role of the connection: that one, superusers, the owners of the database and of the schema
-# with the given oid, and the roles that may let others create tables there (CREATE WITH GRANT OPTION); for a role that is no
-# superuser, also those owners of the people's table and of the record of migrations that it is a member of. That a role owns
-# these tables, or may create some, is no reason: it may have created them before the site did. Nor is it one for the predefined
-# roles, to which any of their members may give a table; pg_database_owner has no member but the owner of the database.
+# The roles whose code may run as the role of the connection: that one, superusers and the owner of the database; if one of them owns
+# the schema with the given oid, also the roles to which it gave the right to let others create tables there (CREATE WITH GRANT
+# OPTION). A role that is no superuser also trusts the owner of the schema, of the people's table and of the record of migrations if
+# it is a member of that role. That a role owns these, or may create tables or schemas, is no reason: it may have created them
+# before the site did. Nor is it one for the predefined roles, to which any of their members may give a table; pg_database_owner has
+# no member but the owner of the database.
+# Its aliases differ from those of the queries that contain it, because the schema is given by one of theirs.
+IS_MEMBER = "NOT self.rolsuper AND owner.rolname !~ '^pg_' AND pg_catalog.pg_has_role(owner.oid, 'USAGE')"
 TRUSTED_ROLES_SQL = f"""
-    SELECT r.oid FROM pg_catalog.pg_roles AS r
-    WHERE r.rolsuper OR r.rolname IN (current_user, 'pg_database_owner')
-       OR r.oid = (SELECT d.datdba FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())
-    UNION ALL SELECT r.oid
-              FROM pg_catalog.pg_namespace AS n JOIN pg_catalog.pg_roles AS r
-                ON r.oid = n.nspowner OR r.oid IN (SELECT a.grantee FROM pg_catalog.aclexplode(n.nspacl) AS a
-                                                   WHERE a.privilege_type = 'CREATE' AND a.is_grantable)
-              WHERE n.oid = {{schema}} AND r.rolname !~ '^pg_'
-    UNION ALL SELECT r.oid
-              FROM pg_catalog.pg_class AS u JOIN pg_catalog.pg_roles AS r ON r.oid = u.relowner
-              JOIN pg_catalog.pg_roles AS me ON me.rolname = current_user
-              WHERE u.relnamespace = {{schema}} AND u.relkind IN ('r', 'p')
-                AND u.relname IN ({literal(PEOPLE)}, {literal(RECORD)})
-                AND r.rolname !~ '^pg_' AND NOT me.rolsuper AND pg_catalog.pg_has_role(r.oid, 'USAGE')
+    SELECT always.oid FROM pg_catalog.pg_roles AS always
+    WHERE always.rolsuper OR always.rolname IN (current_user, 'pg_database_owner')
+       OR always.oid = (SELECT this.datdba FROM pg_catalog.pg_database AS this WHERE this.datname = current_database())
+    UNION ALL SELECT given.role
+              FROM pg_catalog.pg_namespace AS place JOIN pg_catalog.pg_roles AS owner ON owner.oid = place.nspowner
+              JOIN pg_catalog.pg_roles AS self ON self.rolname = current_user
+              JOIN pg_catalog.pg_database AS this ON this.datname = current_database()
+              CROSS JOIN LATERAL (SELECT owner.oid UNION ALL SELECT may.grantee FROM pg_catalog.aclexplode(place.nspacl) AS may
+                                  WHERE may.privilege_type = 'CREATE' AND may.is_grantable) AS given (role)
+              WHERE place.oid = {{schema}}
+                AND (owner.rolsuper OR owner.oid IN (self.oid, this.datdba) OR owner.rolname = 'pg_database_owner' OR {IS_MEMBER})
+    UNION ALL SELECT owner.oid
+              FROM pg_catalog.pg_class AS marking JOIN pg_catalog.pg_roles AS owner ON owner.oid = marking.relowner
+              JOIN pg_catalog.pg_roles AS self ON self.rolname = current_user
+              WHERE marking.relnamespace = {{schema}} AND marking.relkind IN ('r', 'p')
+                AND marking.relname IN ({literal(PEOPLE)}, {literal(RECORD)}) AND {IS_MEMBER}
 """
 # Whether the relation `c` is a table of such a role: reading any other may run its owner's code, in a view, a policy or an index.
 TRUSTED_SQL = f"(c.relkind IN ('r', 'p') AND c.relowner IN ({TRUSTED_ROLES_SQL.format(schema='c.relnamespace')}))"

@@ -170,7 +170,6 @@ def test_the_creator_of_users_is_not_trusted_if_others_may_create_tables(databas
 
 # What an administrator does for the site's role, and a second application's role never has.
 GIVEN = {
-    "schema": "ALTER SCHEMA public OWNER TO {role}",
     "database": "ALTER DATABASE {name} OWNER TO {role}",
     "grant": "GRANT CREATE ON SCHEMA public TO PUBLIC; GRANT CREATE ON SCHEMA public TO {role} WITH GRANT OPTION",
 }
@@ -187,13 +186,35 @@ def test_the_owner_of_the_tables_is_trusted_if_it_may_let_others_create_tables(m
             read_home(connection)
         migrated.execute(GIVEN[given].format(role=role, name=migrated.name))
         assert read_home(connection) == ("public", True)
-    migrated.execute(f"ALTER DATABASE {migrated.name} OWNER TO postgres; ALTER SCHEMA public OWNER TO pg_database_owner")
+    migrated.execute(f"ALTER DATABASE {migrated.name} OWNER TO postgres")
 
     assert str(refused.value) == (
         f"django_migrations belongs to the role {role}, which may be another tenant's, so it is not read. If it is the record, give it to"
         f" the owner of the other tables (ALTER TABLE django_migrations OWNER TO …); if all of them belong to {role}: GRANT CREATE ON"
         f' SCHEMA "public" TO "{role}" WITH GRANT OPTION; otherwise drop it.'
     )
+
+
+@pytest.mark.parametrize(
+    "made", ["", f"SET ROLE {{role}}; {PLANTED}; RESET ROLE".replace("public.", "app.")], ids=["empty", "record"]
+)
+@pytest.mark.parametrize("chosen", ["&schema=app", ""])
+def test_no_schema_that_another_role_created_is_used(database, other_role, made, chosen):
+    """Its owner may drop each table in it, and could create the record of migrations with a trigger first."""
+    database.execute(
+        f"CREATE SCHEMA app AUTHORIZATION {other_role}; GRANT ALL ON SCHEMA app TO PUBLIC; {made.format(role=other_role)}"
+    )
+    database.execute(f"ALTER DATABASE {database.name} SET search_path TO app, public")
+
+    run = manage("migrate", url=database.url + chosen)
+    status = manage("dbstatus", url=database.url + chosen)
+
+    message = f"The schema app belongs to the role {other_role}, which may be another tenant's and may drop each table in it."
+    assert (run.returncode, run.stderr.startswith(message)) == (2, True)
+    assert message in status.stdout + status.stderr
+    assert database.execute("SELECT count(*) FROM pg_class WHERE relnamespace = 'app'::regnamespace AND relname = 'users'") == [
+        (0,)
+    ]
 
 
 def test_a_first_migrate_writes_to_no_journal_created_by_another_role(database, other_role_of):

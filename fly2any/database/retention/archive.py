@@ -24,7 +24,7 @@ from ..backup.workfolder import work_folder
 from ..errors import Refusal, Unfit
 from ..progress import Progress
 from ..schema.untrusted_code import refuse_untrusted_code
-from ..server import read_origin, read_schema
+from ..server import Origin, read_origin, read_schema
 from ..sql import ask, quote, time_limits
 from .description import Archive, Part, as_json, from_json
 from .loading import PERSON_COLUMNS, Loaded, bound, columns_of, is_deleted, listed, load_part
@@ -152,7 +152,7 @@ class Archives:
                 or archive.schema not in ("", read_schema(connection))
             ):
                 continue
-            if archive.origin not in made_by(connection) or not read_origin(connection).may_follow(archive.taken, archive.run):
+            if archive.origin not in made_by(connection) or not _may_have_made(read_origin(connection), archive):
                 continue
             # Without the setting and the lock, rows that a policy hides, or of a table that is rewritten meanwhile, would seem removed.
             begun = self._begun(name)
@@ -291,6 +291,12 @@ def made_by(connection) -> tuple[str, str]:
     """Return the origins of this database's archives; those until 2026-11 do not tell physical copies apart."""
     origin = origin_of(connection)
     return origin, origin.partition("@")[0]
+
+
+def _may_have_made(origin: Origin, archive: Archive) -> bool:
+    """Return whether the server ran when the archive was taken, and has begun its transactions: a copy from before then has begun fewer."""
+    begun = origin.run is None or archive.run is None or archive.run.transaction <= origin.run.transaction
+    return begun and origin.ran_at(archive.taken, archive.run)
 
 
 @contextmanager
