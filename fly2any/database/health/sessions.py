@@ -102,7 +102,7 @@ def connections(read: Reader, *, near: float = 0.8, longest: timedelta = timedel
         expired = sum(row.expired for row in others)
         yield Finding(
             Severity.NOTE, "connections.role_expires", "roles",
-            f"The passwords of {len(others)} roles that may read {PEOPLE} have expired ({expired}) or expire within {span(longest)}.",
+            f"The passwords of {plural(len(others), 'role')} that may read {PEOPLE} have expired ({expired}) or expire within {span(longest)}.",
             "If a program such as Vault creates them, let it drop those that have expired; each role with privileges of its own makes the"
             " table's list of privileges longer, whose limit is about 2,400 roles.",
         )  # fmt: skip
