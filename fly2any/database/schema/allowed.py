@@ -16,6 +16,7 @@ from .expressions import (
     distinguishing_column,
     is_distinct,
     is_total,
+    with_column_replaced,
     without_new_values,
 )
 from .live import Live, Rows
@@ -161,6 +162,41 @@ class Allowed:
             for key in self.expected.keys
         )
 
+    def computed(self, table: str, names: Iterable[str]) -> list[Column]:
+        """Return the unmanaged generated columns among `names`."""
+        return [column for name in names if (column := self.stored(table, name)) and column.generated is not None]
+
+    def read_by(self, column: Column) -> set[str]:
+        """Return the columns that the expression of a generated column may use, none of which is generated."""
+        others = (one for one in self.actual.columns if one.table == column.table and one.generated is None)
+        return {one.name for one in others if mentions(column.generated, one)}
+
+    def expanded_index(self, thing: Key | Index) -> Index:
+        """Return the index of `thing` with the expression of each generated column in its place."""
+        index = thing if isinstance(thing, Index) else _index_of(thing)
+        for column in self.computed(index.table, {*index.uses, *index.columns, *index.include}):
+            by, name = _value(column), column.name
+            index = replace(
+                index,
+                columns=tuple(by if one == name else _expanded(one, name, by) for one in index.columns),
+                include=tuple(by if one == name else one for one in index.include),
+                predicate=index.predicate and with_column_replaced(index.predicate, name, by),
+                uses=tuple(sorted({*index.uses} - {name} | self.read_by(column))),
+                own=index.own and column.own,
+            )
+        return index
+
+    def expanded_check(self, check: Check) -> Check:
+        """Return a check with the expression of each generated column in its place."""
+        for column in self.computed(check.table, check.columns):
+            check = replace(
+                check,
+                expression=with_column_replaced(check.expression, column.name, _value(column)),
+                columns=tuple(sorted({*check.columns} - {column.name} | self.read_by(column))),
+                own=check.own and column.own,
+            )
+        return check
+
     def differs(self, table: str, name: str) -> bool | None:
         """Return whether each of our rows gets a different value in an unmanaged column; None if that is unknown."""
         column = self.stored(table, name)
@@ -193,3 +229,18 @@ class Allowed:
             return True
         used = {column.name for column in self.actual.columns if column.table == table and mentions(expression, column)}
         return used <= self.short(table) and is_total(SEARCHED.sub("(", expression))
+
+
+def _value(column: Column) -> str:
+    """Return the expression of a generated column as the value that it has."""
+    return assigned(column.generated or "", column.domain.type if column.domain else column.type)
+
+
+def _expanded(one: str, name: str, by: str) -> str:
+    """Return a column or an expression of an index with `by` in place of the column `name`."""
+    return with_column_replaced(one, name, by) if "(" in one else one
+
+
+def _index_of(key: Key) -> Index:
+    options, uses = ("",) * len(key.columns), (*key.columns, *key.include)
+    return Index(key.table, key.name, key.columns, options, include=key.include, unique=True, nulls_distinct=key.nulls_distinct, uses=uses)  # fmt: skip

@@ -75,6 +75,12 @@ def is_literal(default: str, type_: str) -> bool:
     return "(" not in type_ and _LITERALS.fullmatch(default) is not None
 
 
+def with_column_replaced(expression: str, name: str, by: str) -> str:
+    """Return an expression with `by` in place of the column `name`: not in a text, and not as a type or a function."""
+    bare = rf'"{re.escape(name.replace(chr(34), chr(34) * 2))}"|(?<![\w$".:]){re.escape(name)}(?![\w$"(])'
+    return re.sub(rf"(?P<kept>{TEXT})|{bare}", lambda match: match["kept"] or by, expression)
+
+
 def calls_nothing(condition: str) -> bool:
     """Return whether the text of a condition has only names, IS NULL and logical operators, so that it runs no function."""
     bare = re.sub(r'"(?:[^"]|"")*"', "x", condition)

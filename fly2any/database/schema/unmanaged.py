@@ -202,6 +202,8 @@ class _Obstacles(Keys):
             if not told and not any(self.is_null(check.table, name) for name in check.columns):
                 yield obstacle("check.extra", check, f"{title}, and refuses rows that the contract allows.", cures.drop(check))
             return
+        check = self.expanded_check(check)
+        managed = set(check.columns) & self.managed(check.table).keys()
         body = check.expression.removeprefix("CHECK ")
         if any(c.table == check.table and c.expression == check.expression for c in self.expected.checks):
             return
@@ -305,6 +307,9 @@ class _Obstacles(Keys):
                 cures.drop(fk),
                 Severity.ERROR,
             )
+            return
+        if any(self.read_by(column) & self.managed(fk.table).keys() for column in self.computed(fk.table, unmanaged)):
+            yield obstacle("foreign_key.extra", fk, f"{title}, and refuses rows that the contract allows.", cures.drop(fk))
             return
         fills = {
             target: column.filled or ""

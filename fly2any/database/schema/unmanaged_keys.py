@@ -26,6 +26,10 @@ class Keys(Obstacles):
     def of_unique(self, thing: Key | Index) -> Iterator[Finding]:
         if isinstance(thing, Index) and not (thing.ready or thing.building):  # No write updates it, so it refuses none.
             return
+        noun = "Unique constraint" if isinstance(thing, Key) else "Unique index"
+        title, drop = f"{noun} {thing.name} of {thing.table} is unmanaged", cures.drop(thing)
+        if self.computed(thing.table, (*thing.columns, *getattr(thing, "uses", ()))):
+            thing = self.expanded_index(thing)
         managed = self.managed(thing.table)
         names = [name for name in thing.columns if name in managed or self.stored(thing.table, name)]
         computed = [name for name in thing.columns if name not in names]
@@ -42,8 +46,6 @@ class Keys(Obstacles):
             own = thing.own or calls_nothing(thing.predicate or "")  # The predicate, whatever the expressions call.
             if thing.predicate and self.never(replace(thing, own=own), thing.predicate, rows):
                 return
-        noun = "Unique constraint" if isinstance(thing, Key) else "Unique index"
-        title = f"{noun} {thing.name} of {thing.table} is unmanaged"
         if None in differing:
             filled = ", ".join(
                 column.filled or ""
@@ -52,13 +54,12 @@ class Keys(Obstacles):
             )
             yield self.untried("unique.extra", thing, title, Clash(), f"an INSERT fails where {filled} returns a value again")
         elif not uses & managed.keys():
-            yield obstacle(
-                "unique.extra", thing, f"{title}, and refuses the second row that we INSERT.", cures.drop(thing), Severity.ERROR
-            )
+            message = f"{title}, and refuses the second row that we INSERT."
+            yield obstacle("unique.extra", thing, message, drop, Severity.ERROR)
         else:
-            yield self.of_unproved_unique(thing, title, uses)
+            yield self.of_unproved_unique(thing, title, uses, drop)
 
-    def of_unproved_unique(self, thing: Key | Index, title: str, uses: set[str]) -> Finding:
+    def of_unproved_unique(self, thing: Key | Index, title: str, uses: set[str], drop: str) -> Finding:
         """Return the finding about a key over columns of ours that no key of ours is known to imply."""
         refuses = "refuses rows that the contract allows"
         if any(key.table == thing.table and set(key.columns) <= uses for key in self.expected.keys):
@@ -66,7 +67,7 @@ class Keys(Obstacles):
             if clash.known and not clash.rows:
                 return self.untried("unique.extra", thing, title, clash, "a write fails where two rows have the same value")
             refuses = f"{refuses}, such as {clash.rows}" if clash.rows else MAY_REFUSE
-        return obstacle("unique.extra", thing, f"{title}, and {refuses}.", cures.drop(thing))
+        return obstacle("unique.extra", thing, f"{title}, and {refuses}.", drop)
 
     def of_index(self, index: Index) -> Iterator[Finding]:
         if not ((index.valid and index.ready) or index.building):
@@ -102,10 +103,15 @@ class Keys(Obstacles):
 
     def too_long(self, thing: Key | Index) -> list[tuple[str, int]]:
         """Return the columns and expressions of an index whose values may exceed the most bytes that its entries hold, and these."""
-        index = thing if isinstance(thing, Index) else _index_of(thing)
+        index = self.expanded_index(thing)
         limit = LONGEST_ENTRY.get(index.method)
-        pairs = zip((*index.columns, *index.include), (*index.options, *("" for _ in index.include)), strict=True)
-        return [(one, limit) for one, option in pairs if limit and "bloom" not in option and self.may_exceed(index, one, limit)]
+        options = (*index.options, *("" for _ in index.include))
+        named = zip((*thing.columns, *thing.include), (*index.columns, *index.include), options, strict=True)
+        return [
+            (name, limit)
+            for name, one, option in named
+            if limit and "bloom" not in option and self.may_exceed(index, one, limit)
+        ]
 
     def shorter(self, table: str, one: str) -> str:
         """Return how else a column or expression can be indexed; the functions of a part and a digest exist for text only."""
@@ -117,8 +123,11 @@ class Keys(Obstacles):
 
     def is_long(self, table: str, one: str) -> bool:
         """Return whether a column or expression holds what is often long: JSON, an array, or a text of several lines."""
+        names = {one, *(name for column in self.computed(table, [one]) for name in self.read_by(column))}
         used = (
-            column for column in self.actual.columns if column.table == table and (column.name == one or mentions(one, column))
+            column
+            for column in self.actual.columns
+            if column.table == table and (column.name in names or mentions(one, column))
         )
         return any(kind(column) != "text" or column.name in LONG_TEXTS.get(table, ()) for column in used)
 
@@ -138,7 +147,3 @@ class Keys(Obstacles):
         used = {*measured, *(name for name, column in columns.items() if mentions(index.predicate, column))}
         trial = self.trial(index, " AND ".join(asked), used)
         return bool(trial.refused) or (plain is not None and not trial.known)
-
-
-def _index_of(key: Key) -> Index:
-    return Index(key.table, key.name, key.columns, ("",) * len(key.columns), include=key.include, unique=True)
