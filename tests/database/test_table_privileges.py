@@ -28,6 +28,8 @@ def seen_by(role, *statements, codes=("server.privileges",)):
     [
         ("REVOKE INSERT ON notifications FROM site", "warning", "does not hold INSERT on notifications, but", "GRANT INSERT ON public.notifications TO site;"),
         ("REVOKE UPDATE ON users FROM site; GRANT UPDATE (name) ON users TO site", "warning", "does not hold UPDATE on users, but", "GRANT UPDATE ON public.users TO site;"),
+        ("REVOKE SELECT ON users FROM site; GRANT SELECT (id, email, name) ON users TO site", "warning", "does not hold SELECT on users, but",
+         "GRANT SELECT ON public.users TO site;"),
         ("REVOKE ALL ON users, sessions FROM site", "warning", "does not hold SELECT, INSERT, UPDATE, DELETE on sessions, users, but",
          "GRANT SELECT, INSERT, UPDATE, DELETE ON public.sessions, public.users TO site;"),
         ("REVOKE DELETE ON django_session FROM site", "warning", "does not hold DELETE on django_session, but", "GRANT DELETE ON public.django_session TO site;"),
@@ -78,3 +80,17 @@ def test_the_roles_of_dbroles_get_a_note_at_most(end):
     made = roles_sql(connection, our_tables(), prefix="ours").replace("BEGIN;\n", "").replace("COMMIT;\n", "")
 
     assert {str(one.severity) for one in seen_by(f"ours_{end}", made)} <= {"note"}
+
+
+@pytest.mark.django_db
+def test_a_role_that_may_read_every_column_by_its_own_grants_lacks_nothing():
+    run(GRANT)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute WHERE attrelid = 'users'::regclass AND attnum > 0"
+        )
+        [(columns,)] = cursor.fetchall()
+
+    found = seen_by("site", f"REVOKE SELECT ON users FROM site; GRANT SELECT ({columns}) ON users TO site")
+
+    assert [str(one.severity) for one in found] == ["note"]

@@ -15,17 +15,18 @@ from .row_security import REJECTED_SQL, RESTRICTED_SQL
 
 T = TypeVar("T")
 
-# The privileges of this role on the table `c`: on the table itself, and on each column by its own grants, or on any for SELECT.
+# The privileges of this role on the table `c`: on the table itself, and on each column by its own grants; SELECT on any if it may not write.
 PRIVILEGES_SQL = f"""
     ARRAY(SELECT p.name FROM pg_catalog.unnest(ARRAY[{", ".join(map(literal, PRIVILEGES))}]) WITH ORDINALITY AS p (name, place)
           WHERE {{held}} ORDER BY p.place)
 """
 HELD_BY_COLUMN_SQL = """
     NOT pg_catalog.has_table_privilege(c.oid, p.name)
-    AND CASE p.name WHEN 'SELECT' THEN pg_catalog.has_any_column_privilege(c.oid, p.name)
-                    WHEN 'DELETE' THEN false
-                    ELSE NOT EXISTS (SELECT FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-                                       AND NOT pg_catalog.has_column_privilege(c.oid, a.attnum, p.name)) END
+    AND CASE WHEN p.name = 'DELETE' THEN false
+             WHEN p.name = 'SELECT' AND NOT pg_catalog.has_any_column_privilege(c.oid, 'INSERT, UPDATE') AND NOT pg_catalog.has_table_privilege(c.oid, 'DELETE')
+             THEN pg_catalog.has_any_column_privilege(c.oid, p.name)
+             ELSE NOT EXISTS (SELECT FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                                AND NOT pg_catalog.has_column_privilege(c.oid, a.attnum, p.name)) END
 """
 TABLES_SQL = f"""
     WITH RECURSIVE {LINKS_CTES}

@@ -34,7 +34,7 @@ class Table:
     held: tuple[str, ...] = field(default=PRIVILEGES, compare=False)  # privileges of this role
     held_by_column: tuple[str, ...] = field(
         default=(), compare=False
-    )  # others, on each column by its own grants; SELECT on any
+    )  # others, on each column by its own grants; a reader's SELECT on any
     owned: bool = field(default=True, compare=False)  # by this role, or one that it is a member of
     insertable: bool = field(default=True, compare=False)  # by this role, at least in a column
     partition_key: tuple[str, ...] = field(default=(), compare=False)  # its columns, of a partitioned table
