@@ -20,7 +20,7 @@ LONG = "and a write fails where {} has more than {:,} bytes after compression"
         ("ON users (bio)", "bio", 2704),
         ("ON users (id) INCLUDE (bio)", "bio", 2704),
         ("ON users (upper(bio))", "upper(bio)", 2704),
-        ("ON users USING brin (bio)", "bio", 8152),
+        ("ON users USING brin (bio)", "bio", 4064),
         ("ON users USING brin (bio text_bloom_ops)", None, 0),
         ("ON users USING hash (bio)", None, 0),
         ("ON users USING spgist (bio)", None, 0),
@@ -50,6 +50,20 @@ def test_an_index_that_refuses_long_values_is_reported(index, refuses, limit):
     for one in findings:
         run(one.cure.removeprefix(AGREE).replace(" CONCURRENTLY", ""))
     assert verify(connection).findings == ()
+
+
+@pytest.mark.django_db
+def test_the_most_that_a_brin_index_holds_is_exact_to_a_few_bytes():
+    run(
+        "INSERT INTO users (id, email, \"updatedAt\") VALUES ('1', 'a@example.org', now())",
+        "ALTER TABLE users ALTER bio SET STORAGE external",  # not compressed
+        "CREATE INDEX theirs ON users USING brin (bio)",
+    )
+
+    run(f"UPDATE users SET bio = '{secrets.token_hex(2032)}'")
+
+    with pytest.raises(DatabaseError, match="exceeds maximum 8152"), transaction.atomic():
+        run(f"UPDATE users SET bio = '{secrets.token_hex(2040)}'")
 
 
 @pytest.mark.django_db
