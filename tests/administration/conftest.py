@@ -82,6 +82,9 @@ def app_role(django_db_setup, django_db_blocker):
     with django_db_blocker.unblock():
         with connection.cursor() as cursor:
             cursor.execute(roles_sql(connection, connection.introspection.table_names(), prefix=prefix))
+            # Tests use them by SET ROLE. A role that signs in would be one whose access dbstatus judges, in tests of other things.
+            for role in ("migrate", "app", "read"):
+                cursor.execute(f"ALTER ROLE {prefix}_{role} NOLOGIN")
         yield f"{prefix}_app"
         connection.close()  # Left by the previous test.
         with connection.cursor() as cursor:
