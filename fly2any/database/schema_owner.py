@@ -19,6 +19,7 @@ def of_schema_owner(database: str, schema: str, owner: str) -> Finding:
         "server.schema",
         database,
         f"The schema {schema} belongs to the role {owner}, which may be another tenant's and may drop each table in it.",
-        f"If it is the site's, make that role the owner of the database, or the database's owner that of the schema (ALTER SCHEMA"
-        f" {quote(schema)} OWNER TO …; and GRANT USAGE, CREATE to {owner}). Otherwise use another one (?schema= in POSTGRES_URL).",
+        f"If it is the site's role, make it the owner of the database (ALTER DATABASE … OWNER TO {quote(owner)};), or give the schema to"
+        f" the owner of the database (ALTER SCHEMA {quote(schema)} OWNER TO …; GRANT USAGE, CREATE ON SCHEMA {quote(schema)} TO"
+        f" {quote(owner)};). Otherwise name another schema in POSTGRES_URL (?schema=).",
     )

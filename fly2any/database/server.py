@@ -215,8 +215,8 @@ class Server:
     exclusions: list[str]  # indexes of exclusion constraints, quoted
     time_zone: str
     sets_zone: str  # The beginning of the statement that sets the time zone for this role in this database.
-    schema_owner: str | None  # of `schema`, if it is not trusted
     sets_path: list[str]  # The same for the search path, and its value; empty where it is the server's or the URL's.
+    schema_owner: str | None  # of `schema`, if it is not trusted
     max_connections: int
     connections: int
     standby: bool

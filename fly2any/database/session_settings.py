@@ -51,6 +51,7 @@ class _Setting:
 # Less than 100 milliseconds, and less than 10 seconds, after which a pool of connections may use one again.
 _SHORT = "0*[1-9][0-9]? ?(ms)?|[1-9][0-9]* ?us|0?[.]0[0-9]*[1-9]0* ?s"
 _SHORT_IDLE = "0*[1-9][0-9]{0,3} ?(ms)?|[1-9][0-9]* ?us|0?[.][0-9]*[1-9]0* ?s|0*[1-9]([.][0-9]*)? ?s"
+_OFF = "off|of|f|fa|fal|fals|false|n|no|0"
 _WRITES = f"(configured.is_ours OR {_MAY_WRITE.format(role='configured.role')})"
 _OTHERS = {
     "extra_float_digits": _Setting(
@@ -61,7 +62,7 @@ _OTHERS = {
     ),
     **dict.fromkeys(
         ("enable_indexscan", "enable_bitmapscan"),
-        _Setting("off|of|f|fa|fal|fals|false|n|no|0", "true", "database.plans", "queries that an index serves read whole tables"),
+        _Setting(_OFF, "true", "database.plans", "queries that an index serves read whole tables"),
     ),
     "temp_file_limit": _Setting(
         "0[a-z]*", "configured.is_ours", "database.temp_files", "a sort or an index build that does not fit into memory fails",
@@ -86,7 +87,7 @@ _OTHERS = {
         _SHORT_IDLE, _WRITES, "database.timeout", "the server ends connections that a pool still holds, and their next statement fails",
     ),
     "array_nulls": _Setting(
-        "of|off|f|fa|fal|fals|false|n|no|0", _WRITES, "database.array_nulls", "NULL in an array that a client sends is stored as the text NULL",
+        _OFF, _WRITES, "database.array_nulls", "NULL in an array that a client sends is stored as the text NULL",
     ),
     "client_encoding": _Setting(
         "(?!(utf-?8|unicode)$).+", _WRITES, "database.encoding",

@@ -1,4 +1,4 @@
-"""Cures that read or rewrite another role's table: whoever follows them would run that role's code, so they say who should."""
+"""Cures that read or rewrite another role's table: they run its owner's code as the role that follows them, so only the owner should."""
 
 import pytest
 

@@ -229,7 +229,7 @@ def test_a_first_migrate_writes_to_no_journal_created_by_another_role(database, 
         migrates(connection, None)
 
     assert str(refused.value) == (
-        "Nothing was changed. Table fly2any_migration_runs, whose owner does not own the schema, runs code of the role"
+        "Nothing was changed. Table fly2any_migration_runs, whose owner is not trusted, runs code of the role"
         f" {role} with the privileges of the role that writes to fly2any_migration_runs. If the site created them: GRANT CREATE ON"
         f' SCHEMA "public" TO "{role}" WITH GRANT OPTION; otherwise drop them, or make the site\'s role their owner. REVOKE CREATE ON'
         ' SCHEMA "public" FROM PUBLIC keeps other roles from creating any.'
@@ -267,7 +267,7 @@ def test_an_adoption_reads_no_table_created_by_another_role(exact, other_role_of
         connection.ensure_connection()
         connection.connection.add_notice_handler(lambda diag: said.append(diag.message_primary))
         blockers = assess(connection).blockers
-        with pytest.raises(Refusal, match="Table recent_searches, whose owner does not own the schema"):
+        with pytest.raises(Refusal, match="Table recent_searches, whose owner is not trusted"):
             adopt(connection.alias, patience=1, progress=Progress(), repair=True, end_idle=False, done=print)
 
     assert said == []
@@ -292,7 +292,7 @@ def test_no_command_counts_rows_of_a_table_created_by_another_role(migrated, oth
 
     with (
         django(migrated) as connection,
-        pytest.raises(Refusal, match="Table recent_searches, whose owner does not own the schema"),
+        pytest.raises(Refusal, match="Table recent_searches, whose owner is not trusted"),
     ):
         READERS[command](connection)
 

@@ -72,9 +72,8 @@ class Manifest:
     cluster: str = ""  # The server's system identifier, "" if it is not known.
     hashing: Hashing = BY_SELECT  # How the hashes of the tables were computed.
     oid: Number = 0  # The OID of the database, 0 in manifests until 2026-11.
-    trusted: tuple[
-        str, ...
-    ] = ()  # The owners of the database and of `users`, and those owners of objects that were superusers.
+    # The owners of the database and of `users`, and those owners of objects that were superusers.
+    trusted: tuple[str, ...] = ()
     schema: str = ""  # The schema of our tables; not in manifests until 2026-11.
     place: str = ""  # The server's address; not in manifests until 2026-11 or of an embedded server.
     size: Number = 0  # The size of the database in bytes; not in manifests until 2026-11.

@@ -59,9 +59,8 @@ SETTINGS = {
     "log_min_error_statement": "panic",
 }
 SPARE = 0.1  # The share of the free disk space, and of the memory, that must stay free, because others use it too.
-LEAST_MEMORY = (
-    512 << 20
-)  # Bytes that a process of the server needs even on a small machine: most are shared memory and libraries.
+# Bytes that a process of the server needs even on a small machine: most are shared memory and libraries.
+LEAST_MEMORY = 512 << 20
 AVAILABLE = re.compile(r"^MemAvailable: +(\d+) kB$", re.MULTILINE)
 TOO_LONG = "The trial restore did not finish within {seconds:,} s: find the object in the backup that waits, or raise BACKUP_VERIFY_TIMEOUT."
 TOO_LARGE = (

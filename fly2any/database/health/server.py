@@ -14,7 +14,8 @@ from ..units import share
 from .examine import Figure, Reader
 from .server_settings import read_settings
 
-# A database that an interrupted DROP DATABASE left invalid (-2) no longer counts for the server, and nobody can connect to it.
+# A database that an interrupted DROP DATABASE left invalid (its connection limit is -2) no longer counts for the server, and accepts no
+# connections.
 WRAPAROUND_SQL = """
     (SELECT 'transaction IDs' AS label, datname AS name, pg_catalog.age(datfrozenxid) AS age, 'age(relfrozenxid)' AS of_table,
             NULL::boolean AS has_members

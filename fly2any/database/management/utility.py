@@ -12,9 +12,9 @@ from .choices import Parser
 class Utility(ManagementUtility):
     """Runs every command by our rules, also those of Django and of other packages.
 
-    Those refuse to write if code of another role would run, and all refuse to read what is missing while another role may stand in
-    for it. Every command exits with 2 if it fails, because 1 means that
-    migrations are pending, and suggests the closest choice for a mistyped one. The file of a fixture is for its user only.
+    Commands of Django and of other packages refuse to write if code of another role would run. All refuse to read a table or column
+    that is missing while another role may create something in its place. Every command exits with 2 if it fails, because 1 means
+    that migrations are pending, and suggests the closest choice for a mistyped one. Only its user can read the file of dumpdata.
     """
 
     def fetch_command(self, subcommand: str) -> BaseCommand:

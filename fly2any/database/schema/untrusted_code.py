@@ -237,7 +237,7 @@ def read_untrusted_code(
         at = f"{quote(schema)}.{quote(table)}"
         if kind == "owner":
             others = f" and {plural(number - 1, 'other')}" if number > 1 else ""
-            what = f"Table {table}{others}, whose owner does not own the schema,"
+            what = f"Table {table}{others}, whose owner is not trusted,"
             cure = (
                 f"If the site created them: GRANT CREATE ON SCHEMA {quote(schema)} TO {quote(role)} WITH GRANT OPTION; otherwise"
                 f" drop them, or make the site's role their owner. REVOKE CREATE ON SCHEMA {quote(schema)} FROM PUBLIC keeps other roles from creating any."
