@@ -270,6 +270,24 @@ def test_a_verdict_without_an_outcome_is_read_as_before(taken, migrated, place):
 
 
 @pytest.mark.slow
+def test_a_bad_backup_stays_bad_if_it_cannot_be_tried_again(taken, migrated, place, monkeypatch):
+    manifest = taken(
+        edit=lambda manifest: dataclasses.replace(manifest, tables={**manifest.tables, '"public"."users"': Content(3, "1")})
+    )
+    monkeypatch.setattr("fly2any.database.backup.tools.FOLDERS", ())
+    monkeypatch.setattr("fly2any.database.backup.tools.embedded_folder", lambda: None)
+
+    with django(migrated) as connection:
+        again = check(connection, Folder(place), manifest, Progress())
+
+    assert (manifest.state, again.state, [one.state for one in backups(Folder(place)).manifests]) == (
+        "bad",
+        "unverified",
+        ["bad"],
+    )
+
+
+@pytest.mark.slow
 def test_a_verified_backup_stays_verified_if_it_cannot_be_tried_again(taken, migrated, place, monkeypatch):
     manifest = taken()
     monkeypatch.setattr("fly2any.database.backup.tools.FOLDERS", ())

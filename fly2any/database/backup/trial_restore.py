@@ -116,8 +116,8 @@ def _depends_on(failure: Failure, omitted: list[Failure]) -> bool:
 def check(connection, store: Store, manifest: Manifest, progress: Progress) -> Manifest:
     """Restore a backup on a temporary server, compare it, store the verdict, and return the manifest with it.
 
-    If the verdict is unverified, a manifest that was verified by then, in this or another run, stays unchanged. Raises Refusal if the backup
-    cannot be read or was removed meanwhile.
+    An unverified verdict replaces no other, whether it is of an earlier run or was stored by another run meanwhile. Raises Refusal if
+    the backup cannot be read or was removed meanwhile.
     """
     if manifest.file.endswith(ENDING):
         keys_in(settings.BACKUPS["identity_file"])
@@ -138,7 +138,7 @@ def check(connection, store: Store, manifest: Manifest, progress: Progress) -> M
         stored = from_json(store.read(name), where=name)  # Another run may have verified it meanwhile.
     except Missing as missing:
         raise Refusal(f"{manifest.name} was removed during its verification: no verdict was stored.") from missing
-    if verdict.state != "unverified" or stored.state != "good":
+    if verdict.state != "unverified" or stored.state == "unverified":
         store.write(name, as_json(tried).encode())
     return tried
 
