@@ -355,9 +355,10 @@ def test_a_second_foreign_key_is_reported_if_its_action_comes_before_ours(action
     ours = next(fk for fk in EXPECTED.foreign_keys if (fk.on_delete, fk.on_update) == ("CASCADE", "CASCADE"))
     alter = f'ALTER TABLE "{ours.table}"'
     target, column = ours.target, ours.columns[0]
-    run(f'{alter} ADD CONSTRAINT theirs FOREIGN KEY ("{column}") REFERENCES "{target}" ON DELETE {action} ON UPDATE {action}')
-    if first:
-        run(f'{alter} DROP CONSTRAINT "{ours.name}"', f"{alter} ADD {ours.sql()}")
+    # The triggers fire in the order of their names as text, which end with their oids: 100000 comes before 99999.
+    theirs = f'CONSTRAINT theirs FOREIGN KEY ("{column}") REFERENCES "{target}" ON DELETE {action} ON UPDATE {action}'
+    keys = [theirs, ours.sql()] if first else [ours.sql(), theirs]
+    run(f'{alter} DROP CONSTRAINT "{ours.name}"', *(f"{alter} ADD {key}" for key in keys))
 
     findings = [one for one in verify(connection).findings if one.code == "foreign_key.extra"]
 
