@@ -13,7 +13,7 @@ from .units import plural
 
 # Where settings are set for sessions of this database, and whether for this role: for a role, the database or both, and, if neither
 # sets it, by the server or POSTGRES_URL.
-_CONFIGURED_SQL = """
+CONFIGURED_SQL = """
     SELECT pg_catalog.lower(pg_catalog.split_part(c.setting, '=', 1)) AS name,
            CASE WHEN s.setrole = 0 AND s.setdatabase = 0 THEN 'ROLE ALL'
                 ELSE concat_ws(' IN ', 'ROLE ' || quote_ident(r.rolname), 'DATABASE ' || quote_ident(d.datname)) END AS place,
@@ -25,12 +25,13 @@ _CONFIGURED_SQL = """
     SELECT s.name, CASE WHEN s.source = 'client' THEN 'CLIENT' ELSE 'SYSTEM' END, true, NULL, s.reset_val FROM pg_catalog.pg_settings AS s
     WHERE s.source NOT IN ('database', 'user', 'database user', 'global')
 """
-_SETTING_SQL = f"SELECT * FROM ({_CONFIGURED_SQL}) AS c WHERE c.name = '{{name}}' AND c.value ~* '^({{values}})$'"
+ON, OFF = "on|t|tr|tru|true|y|ye|yes|1", "off|of|f|fa|fal|fals|false|n|no|0"  # The spellings of a boolean.
+_SETTING_SQL = f"SELECT * FROM ({CONFIGURED_SQL}) AS c WHERE c.name = '{{name}}' AND c.value ~* '^({{values}})$'"
 READ_ONLY, REPLICATION_ROLE = "default_transaction_read_only", "session_replication_role"
 _MAY_WRITE = f"EXISTS (SELECT FROM known WHERE known.relname = {literal(MARKING_TABLE)} AND has_table_privilege({{role}}, known.oid, 'INSERT'))"
 # For another role, only if it may write otherwise; `known` is the relation of server.HOME_CTES.
 READ_ONLY_SQL = f"""
-    SELECT configured.place, configured.is_ours FROM ({_SETTING_SQL.format(name=READ_ONLY, values="on|t|tr|tru|true|y|ye|yes|1")}) AS configured
+    SELECT configured.place, configured.is_ours FROM ({_SETTING_SQL.format(name=READ_ONLY, values=ON)}) AS configured
     WHERE configured.is_ours OR {_MAY_WRITE.format(role="configured.role")}
 """
 REPLICATION_ROLE_SQL = f"""
@@ -51,7 +52,6 @@ class _Setting:
 # Less than 100 milliseconds, and less than 10 seconds, after which a pool of connections may use one again.
 _SHORT = "0*[1-9][0-9]? ?(ms)?|[1-9][0-9]* ?us|0?[.]0[0-9]*[1-9]0* ?s"
 _SHORT_IDLE = "0*[1-9][0-9]{0,3} ?(ms)?|[1-9][0-9]* ?us|0?[.][0-9]*[1-9]0* ?s|0*[1-9]([.][0-9]*)? ?s"
-_OFF = "off|of|f|fa|fal|fals|false|n|no|0"
 _WRITES = f"(configured.is_ours OR {_MAY_WRITE.format(role='configured.role')})"
 _OTHERS = {
     "extra_float_digits": _Setting(
@@ -62,7 +62,7 @@ _OTHERS = {
     ),
     **dict.fromkeys(
         ("enable_indexscan", "enable_bitmapscan"),
-        _Setting(_OFF, "true", "database.plans", "queries that an index serves read whole tables"),
+        _Setting(OFF, "true", "database.plans", "queries that an index serves read whole tables"),
     ),
     "temp_file_limit": _Setting(
         "0[a-z]*", "configured.is_ours", "database.temp_files", "a sort or an index build that does not fit into memory fails",
@@ -87,7 +87,7 @@ _OTHERS = {
         _SHORT_IDLE, _WRITES, "database.timeout", "the server ends connections that a pool still holds, and their next statement fails",
     ),
     "array_nulls": _Setting(
-        _OFF, _WRITES, "database.array_nulls", "NULL in an array that a client sends is stored as the text NULL",
+        OFF, _WRITES, "database.array_nulls", "NULL in an array that a client sends is stored as the text NULL",
     ),
     "client_encoding": _Setting(
         "(?!(utf-?8|unicode)$).+", _WRITES, "database.encoding",
@@ -102,7 +102,7 @@ _WANTED = ", ".join(f"({literal(name)}, {literal(f'^({one.values})$')})" for nam
 _CONDITIONS = " ".join(f"WHEN {literal(name)} THEN {one.condition}" for name, one in _OTHERS.items())
 SETTINGS_SQL = f"""
     SELECT configured.name, configured.place, configured.value
-    FROM ({_CONFIGURED_SQL}) AS configured JOIN (VALUES {_WANTED}) AS w (name, values) ON w.name = configured.name
+    FROM ({CONFIGURED_SQL}) AS configured JOIN (VALUES {_WANTED}) AS w (name, values) ON w.name = configured.name
     LEFT JOIN pg_catalog.pg_roles AS r ON r.rolname = configured.value
     WHERE configured.value ~* w.values AND CASE configured.name {_CONDITIONS} END
     ORDER BY 1, 2
@@ -127,6 +127,9 @@ _DEFAULTS = {
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
     "array_nulls": "on",
+    "track_counts": "on",
+    "zero_damaged_pages": "off",
+    "ignore_checksum_failure": "off",
     "client_encoding": "'UTF8'",  # Our sessions set it, so that the server's is not seen.
 }
 
@@ -135,7 +138,7 @@ def of_read_only(place: str, database: str, is_ours: bool) -> Finding:
     """Return the finding that writes fail, for a row of READ_ONLY_SQL."""
     who = "every write of this role here" if is_ours else "every write of that role, which may write otherwise,"
     message = f"{READ_ONLY} is on ({place}), so {who} fails."
-    cure, is_sql = _reset(READ_ONLY, place, database)
+    cure, is_sql = reset(READ_ONLY, place, database)
     if is_sql:
         cure = f"SET {READ_ONLY} TO off;\n{cure}"
     severity = Severity.ERROR if is_ours else Severity.NOTE
@@ -145,7 +148,7 @@ def of_read_only(place: str, database: str, is_ours: bool) -> Finding:
 def of_replication_role(database: str, place: str, value: str) -> Finding:
     """Return the finding that triggers and foreign keys do not run, for a row of REPLICATION_ROLE_SQL."""
     message = f"Its sessions begin with {REPLICATION_ROLE} = {value}: no trigger runs, and no foreign key is checked."
-    cure, is_sql = _reset(REPLICATION_ROLE, place, database)
+    cure, is_sql = reset(REPLICATION_ROLE, place, database)
     return Finding(Severity.ERROR, "security.replication_role", place, message, cure, is_sql=is_sql)
 
 
@@ -153,15 +156,15 @@ def of_setting(database: str, name: str, place: str, value: str) -> Finding:
     """Return the finding about a setting that hinders reads or writes, for a row of SETTINGS_SQL."""
     setting = _OTHERS[name]
     digits = plural(max(1, 15 + int(value)), "significant digit") if "{digits}" in setting.effect else ""
-    cure, is_sql = _reset(name, place, database)
+    cure, is_sql = reset(name, place, database)
     message = f"Its sessions begin with {name} = {value}: {setting.effect.format(digits=digits)}."
     return Finding(Severity.WARNING, setting.code, place, message, cure, is_sql=is_sql)
 
 
-def _reset(setting: str, place: str, database: str) -> tuple[str, bool]:
+def reset(setting: str, place: str, database: str) -> tuple[str, bool]:
     """Return the cure that resets a setting where it is set, or overrides the server's for `database`, and whether it is SQL."""
     if place == "CLIENT":
-        return "Remove it from the options of POSTGRES_URL, or from PGOPTIONS.", False
+        return f"Remove {setting} from the options of POSTGRES_URL, or from PGOPTIONS.", False
     if place == "SYSTEM":
         return f"ALTER DATABASE {quote(database)} SET {setting} TO {_DEFAULTS[setting]};", True
     return f"ALTER {place} RESET {setting};", True

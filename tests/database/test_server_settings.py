@@ -10,6 +10,7 @@ from fly2any.database.findings import Finding
 from fly2any.database.health.examine import Reader
 from fly2any.database.health.replication import commits_that_wait
 from fly2any.database.health.security import TOPICS as SECURITY
+from fly2any.database.health.server import OF_DISK
 from fly2any.database.health.topics import TOPICS
 from fly2any.database.verification import verify
 from tests.conftest import django
@@ -181,6 +182,30 @@ def test_the_settings_of_a_disk_are_not_required_of_storage_without_one(own_serv
     imitate(server)
     figures, findings = asked(of(server), "settings")
 
-    assert before == "0 of 4 as required"
-    assert figures["settings"][0] == f"0 of 2 as required; {platform} does not need fsync and full_page_writes"
+    assert before == "2 of 6 as required"
+    assert figures["settings"][0] == f"2 of 4 as required; {platform} does not need fsync and full_page_writes"
     assert [one.where for one in findings] == ["autovacuum", "track_counts"]
+
+
+def test_settings_of_sessions_that_lose_rows_are_found_at_each_place(migrated):
+    name, user = f'"{migrated.name}"', f'"{migrated.user}"'
+    migrated.execute(f"ALTER DATABASE {name} SET zero_damaged_pages = 1")
+    migrated.execute(f"ALTER ROLE {user} IN DATABASE {name} SET track_counts = off")
+    migrated.execute(f"ALTER ROLE {user} IN DATABASE {name} SET ignore_checksum_failure = 'ON'")
+
+    def found_of_sessions():
+        return [
+            one for one in asked(migrated, "settings")[1] if one.where not in OF_DISK
+        ]  # These are off for every server of a test.
+
+    found = found_of_sessions()
+    for finding in found:
+        migrated.execute(finding.cure)
+
+    place = f"ROLE {migrated.user} IN DATABASE {migrated.name}"
+    assert [(one.code, one.where, one.message.partition(":")[0], one.is_sql) for one in found] == [
+        ("settings.wrong", "track_counts", f"It is off ({place}) and must be on", True),
+        ("settings.wrong", "zero_damaged_pages", f"It is 1 (DATABASE {migrated.name}) and must be off", True),
+        ("settings.wrong", "ignore_checksum_failure", f"It is ON ({place}) and must be off", True),
+    ]
+    assert found_of_sessions() == []

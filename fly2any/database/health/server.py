@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from django.db import Error, transaction
@@ -9,6 +10,7 @@ from django.db import Error, transaction
 from ..errors import sqlstate
 from ..extensions import FUNCTION_SQL, INSTALLED_SQL, NEEDED, of_unavailable
 from ..findings import Finding, Severity
+from ..session_settings import CONFIGURED_SQL, OFF, ON, reset
 from ..sql import quote
 from ..units import share
 from .examine import Figure, Reader
@@ -29,14 +31,25 @@ WRAPAROUND_SQL = """
 # The transactions of all multixacts, of which a file of 32 pages holds 52,352; before PostgreSQL 19 they are numbered by 32 bits.
 MEMBERS_SQL = "SELECT count(*) * 52352 AS number FROM pg_catalog.pg_ls_dir('pg_multixact/members')"
 MOST_MEMBERS = 2**32
-# Settings that prevent the loss of rows, or the unlimited growth of the database.
+# Settings that prevent the loss of rows, or the unlimited growth of the database; all are booleans.
 WANTED = {
     "autovacuum": ("on", Severity.ERROR, "autovacuum runs only to prevent wraparound, so dead rows accumulate"),
     "track_counts": ("on", Severity.ERROR, "autovacuum needs these counts, and runs only to prevent wraparound"),
     "fsync": ("on", Severity.ERROR, "a power cut can destroy the database"),
     "full_page_writes": ("on", Severity.ERROR, "a power cut can damage pages"),
+    "zero_damaged_pages": (
+        "off",
+        Severity.ERROR,
+        "PostgreSQL empties a damaged page that it reads, and the page's rows are lost",
+    ),
+    "ignore_checksum_failure": ("off", Severity.ERROR, "PostgreSQL reads a page whose checksum is wrong as if it were right"),
 }
 OF_DISK = ("fsync", "full_page_writes")
+# The same setting can have several places: the server, and roles and databases, whose value is that of their sessions.
+PLACES_SQL = f"""
+    SELECT c.name::text, c.place, c.value, current_database()::text AS database FROM ({CONFIGURED_SQL}) AS c
+    WHERE c.name = ANY (%(names)s) ORDER BY c.place COLLATE "C"
+"""
 # These platforms store WAL on other machines, and turn the settings of a disk off.
 PLATFORM_SQL = """
     SELECT CASE WHEN current_setting('neon.tenant_id', true) <> '' THEN 'Neon'
@@ -80,18 +93,24 @@ def _members(read: Reader, full: float, cure: str, *, readable: bool) -> Iterato
 
 
 def settings(read: Reader) -> Iterator[Figure | Finding]:
-    """Report settings whose values are unsafe."""
-    server, platform = read_settings(read, WANTED), read.one(PLATFORM_SQL).name
-    found = server.values
+    """Report settings whose values are unsafe, for the whole server or for the sessions of a role or a database."""
+    platform = read.one(PLATFORM_SQL).name
     required = {name: rule for name, rule in WANTED.items() if not (platform and name in OF_DISK)}
-    kept = sum(found.get(name) == value for name, (value, *_) in required.items())
+    places = read(PLACES_SQL, names=list(required))
+    wrong = {name: [one for one in places if one.name == name and _is_wrong(one.value, required[name][0])] for name in required}
     without = f"; {platform} does not need {' and '.join(OF_DISK)}" if platform else ""
-    yield Figure("settings", f"{kept} of {len(required)} as required{without}")
+    yield Figure("settings", f"{sum(not found for found in wrong.values())} of {len(required)} as required{without}")
+    server = read_settings(read, required)
     for name, (wanted, severity, harm) in required.items():
-        if name in found and found[name] != wanted:
-            cure, is_sql = server.cure({name: wanted})
-            message = f"It is {found[name]} and must be {wanted}: {harm}."
+        for _, place, value, database in wrong[name]:
+            cure, is_sql = server.cure({name: wanted}) if place == "SYSTEM" else reset(name, place, database)
+            where = "" if place == "SYSTEM" else f" ({place})"
+            message = f"It is {value}{where} and must be {wanted}: {harm}."
             yield Finding(severity, "settings.wrong", name, message, cure, is_sql=is_sql)
+
+
+def _is_wrong(value: str, wanted: str) -> bool:
+    return re.fullmatch(OFF if wanted == "on" else ON, value, re.IGNORECASE) is not None
 
 
 def extensions(read: Reader) -> Iterator[Figure | Finding]:
