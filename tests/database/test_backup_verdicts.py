@@ -8,7 +8,7 @@ from io import FileIO
 
 import pytest
 
-from fly2any.database.backup import tools, trial_server
+from fly2any.database.backup import render, tools, trial_server
 from fly2any.database.backup.contents import Content
 from fly2any.database.backup.entries import without_owner
 from fly2any.database.backup.inventory import backups
@@ -47,6 +47,10 @@ def test_the_embedded_servers_extension_does_not_prevent_verification(taken):
 
     left_out = ("EXTENSION pg_stat_statements (42501)",)
     assert (manifest.state, manifest.verdict.reason, manifest.verdict.left_out) == ("good", "", left_out)
+    assert re.search(
+        r"the rows of every table hashed and compared, .*; not tried: EXTENSION pg_stat_statements \(42501\)$",
+        render.verdict(manifest),
+    )
 
 
 @pytest.mark.slow

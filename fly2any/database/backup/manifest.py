@@ -29,6 +29,7 @@ COLLATION = "server.collation"  # The only finding about the server that concern
 
 STATES = ("good", "bad", "unverified")
 Outcome = Annotated[str, Meta(pattern=rf"^({'|'.join(('', *STATES))})\Z")]
+OF_ROLES = "objects of "  # Begins the description of the objects of untrusted roles, the only ones that can be tables.
 Version = Annotated[str, Meta(pattern=r"^\d{1,4}(\.\d+)?\Z")]  # The version of a server or a tool: 18.6.
 
 
@@ -40,9 +41,8 @@ class Verdict:
     server: str
     reason: str
     outcome: Outcome = ""  # One of STATES; manifests until 2026-11 have none.
-    left_out: tuple[
-        str, ...
-    ] = ()  # Objects of a verified backup that were not restored, because only a superuser can create them.
+    # What was not restored of a verified backup: objects that only a superuser can create, and those OF_ROLES.
+    left_out: tuple[str, ...] = ()
 
     @property
     def state(self) -> str:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from ..printable import one_line, printable
 from ..units import plural, size, span
 from .inventory import Inventory
-from .manifest import COLLATION, Manifest
+from .manifest import COLLATION, OF_ROLES, Manifest
 from .signing import SIGNED
 
 
@@ -50,7 +50,7 @@ def _verdict_text(manifest: Manifest) -> str:
         return f"unverified: `manage.py dbbackup --check {manifest.name}` restores and compares it"
     if verdict.state != "good":
         return f"{'BAD' if verdict.state == 'bad' else 'not verified'}: {verdict.reason}"
-    every = "every restored" if verdict.left_out else "every"
+    every = "every restored" if any(one.startswith(OF_ROLES) for one in verdict.left_out) else "every"
     not_tried = f"; not tried: {', '.join(verdict.left_out)}" if verdict.left_out else ""
     return (
         f"verified: restored on PostgreSQL {verdict.server} on {verdict.at:%Y-%m-%d %H:%M} UTC, the rows of {every} table hashed"

@@ -32,7 +32,7 @@ from .contents import BY_COPY, clauses, differences, read_contents, read_hash_pa
 from .encryption import ENDING, keys_in
 from .entries import NOTHING, Entry, LeftOut, chosen, entries_in, find_left_out, without_owner
 from .load import shown
-from .manifest import Manifest, Verdict, as_json, from_json, home_of, with_verdict
+from .manifest import OF_ROLES, Manifest, Verdict, as_json, from_json, home_of, with_verdict
 from .owners import untrusted
 from .properties import creation
 from .restore import require_restorable
@@ -171,7 +171,7 @@ def judge(
     second = _verdict_of(subject, (), without, clock, progress)
     if second.state != "good":
         return verdict
-    left_out = f"objects of {', '.join(untrusted)} ({without}); with them it is not verified ({verdict.reason.rstrip('.')})"
+    left_out = f"{OF_ROLES}{', '.join(untrusted)} ({without}); with them it is not verified ({verdict.reason.rstrip('.')})"
     return replace(second, left_out=(*second.left_out, left_out))
 
 
