@@ -114,8 +114,6 @@ OF_CONNECTIONS = (
           "A parameter of POSTGRES_URL needs something that does not exist ({line}): correct or remove it."),
 )  # fmt: skip
 OF_STATEMENTS = (
-    Cause("", r'permission denied to create database',
-          "The role may not create databases, which this command needs temporarily: ALTER ROLE … CREATEDB."),
     Cause("", r'permission denied to create extension "(?P<name>[^"]*)"',
           'The role may not create the extension {name}: ask an administrator of the server to run CREATE EXTENSION "{name}" in this database, and run the command again.'),
     Cause("", r'(extension "(?P<name>[^"]*)" is not available|could not open extension control file)',

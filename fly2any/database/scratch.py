@@ -12,13 +12,18 @@ from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 from psycopg import sql
 
+from .errors import Refusal
 from .leftover_databases import SCRATCH, drop_leftovers, mark
 from .migration import journal
 from .migration.state import known_migrations
 from .schema import read_catalog
 from .schema.contract import Contract, grow
+from .sql import fetch_one, quote
 
 PREFIX = "fly2any_scratch_"
+CREATEDB_SQL = """
+    SELECT r.rolname::text, r.rolcreatedb OR r.rolsuper FROM pg_catalog.pg_roles AS r WHERE r.rolname = current_user
+"""
 
 
 @contextmanager
@@ -27,6 +32,7 @@ def scratch_database(connection, make: Callable[[Any, str], None] | None = None)
 
     `make` creates it, given a connection and the name, if it needs special properties.
     """
+    require_createdb(connection)
     name = f"{PREFIX}{datetime.now(UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(4)}"
     outside = connection.copy()  # Databases are not created in a transaction, which `connection` may be in.
     drop_leftovers(outside, SCRATCH)
@@ -42,6 +48,15 @@ def scratch_database(connection, make: Callable[[Any, str], None] | None = None)
         del connections[name], connections.databases[name]
         drop(outside, name)
         outside.close()
+
+
+def require_createdb(connection) -> None:
+    """Raise Refusal if this role may not create databases."""
+    role, creates = fetch_one(connection, CREATEDB_SQL)
+    if not creates:
+        raise Refusal(
+            f"The role {role} may not create databases, as this command must: as a superuser, run ALTER ROLE {quote(role)} CREATEDB;"
+        )
 
 
 def _make(connection, name: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 from django.db.utils import ProgrammingError
 
 from fly2any.database.backup import restore
+from fly2any.database.errors import Refusal
 from fly2any.database.leftover_databases import DATABASES_SQL, MARK, drop_leftovers, read_leftovers
 from fly2any.database.progress import Progress
 from fly2any.database.report.collect import collect
@@ -147,3 +148,18 @@ def test_a_comment_by_any_role_stops_nothing(database, beside):
     with django(database) as connection:
         assert drop_leftovers(connection, "scratch") == []
         assert [one.where for one in verify(connection).findings if one.code == "server.leftover"] == []
+
+
+def test_a_role_that_may_not_create_databases_gets_no_scratch_database(database):
+    role = f"{database.name}_role"
+    with (
+        database.role(),
+        django(dataclasses.replace(database, user=role)) as connection,
+        pytest.raises(Refusal) as refused,
+        scratch_database(connection),
+    ):
+        pass
+
+    assert str(refused.value) == (
+        f'The role {role} may not create databases, as this command must: as a superuser, run ALTER ROLE "{role}" CREATEDB;'
+    )

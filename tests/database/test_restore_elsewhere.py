@@ -141,5 +141,5 @@ def test_a_role_that_may_not_create_the_database_to_restore_into_is_named(migrat
         restore_into(connection, target, store_at(place), manifest, RecordedProgress())
 
     assert str(refused.value) == (
-        f'This role may not create databases, as a restore does: run ALTER ROLE "{role}" CREATEDB; as a superuser.'
+        f'The role {role} may not create databases, as this command must: as a superuser, run ALTER ROLE "{role}" CREATEDB;'
     )

@@ -88,7 +88,7 @@ def test_a_database_of_another_role_is_replaced_only_by_a_member(filled, owned, 
     owner = filled.execute("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()")
     assert owner == [(role if cured else third,)]
     assert may_not.stderr == (
-        f'This role may not create databases, as a restore does: run ALTER ROLE "{role}" CREATEDB; as a superuser.\n'
+        f'The role {role} may not create databases, as this command must: as a superuser, run ALTER ROLE "{role}" CREATEDB;\n'
     )
 
 

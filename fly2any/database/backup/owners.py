@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from ..errors import Refusal
 from ..printable import one_line
+from ..scratch import require_createdb
 from ..server import read_origin
 from ..sql import ask, fetch_all, fetch_one, quote
 from .manifest import Manifest
@@ -24,11 +25,10 @@ MISSING_SQL = """
     ORDER BY name
 """
 SUPERUSER_SQL = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
-# The database, its owner, and whether this role may create and rename databases.
+# The database, its owner and this role.
 DATABASE_SQL = """
-    SELECT d.datname::text, pg_catalog.pg_get_userbyid(d.datdba)::text, r.rolcreatedb OR r.rolsuper
-    FROM pg_catalog.pg_database AS d, pg_catalog.pg_roles AS r
-    WHERE d.datname = pg_catalog.current_database() AND r.rolname = current_user
+    SELECT d.datname::text, pg_catalog.pg_get_userbyid(d.datdba)::text, current_user::text
+    FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database()
 """
 # The roles whose code a restore would run with the restoring role's privileges; superusers have all privileges anyway.
 OTHERS_SQL = """
@@ -131,21 +131,12 @@ def unavailable(connection, names: Sequence[str]) -> list[str]:
     return [name for name, _ in fetch_all(connection, MISSING_SQL, every)]
 
 
-def require_createdb(connection) -> None:
-    """Raise Refusal if this role may not create databases."""
-    *_, creates = fetch_one(connection, DATABASE_SQL)
-    if not creates:
-        own = quote(ask(connection, "SELECT current_user"))
-        raise Refusal(f"This role may not create databases, as a restore does: run ALTER ROLE {own} CREATEDB; as a superuser.")
-
-
 def require_replaceable(connection) -> None:
     """Raise Refusal if this role may not create a database and rename it and the one in use, whose owner the new one gets."""
     require_createdb(connection)
-    database, owner, _ = fetch_one(connection, DATABASE_SQL)
-    own = quote(ask(connection, "SELECT current_user"))
+    database, owner, own = fetch_one(connection, DATABASE_SQL)
     if unavailable(connection, [owner]):
-        cures = " or ".join([*memberships(connection, [owner]), f"ALTER DATABASE {quote(database)} OWNER TO {own};"])
+        cures = " or ".join([*memberships(connection, [owner]), f"ALTER DATABASE {quote(database)} OWNER TO {quote(own)};"])
         raise Refusal(
             f"The database {database} belongs to {owner}, so this role cannot replace it: as a superuser, run {cures} or restore"
             " with --into NAME."

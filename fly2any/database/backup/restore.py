@@ -19,7 +19,7 @@ from ..migration.lock import PATIENCE, wait_for_writers
 from ..migration.state import known_migrations, replaced_migrations
 from ..progress import Progress
 from ..schema.contract import PHASE7_APPS
-from ..scratch import drop
+from ..scratch import drop, require_createdb
 from ..server import MARKING_TABLE, read_home, read_origin
 from ..sql import fetch_all, fetch_one, quote
 from ..verification import verify
@@ -32,7 +32,7 @@ from .erasures import Erasures, keep_erasures
 from .extensions import require_extensions
 from .load import load
 from .manifest import Manifest, home_of, other_homes
-from .owners import require_createdb, require_owners, require_replaceable
+from .owners import require_owners, require_replaceable
 from .properties import copy_grants, copy_properties, create
 from .rights import StaffChanges, sign_out_staff
 from .sessions import connection_to, prepare_session
