@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from ..sql import TRUSTED_ROLES_SQL, TRUSTED_SQL, catalogue, literal
 from .called_functions import CALLED_SQL, OWN_SQL
 from .names import relative
-from .objects import PRIVILEGES, Catalog, Check, Column, Domain, ForeignKey, Index, Key, Table
+from .objects import PRIVILEGES, Catalog, Check, Column, Domain, ForeignKey, Index, Key, Sequence, Table
 from .publications import NARROWED_SQL, PUBLICATIONS_SQL, UNPUBLISHED_SQL
 from .references import FIXED_SQL, LINKS_CTES, MET_SQL, REFERENCES_SQL
 from .row_security import REJECTED_SQL, RESTRICTED_SQL
@@ -113,6 +113,23 @@ USED_BY_SQL = """
             AND c.relkind IN ('r', 'p', 'f') ORDER BY 1)
 """
 
+# The dependency of an identity column's sequence is internal, not automatic.
+SEQUENCES_SQL = """
+    (SELECT pg_catalog.json_agg(pg_catalog.json_build_object('name', s.seqrelid::regclass::text, 'largest', s.seqmax, 'owned', t.owned, 'shared', EXISTS (
+                SELECT FROM pg_catalog.pg_depend AS u WHERE u.refclassid = 'pg_catalog.pg_class'::regclass AND u.refobjid = s.seqrelid
+                  AND u.deptype <> 'i' AND NOT (u.classid = 'pg_catalog.pg_attrdef'::regclass AND u.objid = COALESCE(d.oid, 0::oid))
+            )) ORDER BY s.seqrelid::regclass::text)
+     FROM (SELECT k.oid, pg_catalog.bool_or(k.owned) AS owned
+           FROM (SELECT o.objid AS oid, true AS owned FROM pg_catalog.pg_depend AS o
+                 WHERE o.classid = 'pg_catalog.pg_class'::regclass AND o.deptype = 'a'
+                   AND o.refclassid = 'pg_catalog.pg_class'::regclass AND o.refobjid = c.oid AND o.refobjsubid = a.attnum
+                 UNION ALL
+                 SELECT o.refobjid, false FROM pg_catalog.pg_depend AS o
+                 WHERE o.classid = 'pg_catalog.pg_attrdef'::regclass AND o.objid = d.oid AND o.refclassid = 'pg_catalog.pg_class'::regclass) AS k
+           GROUP BY k.oid) AS t
+     JOIN pg_catalog.pg_sequence AS s ON s.seqrelid = t.oid)
+"""
+
 # From PostgreSQL 18 on, a NOT NULL can be NOT VALID: it rejects NULL from now on, but existing rows may be NULL.
 COLUMNS_SQL = f"""
     SELECT c.relname AS "table", a.attname AS name,
@@ -132,7 +149,8 @@ COLUMNS_SQL = f"""
            CASE WHEN t.typtype = 'd' THEN ({DOMAIN_SQL}) END AS domain,
            pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT') AS readable,
            a.attstorage = 'p' AND t.typstorage IN ('x', 'e') AS plain,
-           {USED_BY_SQL} AS used_by
+           {USED_BY_SQL} AS used_by,
+           {SEQUENCES_SQL} AS sequences
     FROM pg_catalog.pg_attribute AS a
     JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -286,7 +304,9 @@ def _spelled_rows(rows: Iterable[dict[str, Any]], schema: str) -> list[dict[str,
 
 def _spelled(row: dict[str, Any], schema: str) -> dict[str, Any]:
     for name, value in row.items():
-        if name in OF_REFERENCES:
+        if name == "sequences":
+            row[name] = tuple(Sequence(**{**one, "name": relative(one["name"], schema)}) for one in value or ())
+        elif name in OF_REFERENCES:
             row[name] = tuple(
                 tuple(relative(part, schema) if n in OF_REFERENCES[name] else part for n, part in enumerate(one))
                 for one in value

@@ -16,7 +16,8 @@ from typing import Any
 from ..sql import literal, quote
 from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table
 
-INTEGERS = ("smallint", "integer", "bigint")
+LARGEST = {"smallint": 2**15 - 1, "integer": 2**31 - 1}
+INTEGERS = (*LARGEST, "bigint")
 # Pairs of types other than text of which the second keeps or rejects every value of the first.
 KEPT = {
     *permutations(INTEGERS, 2),
@@ -75,11 +76,21 @@ def repair_identity(column: Column, live: Column) -> str:
         return f"{alter} DROP IDENTITY;"
     if live.identity is not None:
         return f"{alter} SET GENERATED {column.identity.upper()};"
-    statements = [f"{alter} DROP DEFAULT;"] if live.default is not None else []
-    statements.append(f"{alter} ADD GENERATED {column.identity.upper()} AS IDENTITY;")
+    statements = [require(column)] if live.may_hold_null else []
+    owned = [one for one in live.sequences if one.owned]
+    # As long as it belongs to the column, pg_get_serial_sequence may return it.
+    statements += [f"ALTER SEQUENCE {one.name} OWNED BY NONE;" for one in owned]
+    dropped = f" DROP DEFAULT, ALTER COLUMN {quote(column.name)}" if live.default is not None else ""
+    statements.append(f"{alter}{dropped} ADD GENERATED {column.identity.upper()} AS IDENTITY;")
     sequence = f"pg_get_serial_sequence({literal(quote(column.table))}, {literal(column.name)})"
-    largest = f"SELECT max({quote(column.name)}) FROM {quote(column.table)}"
-    return "\n".join([*statements, f"SELECT setval({sequence}, COALESCE(({largest}), 0) + 1, false);"])
+    limit = LARGEST.get(column.type)
+    last = [f"SELECT max({quote(column.name)}) FROM {quote(column.table)}"]
+    for one in live.sequences:
+        fits = f" WHERE last_value <= {limit}" if limit and one.largest > limit else ""
+        last.append(f"SELECT last_value - (NOT is_called)::int FROM {one.name}{fits}")
+    used = f"SELECT GREATEST({', '.join(f'({one})' for one in last)}, 0) AS last"
+    statements.append(f"SELECT setval({sequence}, GREATEST(last, 1), last > 0) FROM ({used}) AS used;")
+    return "\n".join([*statements, *(f"DROP SEQUENCE {one.name};" for one in owned if not one.shared)])
 
 
 def mentions(expression: str | None, column: Column) -> bool:

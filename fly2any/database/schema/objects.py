@@ -81,6 +81,16 @@ class Domain:
 
 
 @dataclass(frozen=True, slots=True)
+class Sequence:
+    """A sequence that belongs to a column, or that its default takes values from; not that of an identity column."""
+
+    name: str  # qualified, if it is in another schema, and quoted
+    largest: int
+    owned: bool  # by the column
+    shared: bool  # something else uses it
+
+
+@dataclass(frozen=True, slots=True)
 class Column:
     table: str
     name: str
@@ -98,6 +108,7 @@ class Column:
     readable: bool = field(default=True, compare=False)  # by this role
     plain: bool = field(default=False, compare=False)  # a long value is neither compressed nor moved out of its row
     used_by: tuple[str, ...] = field(default=(), compare=False)  # objects that prevent a change of its type
+    sequences: tuple[Sequence, ...] = field(default=(), compare=False)
 
     @property
     def filled(self) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..findings import Finding, Severity
 from ..sql import literal, quote
+from .cures import LARGEST
 from .live import Live
 from .objects import Catalog, Column, where
 from .unmanaged import AGREE
@@ -42,8 +43,6 @@ NEXT_SQL = f"""
     WHERE a.attrelid = {{table}}::regclass AND a.attname = {{column}}
 """
 USED_SQL = "(SELECT CASE WHEN s.seqincrement < 0 THEN pg_catalog.min({column}) ELSE pg_catalog.max({column}) END FROM {table})"
-
-LARGEST = {"smallint": 2**15 - 1, "integer": 2**31 - 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +162,8 @@ def _cure(following: Next, alter: str) -> tuple[str, bool]:
     """Return the cure for a sequence that is exhausted or behind the values in use, and whether it is SQL."""
     column = following.asked.column
     upwards = " SET INCREMENT 1" if following.increment < 0 else ""
-    sequence = f"pg_get_serial_sequence({literal(quote(column.table))}, {literal(column.name)})"
-    resume = f"SELECT setval({sequence}, (SELECT COALESCE(max({quote(column.name)}), 1) FROM {quote(column.table)}));"
+    # Not pg_get_serial_sequence, which may return another sequence that belongs to the column.
+    resume = f"SELECT setval({literal(following.sequence)}, (SELECT COALESCE(max({quote(column.name)}), 1) FROM {quote(column.table)}));"
     if not following.is_exhausted:
         return (f"{alter}{upwards} SET NO MAXVALUE;\n" if upwards else "") + resume, True
     if not following.is_at_limit:
