@@ -4,7 +4,6 @@ from urllib.parse import urlsplit
 
 from django.urls import path
 from django.views.i18n import JavaScriptCatalog
-from django_otp.plugins.otp_totp.models import TOTPDevice
 from django_otp_webauthn import exceptions, views
 from django_otp_webauthn.helpers import WebAuthnHelper
 
@@ -42,9 +41,6 @@ class BeginRegistration(ForStaff, views.BeginCredentialRegistrationView):
 class CompleteRegistration(ForStaff, views.CompleteCredentialRegistrationView):
     def post(self, *args, **kwargs):
         response = super().post(*args, **kwargs)
-        TOTPDevice.objects.filter(
-            user=self.request.user, confirmed=False
-        ).delete()  # The unconfirmed device of the page that offered both.
         self.request.session.cycle_key()
         return response
 

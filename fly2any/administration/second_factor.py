@@ -20,6 +20,7 @@ from django.db import transaction
 from django.http import HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.crypto import salted_hmac
 from django.utils.decorators import method_decorator
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.safestring import mark_safe
@@ -34,7 +35,6 @@ from .backends import in_turn, signing_out, take_turn
 from .passkeys import Helper
 
 RECOVERY_CODES = 10
-PENDING = "second_factor_pending"  # The session key of the device that awaits its first code.
 
 
 def is_name(request) -> bool:
@@ -124,20 +124,20 @@ class Verify(StaffPage):
 
 
 class Enrol(StaffPage):
-    """Create a device: a passkey, or a secret shown as a QR code and confirmed by its first code; then the recovery codes."""
+    """Create a device: a passkey, or a secret shown as a QR code, stored with its first valid code; then the recovery codes."""
 
     def dispatch(self, request, *args, **kwargs):
         if request.user.is_authenticated and has_factor(request.user) and not request.user.is_verified():
             return HttpResponseRedirect(reverse("admin:second_factor"))  # Adding a second device requires the first one.
         return super().dispatch(request, *args, **kwargs)
 
-    def unconfirmed(self, request):
-        """Return the device that this session created and that awaits its first code; only this session has seen its secret."""
-        return TOTPDevice.objects.filter(user=request.user, confirmed=False, pk=request.session.get(PENDING)).first()
+    def new_device(self, request):
+        """Return a device that is not stored yet. Its key follows from the session's, so that no other session has seen it."""
+        key = salted_hmac(f"{__name__}.Enrol", request.session.session_key).hexdigest()
+        return TOTPDevice(user=request.user, name="App", key=key)
 
     def get(self, request, form=None):
-        device = self.unconfirmed(request) or TOTPDevice.objects.create(user=request.user, confirmed=False, name="App")
-        request.session[PENDING] = device.pk
+        device = self.new_device(request)
         picture = segno.make(device.config_url, micro=False).svg_inline(scale=4, border=2, light="#fff")
         secret = " ".join(device.config_url.partition("secret=")[2].partition("&")[0][i : i + 4] for i in range(0, 32, 4))
         context = {"picture": mark_safe(picture), "secret": secret, "form": form or CodeForm(), "by_name": is_name(request)}  # noqa: S308  segno's own SVG.
@@ -145,16 +145,13 @@ class Enrol(StaffPage):
 
     def post(self, request):
         form = CodeForm(request.POST)
-        device = self.unconfirmed(request)
-        if device is None:
-            return HttpResponseRedirect(request.path)
-        if not form.is_valid() or not device.verify_token(form.cleaned_data["code"].replace(" ", "")):
+        device = self.new_device(request)
+        with transaction.atomic():
+            if not (verified := form.is_valid() and device.verify_token(form.cleaned_data["code"].replace(" ", ""))):
+                transaction.set_rollback(True)  # A wrong code is counted on the device, which stores it.
+        if not verified:
             form.add_error("code", "This code is wrong. Enter the code that the app shows now.")
             return self.get(request, form)
-        with transaction.atomic():
-            device.confirmed = True
-            device.save()
-            TOTPDevice.objects.filter(user=request.user, confirmed=False).delete()
         login(request, device)
         request.session.cycle_key()
         return HttpResponseRedirect(reverse("admin:second_factor_codes"))

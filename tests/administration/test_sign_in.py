@@ -1,6 +1,7 @@
 """Signing in: guesses are limited, and production requires a second factor."""
 
 import re
+from base64 import b32decode
 from datetime import timedelta
 
 import pytest
@@ -47,10 +48,15 @@ def without_throttling():
         model.objects.update(throttling_failure_count=0, throttling_failure_timestamp=None)
 
 
+def shown(client):
+    """A device with the secret that the page shows."""
+    secret = re.search(r'<span class="secret">([A-Z2-7 ]+)</span>', client.get(reverse(ENROL)).content.decode())[1]
+    return TOTPDevice(key=b32decode(secret.replace(" ", "")).hex())
+
+
 def enrolled(client, user):
-    client.get(reverse(ENROL))
+    page = client.post(reverse(ENROL), {"code": code_of(shown(client))})
     device = TOTPDevice.objects.filter(user=user).latest("pk")
-    page = client.post(reverse(ENROL), {"code": code_of(device)})
     assert page.headers["Location"] == reverse(CODES)
     page = client.post(reverse(CODES))
     return device, re.findall(r"<code>(\w+)</code>", page.content.decode())
@@ -67,7 +73,7 @@ def test_staff_set_up_a_second_factor_before_they_see_anything(client, boss):
     sign_in(client, boss)
     wrong = client.post(reverse(ENROL), {"code": "000000"})
     assert "This code is wrong" in wrong.content.decode()
-    without_throttling()
+    assert TOTPDevice.objects.count() == 0  # Neither the page nor a wrong code stores a device.
     device, codes = enrolled(client, boss)
     assert (len(codes), TOTPDevice.objects.get().confirmed) == (10, True)
     assert client.get(reverse(INDEX)).status_code == 200
@@ -214,14 +220,13 @@ def test_guesses_from_one_ipv6_network_are_counted_together(client, boss):
 def test_a_secret_is_shown_only_to_its_session(client, boss):
     thief = type(client)()
     sign_in(thief, boss)
-    thief.get(reverse(ENROL))
-    [planted] = TOTPDevice.objects.all()
+    planted = shown(thief)
     sign_in(client, boss)
 
     before = client.session.session_key
     device, _ = enrolled(client, boss)
 
-    assert device.key != planted.key
+    assert len({device.key, planted.key, shown(client).key}) == 3
     assert list(TOTPDevice.objects.all()) == [device]
     assert client.session.session_key != before
     assert thief.post(reverse(VERIFY), {"code": code_of(planted, later=1)}).status_code == 200
@@ -313,7 +318,7 @@ def test_signing_in_reports_a_read_only_database(client, boss):
         pages = [
             client.post(reverse(SIGN_IN), {"username": boss.email, "password": PASSWORD}),
             client.post(reverse(SIGN_IN), {"username": boss.email, "password": "wrong"}),
-            waiting.get(reverse(ENROL)),
+            waiting.post(reverse(ENROL), {"code": code_of(shown(waiting))}),
             waiting.post(reverse("admin:second_factor_leave")),
         ]
     finally:
