@@ -156,20 +156,28 @@ def test_session_changes_by_another_roles_trigger_have_no_effect(two):
     assert two.execute("SELECT id FROM users") == [(BOB,)]
 
 
-def test_no_code_runs_where_the_statistics_of_another_roles_empty_table_hold_the_address(two):
+@pytest.mark.parametrize("emptied", ["DELETE FROM", "TRUNCATE"])
+def test_no_code_runs_where_the_statistics_of_another_roles_empty_table_hold_the_address(two, monkeypatch, emptied):
+    monkeypatch.setattr("fly2any.database.person.statistics.CLEAR_SQL", "SELECT %s, %s")  # As before PostgreSQL 18.
     statements = (
         "CREATE FUNCTION mal.constant(text) RETURNS text " + says("$1", "IMMUTABLE"),
         "CREATE TABLE mal.news (email text)",
         f"INSERT INTO mal.news SELECT '{EMAIL}' FROM generate_series(1, 50)",
         "ANALYZE mal.news",
-        "DELETE FROM mal.news",
+        f"{emptied} mal.news",
         "CREATE STATISTICS mal.st ON (mal.constant('x') || email) FROM mal.news",
     )
     with other_role(two, *statements) as role, heard(two) as (connection, said):
         certificate = erase(connection, find(connection, EMAIL), Stream(io.StringIO()))
 
     assert {*said} <= {f"ran as {role}"}  # ANALYZE runs it as the owner.
-    assert {place.table: place.holds for place in certificate.remaining}["mal.news"] == "statistics"
+    [remains] = [place for place in certificate.remaining if (place.table, place.column) == ("mal.news", "email")]
+    cures = {  # A table with an empty file has no rows, which no query on it has to tell.
+        "DELETE FROM": 'ANALYZE "mal"."news"',
+        "TRUNCATE": "ANALYZE keeps them while a table or a shard has no rows, but its owner can remove them:"
+        ' ALTER TABLE "mal"."news" ALTER COLUMN email TYPE text',
+    }
+    assert remains.reason == f"the planner's statistics may still hold sampled values: {cures[emptied]}"
 
 
 def test_another_roles_index_does_not_hold_up_an_erasure(two, monkeypatch):
