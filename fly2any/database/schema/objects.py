@@ -48,9 +48,10 @@ class Table:
     # Foreign keys that prevent deletions: table, name, definition, referenced table, NOT NULL columns that ON DELETE would set to NULL, and an untrusted owner.
     kept_by: tuple[tuple[str, str, str, str, str, str], ...] = field(default=(), compare=False)
     # What rows meet that foreign keys to this table delete or change: table, name, referenced table, kind, name or definition, own and
-    # referenced column, and an untrusted owner.
-    met: tuple[tuple[str, str, str, str, str, str, str, str], ...] = field(default=(), compare=False)
-    # Foreign keys that prevent changes of other columns than the primary key: table, name, definition, this table, columns, untrusted owner.
+    # referenced column, an untrusted owner, and the columns of this table with which they change, "" for a deletion.
+    met: tuple[tuple[str, str, str, str, str, str, str, str, str], ...] = field(default=(), compare=False)
+    # Foreign keys that prevent changes of other columns than the primary key, or a deletion that would change what they refer to ("" for
+    # the columns): table, name, definition, referenced table, columns, untrusted owner.
     fixed_by: tuple[tuple[str, str, str, str, str, str], ...] = field(default=(), compare=False)
     owner_lacks: tuple[str, ...] = field(
         default=(), compare=False

@@ -23,6 +23,7 @@ def of_references(expected: Catalog, actual: Catalog, live: Live | None) -> Iter
     ours = {one.name for one in expected.tables}  # Foreign keys of our own tables are compared with the contract.
     there = {one.name for one in actual.tables}
     readable = {one.name for one in actual.tables if one.trusted and one.readable}
+    managed = {(one.table, one.name) for one in expected.columns}
     found: dict[tuple[str, ...], Finding | None] = {}
 
     def is_reported(table: Table, place: str, target: str) -> bool:
@@ -30,21 +31,31 @@ def of_references(expected: Catalog, actual: Catalog, live: Live | None) -> Iter
         renamed = "." not in place and bare not in there
         return not (bare in ours or renamed or (kept != table.name and kept in ours))
 
+    def when(table: Table, target: str, columns: str) -> str:
+        """Return what a foreign key follows or prevents, "" if we never do that: `columns` are "" for a deletion."""
+        changed = [one for one in columns.split(", ") if (table.name, one) in managed]
+        if not columns:
+            return f"{_rows(table, target)} from being deleted"
+        return f"{', '.join(changed)} of {table.name} from being changed" if changed else ""
+
     for table in (one for one in actual.tables if one.name in ours):
         for place, name, definition, target, required, owner in table.kept_by:
             if is_reported(table, place, target):
                 found[place, name] = _keeps(table, place, name, definition, target, required, owner)
         for place, name, definition, target, columns, owner in table.fixed_by:
-            if is_reported(table, place, target):
-                message = f"Foreign key {name} of {place} is unmanaged, and keeps {columns} of {table.name} from being changed."
+            kept = when(table, target, columns)
+            if kept and is_reported(table, place, target):
+                why = "" if columns else f": they change the columns of {target} that it refers to"
+                message = f"Foreign key {name} of {place} is unmanaged, and keeps {kept}{why}."
                 cure = _asked(owner, _again(place, name, definition))
                 found[place, name, columns] = Finding(
                     Severity.WARNING, "foreign_key.restricts", _where(place, name), message, cure
                 )
         for met in table.met:
-            place, name, target, kind, what, *_ = met
-            if is_reported(table, place, target):
-                found[place, name, kind, what] = _meets(table, met, live, readable)
+            place, name, target, kind, what, *_, columns = met
+            kept = when(table, target, columns)
+            if kept and is_reported(table, place, target):
+                found[place, name, kind, what, columns] = _meets(met, kept, live, readable)
     yield from filter(None, found.values())
 
 
@@ -81,43 +92,52 @@ def _again(place: str, name: str, definition: str) -> str:
     return f"ALTER TABLE {place} DROP CONSTRAINT {quote(name)}, ADD CONSTRAINT {quote(name)} {kept};"
 
 
-def _meets(table: Table, met: tuple[str, ...], live: Live | None, readable: set[str]) -> Finding | None:
+def _meets(met: tuple[str, ...], kept: str, live: Live | None, readable: set[str]) -> Finding | None:
     """Return the finding about what the rows that a foreign key refers from meet when it deletes or changes them.
 
-    Only `readable` tables are queried: planning a query of another runs its owner's code.
+    `kept` is what this may prevent, such as "email of users from being changed". Only `readable` tables are queried:
+    planning a query of another runs its owner's code.
     """
-    place, name, target, kind, what, own, column, owner = met
-    alter, rows = f"ALTER TABLE {place}", _rows(table, target)
+    place, name, target, kind, what, own, column, owner, columns = met
+    alter, event = f"ALTER TABLE {place}", kept.replace(" from being ", " are " if "," in columns or not columns else " is ")
     title = f"Foreign key {name} of {place} is unmanaged, and"
 
     def restricts(severity: Severity, message: str, cure: str) -> Finding:
         return Finding(severity, "foreign_key.restricts", _where(place, name), f"{title} {message}", cure)
 
     if kind == "trigger":
-        message = f"Trigger {what} of {place} runs when {rows} are deleted, by {name}, and was not tried; it may prevent that."
+        message = f"Trigger {what} of {place} runs when {event}, by {name}, and was not tried; it may prevent that."
         return Finding(Severity.NOTE, "trigger.extra", _where(place, what), message, READ)
     reasons = {
         "publication": (f"{place} is published ({what}) without a replica identity", f"{alter} REPLICA IDENTITY FULL;"),
         "owner": (f"{own}, the owner of {place}, lacks {what}", f"GRANT {what} TO {quote(own)};"),
         "rule": (f"the rule {what} of {place} runs instead", f"DROP RULE {quote(what)} ON {place};"),
         "domain": (f"it would set NULL in {own}, whose type is NOT NULL", f"{alter} ALTER COLUMN {quote(own)} TYPE {what};"),
+        "full": (
+            "it is MATCH FULL, and would set NULL in some of its columns only",
+            f"{alter} DROP CONSTRAINT {quote(name)}, ADD CONSTRAINT {quote(name)} {what};",
+        ),
     }
+    if kind == "domain" and column:
+        kind = "condition"
     if kind in reasons:
         why, cure = reasons[kind]
-        asked = _asked(owner if kind == "domain" else "", cure)
-        return restricts(Severity.WARNING, f"keeps {rows} from being deleted: {why}.", asked)
-    if kind == "unique":
-        return restricts(
-            Severity.NOTE, f"sets NULL when {rows} are deleted; {what}, unique for NULLs too, may refuse that.", READ
-        )
+        asked = _asked(owner if kind in ("domain", "full") else "", cure)
+        return restricts(Severity.WARNING, f"keeps {kept}: {why}.", asked)
+    notes = {
+        "unique": f"the unique index or exclusion constraint {what} may refuse that",
+        "condition": f"the type of {own} may refuse that: {column}",
+        "generated": f"{own}, generated and NOT NULL, refuses that where it is NULL: {what}",
+    }
+    if kind in notes:
+        return restricts(Severity.NOTE, f"sets NULL when {event}; {notes[kind]}.", READ)
     if kind == "check":
         check, _, condition = what.partition(" CHECK ")
-        if re.fullmatch(r'\(+("[^"]+"|\w+) IS NOT NULL\)+( NOT VALID)?', condition):
-            message = f"keeps {rows} from being deleted: it would set NULL, which its check {check} refuses."
+        if own == "n" and re.fullmatch(r'\(+("[^"]+"|\w+) IS NOT NULL\)+( NOT VALID)?', condition):
+            message = f"keeps {kept}: it would set NULL, which its check {check} refuses."
             return restricts(Severity.WARNING, message, f"{AGREE}{alter} DROP CONSTRAINT {quote(check)};")
-        return restricts(
-            Severity.NOTE, f"sets NULL when {rows} are deleted; its check {check} may refuse that: {condition}.", READ
-        )
+        does = "changes its rows" if own == "c" else "sets NULL"
+        return restricts(Severity.NOTE, f"{does} when {event}; its check {check} may refuse that: {condition}.", READ)
     if what.startswith("NULL::"):
         return None
     known = column and CONSTANT.fullmatch(what) and target.strip('"') in readable
@@ -125,9 +145,9 @@ def _meets(table: Table, met: tuple[str, ...], live: Live | None, readable: set[
     if there:
         return None
     if there is False:
-        message = f"keeps {rows} from being deleted: it would set the default {what}, for which {target} has no row."
+        message = f"keeps {kept}: it would set the default {what}, for which {target} has no row."
         return restricts(Severity.WARNING, message, f"{AGREE}{alter} ALTER COLUMN {quote(own)} DROP DEFAULT;")
-    message = f"sets the default {what} when {rows} are deleted, which fails if {target} has no row for it."
+    message = f"sets the default {what} when {event}, which fails if {target} has no row for it."
     return restricts(Severity.NOTE, message, READ)
 
 
