@@ -62,7 +62,7 @@ def _page_of_secret(request, admins: Sequence[Any]) -> str:
     for admin in admins if secret and is_text(secret) else ():
         if row := admin.row_of_secret(request, secret):
             return page_of_row(row)
-    messages.warning(request, "No row has this token.")
+    messages.warning(request, "No row has this token or endpoint.")
     return reverse("admin:search")
 
 

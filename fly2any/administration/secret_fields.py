@@ -13,6 +13,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpResponseRedirect
 from django.urls import path
 from django.utils.decorators import method_decorator
+from django.utils.text import get_text_list
 from django.views.decorators.http import require_POST
 
 from .columns import ColumnsMixin
@@ -36,6 +37,11 @@ class SecretsMixin(ColumnsMixin):
         unique = {field.name for field in self.opts.local_fields if field.unique}
         return [name for name in self.secrets if name in unique]
 
+    @property
+    def secret_label(self) -> str:
+        """Return what these secrets are called: "token"."""
+        return get_text_list([str(self.opts.get_field(name).verbose_name) for name in self.findable], "or")
+
     @method_decorator(require_POST)
     def find_view(self, request):
         """Redirect to the row with the submitted secret; by POST, so that it is in no URL and no log."""
@@ -44,7 +50,7 @@ class SecretsMixin(ColumnsMixin):
         secret = request.POST.get("secret", "").strip()
         if secret and (row := self.row_of_secret(request, secret)):
             return HttpResponseRedirect(page_of_row(row))
-        self.message_user(request, f"No {self.opts.verbose_name} has this token.", messages.WARNING)
+        self.message_user(request, f"No {self.opts.verbose_name} has this {self.secret_label}.", messages.WARNING)
         return HttpResponseRedirect("../")
 
     def row_of_secret(self, request, secret: str) -> Any:
@@ -53,7 +59,7 @@ class SecretsMixin(ColumnsMixin):
         return next(filter(None, rows), None)
 
     def changelist_view(self, request, extra_context=None):
-        return super().changelist_view(request, {"findable": self.findable, **(extra_context or {})})
+        return super().changelist_view(request, {"secret_label": self.secret_label, **(extra_context or {})})
 
     def get_exclude(self, request, obj=None):
         return [*(super().get_exclude(request, obj) or ()), *self.secrets]

@@ -80,7 +80,7 @@ def test_any_row_is_found_by_its_id_if_the_user_may_see_it(member):
         assert found(client, rows[model].pk) == {}, model
     assert found(client, talk.session_id) == {}
     denied = client.post("/admin/search/", {"secret": rows[Session].session_token}, follow=True)
-    assert "No row has this token." in denied.content.decode()
+    assert "No row has this token or endpoint." in denied.content.decode()
 
     client.force_login(User.objects.create(email="s@example.com", is_staff=True, is_superuser=True))
     for model, row in rows.items():
@@ -92,6 +92,17 @@ def test_any_row_is_found_by_its_id_if_the_user_may_see_it(member):
         sent = client.post("/admin/search/", {"secret": secret})
         assert (sent.status_code, secret in sent.headers["Location"]) == (302, False)
     assert client.post("/admin/search/", {"secret": rows[UserSession].token}).headers["Location"] == page(rows[UserSession])
+
+
+def test_the_form_that_finds_a_row_by_its_secret_names_it(client):
+    client.force_login(User.objects.create(email="s@example.com", is_staff=True, is_superuser=True))
+    labels = {}
+    for path in ("engagement/pushsubscription", "engagement/usersession", "accounts/session", "accounts/user"):
+        labels[path] = re.findall(r'<label for="secret">(.*?)</label>', client.get(f"/admin/{path}/").content.decode())
+    wrong = client.post("/admin/engagement/pushsubscription/find/", {"secret": "https://push.example/1"}, follow=True)
+
+    assert [*labels.values()] == [["Find by endpoint"], ["Find by token"], ["Find by session token"], []]
+    assert "No push subscription has this endpoint." in wrong.content.decode()
 
 
 def test_routes_airports_and_addresses_lead_to_their_pages_and_rows(member):
