@@ -40,7 +40,7 @@ class SecretsMixin(ColumnsMixin):
     @property
     def secret_label(self) -> str:
         """Return what these secrets are called: "token"."""
-        return get_text_list([str(self.opts.get_field(name).verbose_name) for name in self.findable], "or")
+        return get_text_list([str(field.verbose_name) for field in self.opts.local_fields if field.name in self.findable], "or")
 
     @method_decorator(require_POST)
     def find_view(self, request):
