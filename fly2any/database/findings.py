@@ -17,6 +17,7 @@ CODES = frozenset(
     [
         "table.missing",
         "table.renamed",
+        "table.moved",
         "table.different",
         "table.weaker",
         "table.unidentified",

@@ -138,7 +138,14 @@ def test_a_locked_table_is_not_waited_for_forever(migrated, words, said):
     assert "users" in tables(migrated)
 
 
-@pytest.mark.parametrize("damage", ["DROP TABLE price_history", 'ALTER TABLE users DROP COLUMN "isStaff"'])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DROP TABLE price_history",
+        "CREATE SCHEMA attic; ALTER TABLE price_history SET SCHEMA attic",
+        'ALTER TABLE users DROP COLUMN "isStaff"',
+    ],
+)
 def test_a_reset_that_cannot_be_completed_is_not_started(migrated, damage):
     migrated.execute(damage)
     before = tables(migrated)

@@ -18,9 +18,10 @@ from typing import Any
 
 from django.db import Error
 
-from ..sql import pinned, quote
+from ..sql import TRUSTED_ROLES_SQL, pinned, quote
 from .cures import mentions
 from .expressions import TEXT, counts
+from .names import relative
 from .objects import Catalog, Check, Column, Index, Object
 from .samples import ALONE, VALUES, WHOLE, Outcome, Sample, branch, kind
 
@@ -59,6 +60,16 @@ VOLATILE_SQL = """
 TRIGRAMS_SQL = """
     SELECT (SELECT n.nspname::text FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
             WHERE e.extname = 'pg_trgm')
+"""
+# A table of a role that is not trusted is another program's.
+COLUMNS_ELSEWHERE_SQL = f"""
+    SELECT c.oid::regclass::text, n.nspname::text, a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod)
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    JOIN pg_catalog.pg_namespace AS ours ON ours.nspname = %(schema)s
+    WHERE c.relname = %(table)s AND c.relkind IN ('r', 'p') AND n.oid <> ours.oid AND n.nspname !~ '^(pg_|information_schema$)'
+      AND c.relowner IN ({TRUSTED_ROLES_SQL.format(schema="ours.oid")})
+    ORDER BY 1
 """
 CASES = 64  # Parts of a table's rows in one query.
 
@@ -190,6 +201,14 @@ class Live:
         """Return the kind and the name of each relation that has one of `names`, and of a type that has that of a new `table`."""
         found = self.ask(HOLDERS_SQL, {"schema": self.schema, "names": names, "table": table}, every=True)
         return found if isinstance(found, list) else []
+
+    def elsewhere(self, table: str) -> dict[tuple[str, str], set[tuple[str, str]]]:
+        """Return the columns, and their types, of each table of this name in other schemas, by its qualified name and its schema."""
+        columns: dict[tuple[str, str], set[tuple[str, str]]] = {}
+        rows = self.ask(COLUMNS_ELSEWHERE_SQL, {"schema": self.schema, "table": table}, every=True)
+        for place, schema, name, type_ in rows if isinstance(rows, list) else []:
+            columns.setdefault((place, schema), set()).add((name, relative(type_, self.schema)))
+        return columns
 
     def trigram_schema(self) -> str | None:
         """Return the schema of the extension pg_trgm, None without it."""

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import TypeVar
+
+from django.utils.text import get_text_list
 
 from ..findings import Finding, Severity
 from ..sql import quote
 from ..units import plural
 from . import cures
 from .comparing import MAY_BE_ANOTHERS, Comparing
-from .objects import PARTITIONED, Catalog, ForeignKey, Index, Key, Table
+from .objects import PARTITIONED, Catalog, ForeignKey, Index, Key, Object, Table
 from .row_security import of_row_security
 from .unmanaged import AGREE
+
+T = TypeVar("T", bound=tuple[str, ...])
 
 
 def compare_tables(to: Comparing) -> None:
@@ -20,7 +26,8 @@ def compare_tables(to: Comparing) -> None:
     for table in to.expected.tables:
         if table.name not in live:
             if (other := _renamed(to, table)) is None:
-                _missing(to, table, None)
+                if not _moved(to, table, None):
+                    _missing(to, table, None)
                 continue
             to.bad.add(table)
             to.add(
@@ -34,7 +41,8 @@ def compare_tables(to: Comparing) -> None:
             live = {table.name: table for table in to.actual.tables}
         # Of a partitioned table, the columns and keys are compared as those of any other.
         if live[table.name].kind not in (table.kind, PARTITIONED):
-            _missing(to, table, live[table.name])
+            if not _moved(to, table, live[table.name]):
+                _missing(to, table, live[table.name])
         else:
             _state(to, table, live[table.name])
     _owners(to, [live[table.name] for table in to.expected.tables if table.name in live])
@@ -63,6 +71,41 @@ def _renamed(to: Comparing, table: Table) -> str | None:
     wanted, ours = _shape(to.expected, table.name), {table.name for table in to.expected.tables}
     same = [other.name for other in to.actual.tables if other.name not in ours and _shape(to.actual, other.name) == wanted]
     return same[0] if len(same) == 1 else None
+
+
+def _moved(to: Comparing, table: Table, live: Table | None) -> bool:
+    """Report a table that is in another schema with all its columns, and compare nothing of it; return whether there is one."""
+    wanted = _shape(to.expected, table.name)
+    found = [place for place, columns in to.live.elsewhere(table.name).items() if wanted <= columns] if to.live else []
+    if to.live is None or not found:
+        return False
+    places, schemas = zip(*found, strict=True)
+    what = f"is a {live.kind}, not a table" if live else "is missing"
+    each = f"the schema {schemas[0]} has" if len(found) == 1 else f"the schemas {get_text_list([*schemas], 'and')} each have"
+    message = (
+        f"Table {table.name} {what}, and {each} a table of this name with all its columns: it was probably moved."
+        " Its columns, keys and foreign keys are compared once it is back."
+    )
+    aside = [*([cures.rename_to_old(live)] if live else []), *_freed(to, table, live)]
+    moves = [f"ALTER TABLE {place} SET SCHEMA {quote(to.live.schema)};" for place in places]
+    cure = "\n".join([*aside, f"\n{cures.comment('Or:')}\n".join(moves)])
+    to.add("table.moved", table, message, cure, loses=MAY_BE_ANOTHERS)
+
+    def hangs(thing: Object) -> bool:
+        return thing.table == table.name or (isinstance(thing, ForeignKey) and thing.target in (table.name, *places))
+
+    def others(rows: tuple[T, ...]) -> tuple[T, ...]:
+        return tuple(row for row in rows if row[0] not in places)
+
+    to.bad.update(filter(hangs, to.expected))
+    to.expected = to.expected.where(lambda thing: not hangs(thing))
+    to.actual = to.actual.where(lambda thing: not hangs(thing))
+    tables = (
+        replace(one, kept_by=others(one.kept_by), fixed_by=others(one.fixed_by), met=others(one.met))
+        for one in to.actual.tables
+    )
+    to.actual = replace(to.actual, tables=tuple(tables))
+    return True
 
 
 def _missing(to: Comparing, table: Table, live: Table | None) -> None:
