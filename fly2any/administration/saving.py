@@ -17,7 +17,6 @@ from django.http import HttpRequest, HttpResponseRedirect
 from fly2any.database.errors import Refusal
 from fly2any.database.schema.checked_writes import checked_writes
 from fly2any.database.schema.untrusted_code import refuse_untrusted_code
-from fly2any.database.session_state import watched_writes
 from fly2any.database.units import plural
 
 from . import deadlines
@@ -55,10 +54,9 @@ def _checked(request: HttpRequest, guard: Callable[[], AbstractContextManager[No
         with transaction.atomic():
             with connection.cursor() as cursor:
                 cursor.execute(f"SET LOCAL lock_timeout = {LOCK}")
-            with connection.execute_wrapper(watched_writes(connection)):
-                with connection.execute_wrapper(checked_writes(connection)), guard():
-                    yield
-                connection.check_constraints()
+            with connection.execute_wrapper(checked_writes(connection)), guard():
+                yield
+            connection.check_constraints()
     except (DatabaseError, Refusal):
         del queue[before:]  # Messages that report success.
         raise

@@ -4,7 +4,8 @@ import threading
 from contextlib import contextmanager
 
 import pytest
-from django.db import models
+from django.contrib.auth.models import Group
+from django.db import models, transaction
 from django.db.migrations import AddField, AlterField, AlterModelTable, CreateModel, Migration, RenameField, RunPython, RunSQL
 
 from fly2any.database.backup.required import require_backup
@@ -252,6 +253,24 @@ def test_drops_by_other_sessions_do_not_count_for_the_reversal(database):
         probe.reverse()
 
     assert recorded(database) == []
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_a_step_that_deletes_rows_runs_no_code_of_another_roles_table(migrated, other_role_of, atomic):
+    def clear(apps, editor):
+        with transaction.atomic(using=editor.connection.alias):
+            Group._base_manager.using(editor.connection.alias).filter(name="old")._raw_delete(editor.connection.alias)
+
+    role = other_role_of(migrated)
+    with probing(migrated, RunPython(RunPython.noop, clear), atomic=atomic, yes=True) as probe:
+        migrated.execute(
+            f"GRANT REFERENCES ON auth_group TO {role}; GRANT CREATE ON SCHEMA public TO {role}; SET ROLE {role};"
+            "CREATE TABLE theirs (g int REFERENCES auth_group ON DELETE CASCADE, CHECK (g > 0))"
+        )
+        with pytest.raises(
+            Refusal, match=r"^Nothing was changed\. Table public\.theirs, which foreign keys connect with auth_group"
+        ):
+            probe.reverse()
 
 
 def test_another_roles_table_is_not_read(database):

@@ -65,7 +65,7 @@ def test_a_webhook_of_supabase_stops_no_command(own_server):
     with django(database) as connection:
         found = untrusted(connection)
         refuse_untrusted_code(connection)
-        refuse_untrusted_code(connection, ["users"], deletes=True)
+        refuse_untrusted_code(connection, ["users"], deletes=True, reads=True)
     ran = manage("migrate", url=database.url)
     erased = manage("dbperson", "erase", "u@b.c", "--yes", url=database.url)
 

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 import pytest
 from django.contrib.auth.models import Group
 from django.core.management import call_command
-from django.db import Error, transaction
+from django.db import transaction
 from django.db.migrations.recorder import MigrationRecorder
 from psycopg.errors import InsufficientPrivilege, LockNotAvailable
 
@@ -226,19 +226,32 @@ def test_a_trigger_on_a_site_table_reached_by_a_foreign_key_does_not_run(migrate
     ]
 
 
-def test_before_postgresql_18_a_trigger_on_a_referencing_table_does_not_run(migrated, other_role_of):
+@pytest.mark.parametrize("command", ["dbstatus --write-check", "dbmaintain", "loaddata"])
+def test_no_trigger_of_a_table_that_refers_to_ours_runs(migrated, other_role_of, tmp_path, command):
+    act, table, _ = ACTS[command]
     role = other_role_of(migrated)
+    columns = {
+        "price_alerts": "users (id)",
+        "verification_tokens": "verification_tokens (token)",
+        "auth_group": "auth_group (name)",
+    }
     migrated.execute(
-        f"GRANT REFERENCES ON users TO {role};{RUNS.format(role=role)}"
-        "CREATE TABLE public.theirs (u text REFERENCES users ON DELETE CASCADE);"
-        "CREATE TRIGGER zz AFTER DELETE ON public.theirs EXECUTE FUNCTION public.ran()"
+        f"GRANT REFERENCES ON ALL TABLES IN SCHEMA public TO {role};{RUNS.format(role=role)}"
+        f"CREATE TABLE public.theirs (u text REFERENCES {columns[table]} ON DELETE CASCADE ON UPDATE CASCADE);"
+        "CREATE CONSTRAINT TRIGGER zz AFTER DELETE OR UPDATE ON public.theirs INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.ran()"
     )
 
     with django(migrated) as connection:
         found = [one.where for one in verify(connection).findings if one.code == "tables.untrusted"]
-        assert found == (["users"] if connection.pg_version < 180000 else [])
-        with pytest.raises(Refusal if connection.pg_version < 180000 else Error):
-            check_writes(connection)
+        with pytest.raises(Refusal) as refused:
+            act(connection, tmp_path)
+
+    where = columns[table].partition(" ")[0]
+    assert found == [where]
+    assert (
+        f"Nothing was changed. Table public.theirs, which foreign keys connect with {where}, may run code of the role {role} with the"
+        f" privileges of the role that writes to {where}, because it has a trigger. Ask its owner to remove that, or drop the foreign key."
+    ) in str(refused.value)
 
 
 def test_a_run_of_migrations_lets_no_other_role_add_triggers(migrated, other_role_of):

@@ -12,6 +12,7 @@ from django.db import Error, transaction
 from django_otp import device_classes
 
 from ..errors import Refusal, explain
+from ..schema.untrusted_code import refuse_untrusted_code
 from ..sql import execute
 
 # Person's id → e-mail address, and rights with password and second factors.
@@ -77,12 +78,16 @@ def regained_privileges(before: Rights, now: Rights) -> list[str]:
 
 
 def end_sessions(connection) -> int:
-    """Sign all staff out of the admin, and return how many sessions there were. Raises django.db.Error, or Refusal if any remain."""
+    """Sign all staff out of the admin, and return how many sessions there were.
+
+    Raises django.db.Error, or Refusal if any remain or if that would run code of another role.
+    """
     if Session._meta.db_table not in connection.introspection.table_names():  # Before adoption.
         return 0
     sessions = Session._default_manager.using(connection.alias)
     with transaction.atomic(using=connection.alias):
         execute(connection, "SET TRANSACTION READ WRITE")
+        refuse_untrusted_code(connection, [Session._meta.db_table], deletes=True)
         ended = sessions.all()._raw_delete(connection.alias)
         if sessions.exists():
             raise Refusal("a trigger or policy keeps sessions of the admin")

@@ -9,6 +9,7 @@ from typing import TypeVar
 from django.db import transaction
 from django.db.migrations.executor import MigrationExecutor
 
+from ..schema.checked_writes import checked_writes
 from .losses import Consent
 from .models import LazyState
 from .run import Run
@@ -72,10 +73,26 @@ class Executor(MigrationExecutor):
         Django records a reversal, and a migration with deferred SQL such as foreign keys, after the commit: a run that is killed
         between the two would leave tables that no migration seems to have created.
         """
-        if not migration.atomic:
-            return action()
-        with transaction.atomic(using=self.connection.alias):
-            return action()
+        with self.refuse_untrusted_code():
+            if not migration.atomic:
+                return action()
+            with transaction.atomic(using=self.connection.alias):
+                return action()
+
+    @contextmanager
+    def refuse_untrusted_code(self) -> Iterator[None]:
+        """Check each statement that writes rows in a transaction, before the Run watches it."""
+        checked = checked_writes(self.connection)
+
+        def check(execute, *statement):
+            return checked(execute, *statement) if self.connection.in_atomic_block else execute(*statement)
+
+        wrappers = self.connection.execute_wrappers
+        wrappers.insert(0, check)
+        try:
+            yield
+        finally:
+            wrappers.remove(check)
 
     @contextmanager
     def report_once(self) -> Iterator[None]:

@@ -12,8 +12,8 @@ from ..leftover_databases import refuse_during_restore
 from ..migration.lock import ERASURE_LOCK, hold
 from ..migration.retry import try_again
 from ..progress import Progress
-from ..schema.untrusted_code import LOCK
-from ..sql import PEOPLE, time_limits
+from ..schema.untrusted_code import refuse_untrusted_code
+from ..sql import time_limits
 from . import own
 from .people import Person
 from .plan import NOT_SEARCHED, RECORD, Change, Reach, reach, reasons
@@ -121,7 +121,9 @@ def erase(
 
 def _erase(connection, person: Person, unsearched: Unsearched | None, progress: Progress) -> Certificate:
     with connection.cursor() as cursor:
-        tables = _read_locked(connection, cursor)
+        for names, deletes, updates in own.WRITES:
+            refuse_untrusted_code(connection, names, deletes=deletes, updates=updates)
+        tables = read_tables(connection)
         found = _require(tables, reach(cursor, tables, person, lock=True))
         if not _is_unchanged(cursor, tables, person):
             raise Refusal("The person was changed meanwhile: nothing was erased; try again.")
@@ -147,23 +149,6 @@ def _erase(connection, person: Person, unsearched: Unsearched | None, progress: 
     skipped = (*([unsearched] if unsearched else []), *places.unsearched, *unguarded)
     beyond = OUTSIDE if unsearched else (*OUTSIDE, *LIMITS)
     return Certificate(at, number, person.id, removed, changed, cleared, remaining, skipped, began, beyond)
-
-
-def _read_locked(connection, cursor) -> Tables:
-    """Lock out new foreign keys to the people and new triggers on the tables to be changed; return the tables as of then."""
-    before = read_tables(connection).reached(own.WITHOUT_KEY)
-    by_mode: dict[str, list[str]] = {}
-    for table in before.values():
-        if table.may_lock or table.name == PEOPLE:
-            by_mode.setdefault("ROW EXCLUSIVE" if table.is_ours or not table.must_lock else LOCK, []).append(table.sql)
-    for mode, names in by_mode.items():
-        cursor.execute(f"LOCK TABLE {', '.join(names)} IN {mode} MODE", [])
-    tables = read_tables(connection)
-    reached = tables.reached(own.WITHOUT_KEY)
-    unlocked = [one for one in reached.values() if one.must_lock and one.may_lock and not (one.is_ours or one.locked)]
-    if unlocked or reached.keys() - before:
-        raise Refusal("Tables that reference ours were changed meanwhile: nothing was erased; try again.")
-    return tables
 
 
 def _is_unchanged(cursor, tables: Tables, person: Person) -> bool:

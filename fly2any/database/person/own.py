@@ -29,6 +29,12 @@ LOG = LogEntry._meta.db_table
 CLEARED = erased(OnErasure.CLEAR)
 ERASED = "(erased)"
 WITHOUT_KEY = (*OF_PERSON, *MENTIONED, SESSIONS, *CLEARED)
+# The tables that an erasure writes to, besides those that foreign keys lead to: whether it deletes rows, and the columns that it
+# updates, None for any.
+WRITES: tuple[tuple[tuple[str, ...], bool, tuple[str, ...] | None], ...] = (
+    ((PEOPLE, *OF_PERSON, *MENTIONED, SESSIONS), True, ()),
+    (CLEARED, False, None),
+)
 
 # The log entry of a bulk change has the name of each row.
 OBJECT = r'"object": "([^"\\]|\\.)*"'

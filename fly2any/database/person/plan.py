@@ -6,11 +6,13 @@ which deletes the row, or clears the address where the model's `on_erasure` says
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .. import facts
 from ..errors import Refusal
 from ..progress import Progress
+from ..schema.untrusted_code import in_sentences, read_untrusted_code
 from . import own
 from .people import Person
 from .search import Found, Place, Unsearched, search
@@ -111,6 +113,7 @@ def plan(connection, person: Person, *, searched: bool = True, progress: Progres
     """Return the plan of the person's erasure, of one snapshot; without `searched` it does not list other occurrences of the address."""
     with reading(connection), connection.cursor() as cursor:
         tables = read_tables(connection)
+        untrusted = list(_untrusted_code(connection, tables))
         found = reach(cursor, tables, person, lock=False)
         places = Found((), (NOT_SEARCHED,))
         if searched:
@@ -124,7 +127,14 @@ def plan(connection, person: Person, *, searched: bool = True, progress: Progres
             if (place.table, place.column) not in emptied and not (place.holds == "address" and place.table in cleared)
         )
         removed = counts_by_table(tables, found.trace.removed)
-        return Plan(person, removed, changed, cleared, remaining, places.unsearched, found.obstacles(tables))
+        return Plan(person, removed, changed, cleared, remaining, places.unsearched, (*untrusted[:1], *found.obstacles(tables)))
+
+
+def _untrusted_code(connection, tables: Tables) -> Iterator[str]:
+    """Yield why code of other roles would prevent the erasure."""
+    for names, deletes, updates in own.WRITES:
+        if found := list(read_untrusted_code(connection, schema=tables.schema, tables=names, deletes=deletes, updates=updates)):
+            yield in_sentences(found)
 
 
 def reasons(tables: Tables, found: Reach) -> dict[tuple[int, str], str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ..errors import Refusal
 from ..schema.relations import Kind, has_citus, read_placed
-from ..schema.untrusted_code import ACTS_SQL, CHECKS_SQL, LOCKED_SQL, TRIGGER_OWNERS_SQL
+from ..schema.untrusted_code import TRIGGER_OWNERS_SQL
 from ..server import read_schema
 from ..sql import PEOPLE, TRUSTED_ROLES_SQL, catalogue, fetch_all, quote
 
@@ -26,15 +26,7 @@ LITERAL = ("text", "varchar", "uuid", "int2", "int4", "int8")  # Types whose equ
 # `untrusted_role` is a role whose code a SELECT, an UPDATE or a DELETE runs as the current role: the owner of the table, of its schema
 # (who can replace the table) or of a function that a trigger calls. Superusers, the role of the connection, and the owners of
 # the users and of their schema are trusted.
-# `trigger_role` is such a role whose code a trigger runs as the owner of the table, for example when a foreign key's action fires it.
-# `runs_code` and `checks_updates`: the table has code that a foreign key runs as the table's owner when it finds or deletes rows (`runs_code`) or
-# updates them (`checks_updates`). Before PostgreSQL 18, an AFTER trigger runs as the role of the outer statement instead, and any such
-# code can write to a table with a deferred trigger.
-TRIGGER_ROLE_SQL = f"""
-    SELECT pg_get_userbyid(min(w.owner))::text
-    FROM pg_catalog.pg_trigger AS t, LATERAL ({TRIGGER_OWNERS_SQL.format(trigger="t.oid")}) AS w (owner)
-    WHERE t.tgrelid = {{table}} AND t.tgenabled <> 'D' AND t.tgtype & 24 <> 0
-"""
+# The code that foreign keys run is refused by refuse_untrusted_code().
 TABLES_SQL = f"""
     WITH schemas AS (
         SELECT n.oid, n.nspname, CASE WHEN pg_get_userbyid(n.nspowner) = 'pg_database_owner'
@@ -55,12 +47,7 @@ TABLES_SQL = f"""
                   UNION ALL SELECT 3, w.owner FROM pg_catalog.pg_trigger AS t,
                       LATERAL ({TRIGGER_OWNERS_SQL.format(trigger="t.oid")}) AS w (owner)
                   WHERE t.tgrelid = c.oid AND t.tgenabled <> 'D' AND t.tgtype & 24 <> 0) AS o (place, owner)
-            WHERE o.owner NOT IN (SELECT oid FROM trusted) ORDER BY o.place, o.owner LIMIT 1),
-           CASE WHEN c.relowner IN (SELECT oid FROM trusted) THEN ({TRIGGER_ROLE_SQL.format(table="c.oid")}) END,
-           current_setting('server_version_num')::integer < 180000 AND {ACTS_SQL},
-           current_setting('server_version_num')::integer < 180000 AND {CHECKS_SQL},
-           current_setting('server_version_num')::integer < 180000,
-           {LOCKED_SQL}
+            WHERE o.owner NOT IN (SELECT oid FROM trusted) ORDER BY o.place, o.owner LIMIT 1)
     FROM pg_catalog.pg_class AS c JOIN schemas AS n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p', 'm', 'f') AND c.relpersistence <> 't'
       AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%%'
@@ -142,11 +129,6 @@ class Table:
     may_delete: bool
     hidden: bool
     untrusted_role: str | None
-    trigger_role: str | None
-    runs_code: bool
-    checks_updates: bool
-    must_lock: bool  # Before PostgreSQL 18, if it is not ours.
-    locked: bool
     kind_of_citus: Kind | None = None
     key: str = ""  # Of a table of Citus: the primary key's column, "" if it has none of one column whose values are their text.
     key_type: str = ""
@@ -155,10 +137,6 @@ class Table:
     def is_ours(self) -> bool:
         """Whether a statement on the table runs no other role's code. Other tables are only read, by COPY."""
         return self.untrusted_role is None
-
-    @property
-    def may_lock(self) -> bool:
-        return self.may_update or self.may_delete
 
     @property
     def sql(self) -> str:
@@ -278,21 +256,6 @@ class Tables:
         """Return the tables that store the rows of a table: its partitions, or itself."""
         return [one for one in self.tables.values() if one.kind != "p" and oid in self.lineage(one.oid)]
 
-    def reached(self, names: Iterable[str]) -> dict[int, Table]:
-        """Return the people's tables, our tables of these names, and all that reference them directly or indirectly, by oid."""
-        todo = [
-            one.oid
-            for one in self.tables.values()
-            if self.is_of_people(one.oid) or (one.schema == self.schema and one.name in names)
-        ]
-        found: dict[int, Table] = {}
-        while todo:
-            oid = todo.pop()
-            if oid not in found:
-                found[oid] = self.tables[oid]
-                todo += [fk.table for fk in self.foreign_keys if fk.target == oid]
-        return found
-
     def is_of_people(self, oid: int) -> bool:
         """Return whether a table holds people: the users, its partitions, and tables that inherit from it."""
         return self.people.oid in self.ancestry(oid)
@@ -320,37 +283,25 @@ class Tables:
         if not table.is_ours:
             raise Refusal(
                 f"The role {table.untrusted_role} owns {self.label(oid)}, its schema or a function of a trigger on it, and its code would"
-                f" run as {self.role}: make the owner of {PEOPLE} its owner."
+                f" run as {self.role}: follow the cure of tables.untrusted (`manage.py dbstatus`), or make the owner of {PEOPLE} the owner of"
+                " the schema."
             )
         return table
 
     def require_followed(self, fk: ForeignKey) -> None:
-        """Raise Refusal if a foreign key of another role's table cannot be followed, or would run that role's code as ours."""
+        """Raise Refusal if a foreign key of another role's table cannot be followed."""
         table = self.tables[fk.table]
         if table.is_ours:
             return
-        parts = [self.require(part.oid, f"whose foreign key is {fk.name}") for part in self.parts(table.oid)]
-        if fk.action not in RESTRICTING and (
-            trigger_role := next((one.trigger_role for one in (table, *parts) if one.trigger_role), None)
-        ):
-            raise Refusal(
-                f"Nothing was changed. The foreign key {fk.name} (ON DELETE {ACTIONS[fk.action]}) would run a trigger of"
-                f" {self.label(table.oid)} as the owner of that table, and the trigger calls code of the role {trigger_role}: drop it, and"
-                f" REVOKE TRIGGER ON {quote(table.schema)}.{quote(table.name)} FROM {quote(trigger_role)}, PUBLIC;"
-            )
-        if any(one.runs_code or (fk.action in CLEARING and one.checks_updates) for one in (table, *parts)):
-            raise Refusal(
-                f"Nothing was changed. The foreign key {fk.name} (ON DELETE {ACTIONS[fk.action]}) would run a trigger, a rule or an"
-                f" expression of {self.label(table.oid)}, which belongs to the role {table.untrusted_role}, and before PostgreSQL 18 that code can"
-                f" run as {self.role}: drop it, or make the owner of {PEOPLE} the owner of the table."
-            )
+        for part in self.parts(table.oid):
+            self.require(part.oid, f"whose foreign key is {fk.name}")
         columns = [one for one in self.columns[fk.table] if one.name in fk.columns]
         keys = [one for one in self.columns[fk.target] if one.name in fk.keys]
         if unfit := [one for one in (*columns, *keys) if not one.is_literal or (one in columns and one.is_generated)]:
             raise Refusal(
                 f"Nothing was changed. The rows that refer by the foreign key {fk.name} cannot be counted: {self.label(table.oid)} belongs"
                 f" to the role {table.untrusted_role}, so it is only read by COPY, and {unfit[0].name} of the type {unfit[0].type} cannot be"
-                f" compared as text: make the owner of {PEOPLE} the owner of the table."
+                " compared as text: change the types of the columns, or drop the foreign key."
             )
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from ..schema.relations import Kind
-from ..sql import PEOPLE, quote
 from ..units import plural
 from . import copied
 from .tables import ACTIONS, CLEARING, RESTRICTING, ForeignKey, Table, Tables, quoted
@@ -148,15 +147,6 @@ def count(rows: Rows) -> int:
 
 def obstacles(tables: Tables, trace: Trace) -> Iterator[str]:
     """Yield a sentence for each foreign key that prevents the erasure."""
-    for fk in dict.fromkeys(fk for fk, _ in trace.lookups):
-        table = tables.tables[fk.table]
-        if table.must_lock and not (table.is_ours or table.may_lock):
-            yield (
-                f"The foreign key {fk.name} (ON DELETE {ACTIONS[fk.action]}) could run code of the role {table.untrusted_role} as"
-                f" {tables.role}: before PostgreSQL 18, {tables.role} must lock {tables.label(table.oid)}, so that its owner adds no"
-                f" trigger meanwhile. GRANT DELETE ON {quote(table.schema)}.{quote(table.name)} TO {quote(tables.role)}; or make the"
-                f" owner of {PEOPLE} the owner of the table."
-            )
     for fk, rows in trace.others.items():
         if other := count(trace.remaining(rows)):
             yield (

@@ -44,46 +44,41 @@ TRIGGER_OWNERS_SQL = f"""
       AND o.refobjid NOT IN (SELECT oid FROM trusted) AND {OF_SUPABASE_SQL} IS NOT TRUE
     GROUP BY o.refobjid
 """
-# What of the table `c` a foreign key runs as its owner, besides code of the roles in `trusted`: to find rows, the planner evaluates
-# expressions of indexes and statistics, and a column of a type of its own may be cast; deleted and updated rows run triggers and
-# rules; updated rows also checks, generated columns, domains, ranges and defaults.
-FINDS_SQL = """
-    (EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL))
-     OR EXISTS (SELECT FROM pg_catalog.pg_statistic_ext AS s WHERE s.stxrelid = c.oid AND s.stxexprs IS NOT NULL)
-     OR EXISTS (SELECT FROM pg_catalog.pg_constraint AS k JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = ANY (k.conkey)
-                JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
-                JOIN pg_catalog.pg_type AS b ON b.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
-                WHERE k.conrelid = c.oid AND k.contype = 'f' AND b.typowner NOT IN (SELECT oid FROM trusted)))
+# Why the table `c` is not plain, NULL if it is: a foreign key then runs code of PostgreSQL alone to find, delete or change its rows,
+# at the COMMIT too. PostgreSQL's own objects have oids below 16384 (FirstNormalObjectId): no role can create or own one of these.
+CODE_SQL = """
+    CASE WHEN c.relkind <> 'r' OR c.relispartition OR EXISTS (SELECT FROM pg_catalog.pg_inherits AS i WHERE c.oid IN (i.inhrelid, i.inhparent))
+         THEN 'it is partitioned or inherits'
+         WHEN EXISTS (SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid = c.oid AND (NOT t.tgisinternal OR t.tgfoid >= 16384))
+         THEN 'it has a trigger'
+         WHEN EXISTS (SELECT FROM pg_catalog.pg_rewrite AS r WHERE r.ev_class = c.oid) THEN 'it has a rule'
+         WHEN c.relrowsecurity OR EXISTS (SELECT FROM pg_catalog.pg_policy AS p WHERE p.polrelid = c.oid) THEN 'it has row-level security'
+         WHEN EXISTS (SELECT FROM pg_catalog.pg_constraint AS k WHERE k.conrelid = c.oid AND k.contype = 'c') THEN 'it has a check'
+         WHEN EXISTS (SELECT FROM pg_catalog.pg_constraint AS k
+                      WHERE k.conrelid = c.oid AND k.contype = 'f' AND 'd' IN (k.confdeltype, k.confupdtype))
+         THEN 'it has a foreign key with SET DEFAULT'
+         WHEN EXISTS (SELECT FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = c.oid AND a.attgenerated <> '') THEN 'it has a generated column'
+         WHEN EXISTS (SELECT FROM pg_catalog.pg_attribute AS a
+                      WHERE a.attrelid = c.oid AND NOT a.attisdropped AND (a.atttypid >= 16384 OR a.attcollation >= 16384))
+         THEN 'it has a column whose type or collation is not PostgreSQL''s own'
+         WHEN EXISTS (SELECT FROM pg_catalog.pg_index AS i
+                      WHERE i.indrelid = c.oid AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL
+                                                    OR 16384 <= ANY (i.indclass) OR 16384 <= ANY (i.indcollation)))
+         THEN 'it has an index with an expression, a condition, or an operator class or collation that is not PostgreSQL''s own'
+         WHEN EXISTS (SELECT FROM pg_catalog.pg_statistic_ext AS s WHERE s.stxrelid = c.oid AND s.stxexprs IS NOT NULL)
+         THEN 'it has statistics of an expression'
+         WHEN c.relpersistence <> 'p' OR c.relam >= 16384 THEN 'it is not stored as an ordinary table' END
 """
-TRIGGERS_SQL = """
-    (c.relhasrules
-     OR EXISTS (SELECT FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid
-                WHERE t.tgrelid = c.oid AND t.tgenabled <> 'D' AND t.tgtype & {events} <> 0
-                  AND (p.pronamespace <> 'pg_catalog'::regnamespace OR p.proname NOT LIKE 'RI\\_FKey\\_%%')))
-"""
-CHECKS_SQL = """
-    (EXISTS (SELECT FROM pg_catalog.pg_constraint AS k
-             WHERE k.conrelid = c.oid AND (k.contype = 'c' OR k.contype = 'f' AND 'd' IN (k.confdeltype, k.confupdtype)))
-     OR EXISTS (SELECT FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
-                WHERE a.attrelid = c.oid AND (a.attgenerated <> '' OR t.typtype IN ('d', 'r', 'm') AND t.typowner NOT IN (SELECT oid FROM trusted))))
-"""
-ACTS_SQL = f"({FINDS_SQL} OR {TRIGGERS_SQL.format(events=24)})"
-# Whether this transaction holds the lock on the table `c` that keeps others from adding code, statistics, partitions or foreign keys.
-LOCK = "SHARE UPDATE EXCLUSIVE"
-LOCKED_SQL = """
-    EXISTS (SELECT FROM pg_catalog.pg_locks AS l
-            WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.relation = c.oid AND l.granted
-              AND l.database = (SELECT b.oid FROM pg_catalog.pg_database AS b WHERE b.datname = current_database())
-              AND l.mode = 'ShareUpdateExclusiveLock')
-"""
+# What keeps others from adding triggers and foreign keys, and from a table of an untrusted role also all that would make it another.
+LOCK, LOCK_OF_UNTRUSTED = "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE"
 MAY_LOCK_SQL = "(has_schema_privilege(c.relnamespace, 'USAGE') AND has_table_privilege(c.oid, 'UPDATE, DELETE'))"
 # The columns of the table {table} that change with the columns {columns}.
 CHANGED_SQL = """
     ({columns} || ARRAY(SELECT g.attnum FROM pg_catalog.pg_attribute AS g
                         WHERE g.attrelid = {table} AND g.attgenerated <> '' AND NOT g.attisdropped))
 """
-# The tables that are written to, and the tables `beyond` them that foreign keys read ('f'), delete from ('d') or update ('u'):
-# the given columns, or any if there are none. A BEFORE trigger may set any column.
+# The tables that are written to ('i' is an INSERT), and the tables `beyond` them that foreign keys read ('f'), delete from ('d') or
+# update ('u'): the given columns, or any if there are none. A BEFORE trigger may set any column.
 TABLES_SQL = f"""
     WITH RECURSIVE home AS (SELECT n.oid FROM pg_catalog.pg_namespace AS n WHERE n.nspname = %(schema)s),
     trusted AS ({TRUSTED_ROLES_SQL.format(schema="(SELECT oid FROM home)")}), ours AS (
@@ -92,7 +87,9 @@ TABLES_SQL = f"""
     ), written AS (
         SELECT o.oid, o.relname::text FROM ours AS o WHERE o.trusted AND (%(all)s OR o.relname = ANY (%(tables)s::text[]))
     ), reached AS (
-        SELECT w.oid, w.relname AS origin, 'd' AS event, NULL::int2[] AS columns FROM written AS w WHERE %(deletes)s
+        SELECT w.oid, w.relname AS origin, 'i' AS event, NULL::int2[] AS columns FROM written AS w
+        UNION
+        SELECT w.oid, w.relname, 'd', NULL FROM written AS w WHERE %(deletes)s
         UNION
         SELECT w.oid, w.relname, 'u',
                CASE WHEN %(updates)s::text[] IS NOT NULL
@@ -107,51 +104,53 @@ TABLES_SQL = f"""
             FROM pg_catalog.pg_constraint AS k,
                  LATERAL (SELECT CASE r.event WHEN 'd' THEN k.confdeltype ELSE k.confupdtype END) AS a (action),
                  LATERAL (SELECT CASE WHEN a.action IN ('r', 'a') THEN 'f' WHEN r.event = 'd' AND a.action = 'c' THEN 'd' ELSE 'u' END) AS e (event)
-            WHERE k.confrelid = r.oid AND k.contype = 'f' AND r.event <> 'f' AND (r.columns IS NULL OR k.confkey && r.columns)
+            WHERE k.confrelid = r.oid AND k.contype = 'f' AND r.event IN ('d', 'u') AND (r.columns IS NULL OR k.confkey && r.columns)
             UNION ALL
-            SELECT i.inhrelid, r.event, NULL
-            FROM pg_catalog.pg_inherits AS i JOIN pg_catalog.pg_class AS p ON p.oid = i.inhrelid AND p.relispartition
-            WHERE i.inhparent = r.oid) AS n (oid, event, columns)
+            SELECT k.confrelid, 'f', NULL FROM pg_catalog.pg_constraint AS k
+            WHERE k.conrelid = r.oid AND k.contype = 'f' AND r.event IN ('i', 'u') AND (r.columns IS NULL OR k.conkey && r.columns)
+            UNION ALL
+            SELECT i.inhrelid, r.event, NULL FROM pg_catalog.pg_inherits AS i WHERE i.inhparent = r.oid) AS n (oid, event, columns)
+    ), held AS (
+        SELECT l.relation, l.mode FROM pg_catalog.pg_locks AS l
+        WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.granted
+          AND l.database = (SELECT b.oid FROM pg_catalog.pg_database AS b WHERE b.datname = current_database())
     ), beyond AS (
-        SELECT c.*, r.origin, r.event, c.relowner IN (SELECT oid FROM trusted) AS trusted,
-               pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) AS place
-        FROM reached AS r JOIN pg_catalog.pg_class AS c ON c.oid = r.oid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-        WHERE r.oid NOT IN (SELECT oid FROM written)
+        SELECT c.*, CASE WHEN NOT c.trusted THEN {CODE_SQL} END AS code,
+               EXISTS (SELECT FROM held AS h WHERE h.relation = c.oid
+                         AND h.mode = CASE WHEN c.trusted THEN 'RowExclusiveLock' ELSE 'ShareUpdateExclusiveLock' END) AS locked
+        FROM (SELECT c.*, r.origin, r.event, c.relowner IN (SELECT oid FROM trusted) AS trusted,
+                     pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) AS place
+              FROM reached AS r JOIN pg_catalog.pg_class AS c ON c.oid = r.oid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+              WHERE r.oid NOT IN (SELECT oid FROM written)) AS c
     )
 """
-# The triggers of a table that a foreign key's action writes to run as its owner; before PostgreSQL 18, AFTER triggers run as the
-# role of the outer statement, and any code can write to a table that has deferred ones.
-STRANGERS_SQL = f"""{TABLES_SQL}, strange AS (
-        SELECT c.*, {FINDS_SQL} OR c.event = 'd' AND {TRIGGERS_SQL.format(events=8)}
-               OR c.event = 'u' AND ({TRIGGERS_SQL.format(events=28)} OR {CHECKS_SQL}) AS acts
-        FROM beyond AS c WHERE current_setting('server_version_num')::int < 180000 AND NOT c.trusted
-    )
+STRANGERS_SQL = f"""{TABLES_SQL}
     SELECT 'owner' AS kind, pg_catalog.min(o.relname::text COLLATE "C"), pg_catalog.quote_ident(current_database()), count(*)::int,
-           pg_catalog.pg_get_userbyid(o.relowner)::text, false
+           pg_catalog.pg_get_userbyid(o.relowner)::text, false, ''
     FROM ours AS o WHERE NOT o.trusted AND o.relname = ANY (%(tables)s::text[]) GROUP BY o.relowner
     UNION
-    SELECT 'trigger', w.relname, t.tgname::text, 1, pg_catalog.pg_get_userbyid(s.owner)::text, s.definer
+    SELECT 'trigger', w.relname, t.tgname::text, 1, pg_catalog.pg_get_userbyid(s.owner)::text, s.definer, ''
     FROM pg_catalog.pg_trigger AS t JOIN written AS w ON w.oid = t.tgrelid,
          LATERAL ({TRIGGER_OWNERS_SQL.format(trigger="t.oid")}) AS s (owner, definer)
     WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'
     UNION
-    SELECT 'planted', c.origin, pg_catalog.quote_ident(t.tgname) || ' ON ' || c.place, 1, pg_catalog.pg_get_userbyid(s.owner)::text, s.definer
+    SELECT 'planted', c.origin, pg_catalog.quote_ident(t.tgname) || ' ON ' || c.place, 1, pg_catalog.pg_get_userbyid(s.owner)::text, s.definer, ''
     FROM beyond AS c JOIN pg_catalog.pg_trigger AS t ON t.tgrelid = c.oid,
          LATERAL ({TRIGGER_OWNERS_SQL.format(trigger="t.oid")}) AS s (owner, definer)
     WHERE c.trusted AND c.event <> 'f' AND NOT t.tgisinternal AND t.tgenabled <> 'D'
-      AND t.tgtype & CASE c.event WHEN 'd' THEN 8 ELSE 28 END <> 0
+      AND t.tgtype & CASE c.event WHEN 'd' THEN 8 WHEN 'i' THEN 4 ELSE 28 END <> 0
     UNION
-    SELECT 'reference', c.origin, c.place, 1, pg_catalog.pg_get_userbyid(c.relowner)::text, false FROM strange AS c WHERE c.acts
+    SELECT 'reference', c.origin, c.place, 1, pg_catalog.pg_get_userbyid(c.relowner)::text, false, c.code
+    FROM beyond AS c WHERE NOT c.trusted AND c.code IS NOT NULL
     UNION
-    SELECT 'unlocked', c.origin, c.place, 1, pg_catalog.pg_get_userbyid(c.relowner)::text, false FROM strange AS c
-    WHERE NOT c.acts AND CASE WHEN %(locked)s THEN NOT {LOCKED_SQL} ELSE NOT (c.relispartition OR {MAY_LOCK_SQL}) END
+    SELECT 'unlocked', c.origin, c.place, 1, pg_catalog.pg_get_userbyid(c.relowner)::text, false, ''
+    FROM beyond AS c WHERE NOT c.trusted AND c.code IS NULL AND NOT CASE WHEN %(locked)s THEN c.locked ELSE {MAY_LOCK_SQL} END
     ORDER BY 1, 2, 3, 5
 """
-# The tables reached by foreign keys that this role may lock, so that no trigger or further foreign key is added meanwhile; those
-# of untrusted roles are locked against their owners too, and are returned until they are.
+# The tables reached by foreign keys that this role may lock, and has not locked.
 BEYOND_SQL = f"""{TABLES_SQL}
-    SELECT DISTINCT c.place, c.trusted OR current_setting('server_version_num')::int >= 180000 AS ordinary FROM beyond AS c
-    WHERE c.relkind IN ('r', 'p') AND {MAY_LOCK_SQL} AND CASE WHEN c.trusted THEN c.event <> 'f' ELSE NOT {LOCKED_SQL} END
+    SELECT DISTINCT c.place, c.trusted FROM beyond AS c
+    WHERE c.relkind IN ('r', 'p') AND {MAY_LOCK_SQL} AND NOT c.locked AND CASE WHEN c.trusted THEN c.event <> 'f' ELSE c.code IS NULL END
     ORDER BY 1
 """
 READABLE_SQL = f"""
@@ -172,7 +171,7 @@ HIDING_SQL = """
 READ_ONLY = "25006"
 UNLOCKED = (
     "Its owner can add a trigger before the write, because {user} does not lock it: GRANT DELETE ON {table} TO {user}; and USAGE on"
-    " its schema, make the owner of {owner} its owner, or upgrade to PostgreSQL 18. If that was done, try again."
+    " its schema, or make the owner of {owner} its owner. If that was done, try again."
 )
 # To give it the functions of a trigger would not do: those that they call would still be the other role's, and run as the owner.
 COPY = "or, if it is needed, let the owner of the table create it anew, with copies of all functions that it calls, once you have read them."
@@ -200,11 +199,13 @@ class UntrustedCode:
     cure: str
     is_definer: bool  # It runs as its owner.
     runs: str = "runs"
+    reason: str = ""
 
     @property
     def sentence(self) -> str:
         how = "as that role, which can replace it with code that runs " if self.is_definer else ""
-        return f"{self.what} {self.runs} code of the role {self.role} {how}with the privileges of the role that writes to {self.table}"
+        why = f", because {self.reason}" if self.reason else ""
+        return f"{self.what} {self.runs} code of the role {self.role} {how}with the privileges of the role that writes to {self.table}{why}"
 
     @property
     def finding(self) -> Finding:
@@ -233,14 +234,14 @@ def read_untrusted_code(
     names = our_tables() if tables is None else list(tables)
     wanted = {"schema": schema, "tables": names, "all": tables is None, "deletes": deletes, "updates": _listed(updates)}
     rows = fetch_all(connection, STRANGERS_SQL, {**wanted, "locked": locked})
-    for kind, table, name, number, role, is_definer in rows:
+    for kind, table, name, number, role, is_definer, code in rows:
         at = f"{quote(schema)}.{quote(table)}"
         if kind == "owner":
             others = f" and {plural(number - 1, 'other')}" if number > 1 else ""
             what = f"Table {table}{others}, whose owner is not trusted,"
             cure = (
                 f"If the site created them: GRANT CREATE ON SCHEMA {quote(schema)} TO {quote(role)} WITH GRANT OPTION; otherwise"
-                f" drop them, or make the site's role their owner. REVOKE CREATE ON SCHEMA {quote(schema)} FROM PUBLIC keeps other roles from creating any."
+                f" copy their rows with COPY, and drop them. REVOKE CREATE ON SCHEMA {quote(schema)} FROM PUBLIC keeps other roles from creating any."
             )
         elif kind == "trigger":
             what = f"Trigger {name} of {table}"
@@ -249,12 +250,13 @@ def read_untrusted_code(
             what = f"Trigger {name}, whose foreign key leads to {table},"
             cure = f"DROP TRIGGER {name}; REVOKE TRIGGER ON that table FROM {quote(role)}, PUBLIC; {COPY}"
         else:
-            what = f"Table {name}, whose foreign key refers to {table},"
-            cure = f"Ask its owner first, then drop the foreign key, or make the owner of {table} the owner of {name}."
+            what = f"Table {name}, which foreign keys connect with {table},"
+            cure = "Ask its owner to remove that, or drop the foreign key."
         if kind == "unlocked":
             [(user,)] = fetch_all(connection, "SELECT current_user::text")
             cure = UNLOCKED.format(user=quote(user), table=name, owner=table)
-        yield UntrustedCode(table, what, role, cure, is_definer, "may run" if kind == "unlocked" else "runs")
+        runs = "may run" if kind in ("reference", "unlocked") else "runs"
+        yield UntrustedCode(table, what, role, cure, is_definer, runs, code)
 
 
 def read_readable(connection, *, schema: str) -> set[str]:
@@ -274,7 +276,11 @@ def refuse_untrusted_code(
 
     `deletes` says whether rows are deleted, `updates` which columns are updated, None for any. In a transaction that does not
     only read (`reads`), it locks `tables`, and the tables that foreign keys lead to: no code can be added to them until it ends.
+    Deletions and updates must be in that transaction.
     """
+    changed = _listed(updates)
+    if (deletes or changed != []) and not (reads or connection.in_atomic_block):
+        raise transaction.TransactionManagementError("refuse_untrusted_code() for deletions and updates needs a transaction.")
     if (schema := read_home(connection)[0]) is None:
         return
     names = our_tables() if tables is None else sorted(tables)
@@ -289,32 +295,36 @@ def refuse_untrusted_code(
         # From PostgreSQL 16 on, INSERT alone allows this lock.
         lockable = fetch_all(connection, WRITTEN_SQL, {"schema": schema, "tables": names})
         _lock(connection, [f"{quote(schema)}.{quote(table)}" for table, _ in lockable])
-        wanted = {"schema": schema, "tables": names, "all": tables is None, "deletes": deletes, "updates": _listed(updates)}
+        wanted = {"schema": schema, "tables": names, "all": tables is None, "deletes": deletes, "updates": changed}
         for _ in range(ROUNDS):
-            beyond = fetch_all(connection, BEYOND_SQL, wanted)
-            _lock(connection, [place for place, is_ordinary in beyond if is_ordinary])
-            if not (untrusted := [place for place, is_ordinary in beyond if not is_ordinary]):
+            if not (beyond := fetch_all(connection, BEYOND_SQL, wanted)):
                 break
-            _lock(connection, untrusted, LOCK)
+            _lock(connection, [place for place, is_trusted in beyond if is_trusted])
+            _lock(connection, [place for place, is_trusted in beyond if not is_trusted], LOCK_OF_UNTRUSTED)
     if found := list(
         read_untrusted_code(
             connection,
             schema=schema,
             tables=names if tables is not None else None,
             deletes=deletes,
-            updates=updates,
+            updates=changed,
             locked=locks,
         )
     ):
-        more = f" `manage.py dbstatus` lists {len(found) - 1} more." if len(found) > 1 else ""
-        raise Refusal(f"Nothing was changed. {found[0].sentence}. {found[0].cure}{more}")
+        raise Refusal(f"Nothing was changed. {in_sentences(found)}")
+
+
+def in_sentences(found: list[UntrustedCode]) -> str:
+    """Return the first of them with its cure, and how many more there are."""
+    more = f" `manage.py dbstatus` lists {len(found) - 1} more." if len(found) > 1 else ""
+    return f"{found[0].sentence}. {found[0].cure}{more}"
 
 
 def _listed(columns: Iterable[str] | None) -> list[str] | None:
     return None if columns is None else list(columns)
 
 
-def _lock(connection, places: list[str], mode: str = "ROW EXCLUSIVE") -> None:
+def _lock(connection, places: list[str], mode: str = LOCK) -> None:
     if places:
         execute(connection, f"LOCK TABLE {', '.join(places)} IN {mode} MODE")
 
