@@ -17,7 +17,7 @@ from .live import Live, with_equivalent_expressions
 from .named import compare_named
 from .objects import PARTITIONED, Catalog, Object, Table, key_of, where
 from .sequences import taken_values
-from .tables import compare_tables
+from .tables import compare_tables, unlogged_order
 
 # The order in which cures run: a key before the foreign keys that point at it.
 ORDER = ("table", "column", "default", "primary_key", "unique", "check", "index", "foreign_key", "trigger", "rule")
@@ -47,9 +47,11 @@ def compare(expected: Catalog, actual: Catalog, *, pending: Catalog | None = Non
     to.findings += unmanaged.harmful(to.expected, others, to.actual, live)
     _fit_cures(to)
     generated = {where(column) for column in expected.columns if column.generated}
+    unlogged = {name: place for place, name in enumerate(unlogged_order(to.actual))}
 
-    def order(finding: Finding) -> tuple[int, bool, str, str]:  # A generated column comes after those it is computed from.
-        return ORDER.index(finding.code.partition(".")[0]), finding.where in generated, finding.where, finding.code
+    def order(finding: Finding) -> tuple[int, bool, int, str, str]:  # A generated column comes after those it is computed from.
+        place = unlogged.get(finding.where, 0) if finding.code == "table.weaker" else 0
+        return ORDER.index(finding.code.partition(".")[0]), finding.where in generated, place, finding.where, finding.code
 
     return Comparison(tuple(sorted(to.findings, key=order)), frozenset(set(to.expected) - to.bad), others)
 

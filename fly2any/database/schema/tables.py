@@ -139,12 +139,42 @@ def _state(to: Comparing, table: Table, live: Table) -> None:
     if live.logged != table.logged:
         to.bad.add(table)
         message = f"Table {table.name} is UNLOGGED: a crash empties it."
-        to.add("table.weaker", table, message, f"ALTER TABLE {quote(table.name)} SET LOGGED;")
+        theirs = _unlogged_targets(to, table.name)
+        lost = (
+            f"ask the owner of {', '.join(theirs)} first, because a logged table can refer to logged tables only"
+            if theirs
+            else ""
+        )
+        cure = "\n".join(f"ALTER TABLE {quote(name)} SET LOGGED;" for name in (*theirs, table.name))
+        to.add("table.weaker", table, message, cure, loses=lost)
     if live.partition_of is not None:
         _partition(to, table, live)
     if live.restricted or live.rejected:
         to.bad.add(table)
     to.findings += of_row_security(live)
+
+
+def _unlogged_targets(to: Comparing, table: str) -> list[str]:
+    """Return the unmanaged unlogged tables that foreign keys lead to from `table`, as they must be logged: the last ones first."""
+    ours = {one.name for one in to.expected.tables}
+    order = unlogged_order(to.actual)
+    found = [table]
+    for name in found:
+        targets = {fk.target for fk in to.actual.foreign_keys if fk.table == name}
+        found += [target for target in order if target in targets and target not in (*found, *ours)]
+    return [name for name in order if name in found[1:]]
+
+
+def unlogged_order(catalog: Catalog) -> list[str]:
+    """Return the unlogged tables in the order in which they can be logged: a logged table may refer to logged ones only."""
+    unlogged = {table.name for table in catalog.tables if not table.logged}
+    waiting = {name: {fk.target for fk in catalog.foreign_keys if fk.table == name} & unlogged - {name} for name in unlogged}
+    order: list[str] = []
+    while waiting:
+        free = [name for name, targets in waiting.items() if targets.isdisjoint(waiting)] or [*waiting]
+        order += sorted(free)
+        waiting = {name: targets for name, targets in waiting.items() if name not in free}
+    return order
 
 
 def _partition(to: Comparing, table: Table, live: Table) -> None:
