@@ -179,7 +179,12 @@ def test_a_migration_recorded_before_what_it_needs_is_a_finding():
     MigrationRecorder(connection).migration_qs.filter(app="admin", name="0001_initial").delete()
     run("DROP TABLE django_admin_log")
 
-    assert ("migrations.out_of_order", "admin.0002_logentry_remove_auto_add") in found(verify(connection))
+    [finding] = [one for one in verify(connection).findings if one.code == "migrations.out_of_order"]
+    assert (finding.where, finding.message) == (
+        "admin.0002_logentry_remove_auto_add",
+        "The migration admin.0002_logentry_remove_auto_add is recorded as applied, although one that it needs is not, so `migrate`"
+        " refuses to run.",
+    )
 
 
 @pytest.mark.django_db

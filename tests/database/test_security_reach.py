@@ -182,6 +182,14 @@ def test_harmless_privileges_are_not_found(migrated, other_role, harmless):
     assert asked(migrated)[0] == []
 
 
+def test_a_table_of_a_role_that_is_not_trusted_is_described(migrated, other_role):
+    migrated.execute(f"ALTER TABLE accounts OWNER TO {other_role}")
+
+    assert [one.message for one in asked(migrated)[0]] == [
+        f"It belongs to {other_role}, which is not trusted: that role can read and change its rows, and add triggers to it."
+    ]
+
+
 def test_a_function_with_its_owners_privileges_is_described_with_the_tables_that_it_reads(migrated):
     body = "SELECT u.password FROM public.users AS u JOIN public.accounts AS a ON true LIMIT 1"
     migrated.execute(f"CREATE FUNCTION f() RETURNS text LANGUAGE sql SECURITY DEFINER AS '{body}'")

@@ -153,7 +153,7 @@ def ownership(read: Reader) -> Iterator[Figure | Finding]:
     for row in others:
         yield Finding(
             Severity.ERROR, "security.owner", row.name,
-            f"It belongs to {row.owner}, which owns neither the schema nor the other tables: {row.owner} can read and change it, and its triggers.",
+            f"It belongs to {row.owner}, which is not trusted: that role can read and change its rows, and add triggers to it.",
             f"ALTER TABLE {quote(read.schema)}.{quote(row.name)} OWNER TO the owner of the table {PEOPLE}.",
         )  # fmt: skip
     for row in read(MEMBERS_SQL):

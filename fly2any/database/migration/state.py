@@ -60,7 +60,7 @@ class MigrationState:
                 Severity.ERROR,
                 "migrations.out_of_order",
                 name,
-                f"The migration {name} is recorded as applied before one that it needs, so `migrate` will refuse to run.",
+                f"The migration {name} is recorded as applied, although one that it needs is not, so `migrate` refuses to run.",
                 "Correct the rows of django_migrations so that they match the migrations that ran here.",
             )
 
