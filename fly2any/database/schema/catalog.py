@@ -73,7 +73,8 @@ TABLES_SQL = f"""
                    AND EXISTS (SELECT FROM link AS l WHERE l.confrelid = c.oid AND p.name <> 'DELETE' OR l.conrelid = c.oid AND l.confdeltype = 'c' AND p.name <> 'UPDATE')
                  ORDER BY 1) AS owner_lacks,
            CASE WHEN c.relkind IN ('r', 'p') THEN {CALLED_SQL} ELSE ARRAY[]::text[] END AS called,
-           ARRAY(SELECT i.inhrelid::regclass::text FROM pg_catalog.pg_inherits AS i WHERE i.inhparent = c.oid AND c.relkind = 'r' ORDER BY 1) AS children
+           ARRAY(SELECT i.inhrelid::regclass::text FROM pg_catalog.pg_inherits AS i WHERE i.inhparent = c.oid AND c.relkind = 'r' ORDER BY 1) AS children,
+           ARRAY(SELECT i.inhparent::regclass::text FROM pg_catalog.pg_inherits AS i WHERE i.inhrelid = c.oid AND NOT c.relispartition ORDER BY 1) AS parents
     FROM pg_catalog.pg_class AS c
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
@@ -150,7 +151,8 @@ COLUMNS_SQL = f"""
            pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT') AS readable,
            a.attstorage = 'p' AND t.typstorage IN ('x', 'e') AS plain,
            {USED_BY_SQL} AS used_by,
-           {SEQUENCES_SQL} AS sequences
+           {SEQUENCES_SQL} AS sequences,
+           a.attinhcount > 0 AS inherited
     FROM pg_catalog.pg_attribute AS a
     JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -204,7 +206,8 @@ CONSTRAINTS_SQL = f"""
            NOT COALESCE((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false) AS nulls_distinct,
            COALESCE(i.indisvalid AND i.indisready AND i.indislive, true) AS index_valid,
            {OWN_SQL.format(kind="pg_constraint", oid="k.oid", besides="0")} AS own,
-           {KEY_USED_BY_SQL} AS used_by
+           {KEY_USED_BY_SQL} AS used_by,
+           k.coninhcount > 0 AS inherited
     FROM pg_catalog.pg_constraint AS k
     JOIN pg_catalog.pg_class AS c ON c.oid = k.conrelid
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -354,6 +357,7 @@ def _check(row: dict[str, Any]) -> Check:
         valid=row["valid"] or not row["enforced"],
         enforced=row["enforced"],
         own=row["own"],
+        inherited=row["inherited"],
     )
 
 

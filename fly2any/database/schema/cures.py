@@ -265,6 +265,35 @@ def for_partitioned(cure: str) -> str:
     return re.sub(r"^(ALTER TABLE .* ADD CONSTRAINT .* FOREIGN KEY .*) NOT VALID;$", r"\1;", cure, flags=re.MULTILINE)
 
 
+NAME = r'"(?:[^"]|"")+"'
+# What PostgreSQL refuses for an inherited column or check, and what it does to the tables that inherit from one too.
+REFUSED_IF_INHERITED = re.compile(
+    rf"^ALTER TABLE ({NAME}) (?:ALTER COLUMN ({NAME}) (?:TYPE|DROP NOT NULL|DROP EXPRESSION)|(?:DROP|RENAME) COLUMN ({NAME})|DROP CONSTRAINT ({NAME}))",
+    re.MULTILINE,
+)
+SPREADS = re.compile(
+    rf"^ALTER TABLE ({NAME}) (?:(?:ALTER|ADD|DROP|RENAME) COLUMN|ADD CONSTRAINT {NAME} CHECK|VALIDATE)", re.MULTILINE
+)
+
+
+def unquoted(name: str) -> str:
+    return name[1:-1].replace('""', '"')
+
+
+def refused_if_inherited(cure: str) -> list[tuple[str, str]]:
+    """Return the tables, each with the column or constraint, that statements of `cure` could not change if they were inherited."""
+    return [(unquoted(table), unquoted("".join(names))) for table, *names in REFUSED_IF_INHERITED.findall(cure)]
+
+
+def spreads(cure: str) -> list[str]:
+    """Return the tables from which statements of `cure` spread to the tables that inherit from them."""
+    return [*map(unquoted, dict.fromkeys(SPREADS.findall(cure)))]
+
+
+def no_inherit(child: str, parent: str) -> str:
+    return f"ALTER TABLE {child} NO INHERIT {parent};"
+
+
 def drop(thing: Object) -> str:
     if isinstance(thing, Index):
         return f"DROP INDEX CONCURRENTLY {quote(thing.name)};"

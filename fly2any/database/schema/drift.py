@@ -10,12 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..findings import Finding
+from ..sql import quote
 from . import cures, unmanaged
 from .columns import compare_columns
 from .comparing import Comparing
 from .live import Live, with_equivalent_expressions
 from .named import compare_named
-from .objects import PARTITIONED, Catalog, Object, Table, key_of, where
+from .objects import PARTITIONED, Catalog, Check, Column, Object, Table, key_of, where
+from .obstacles import AGREE
 from .sequences import taken_values
 from .tables import compare_tables, unlogged_order
 
@@ -61,8 +63,11 @@ def _fit_cures(to: Comparing) -> None:
     strangers = to.strangers()
     targets = {where(fk): fk.target for fk in to.expected.foreign_keys}
     waiting = {where(fk): fk for fk in to.expected.foreign_keys if not to.replaced.isdisjoint((fk.table, fk.target))}
+    things: tuple[Column | Check, ...] = (*to.actual.columns, *to.actual.checks)
+    inherited = {(thing.table, thing.name) for thing in things if thing.inherited}
     parted = {table.name for table in to.actual.tables if table.kind == PARTITIONED}
     for place, one in enumerate(to.findings):
+        one = _apart(to, one, inherited)
         cure, message, loses = one.cure, one.message, one.loses
         if one.where.partition(".")[0] in parted:
             cure = cures.for_partitioned(cure)
@@ -79,6 +84,32 @@ def _fit_cures(to: Comparing) -> None:
             if schema != to.live.schema:
                 cure = cures.with_trigrams(cure, schema)
         to.findings[place] = replace(one, cure=cure, message=message, loses=loses)
+
+
+def _apart(to: Comparing, one: Finding, inherited: set[tuple[str, str]]) -> Finding:
+    """Return a finding whose cure first separates our table from those that it inherits from, and is not run where others inherit from it."""
+    tables = {table.name: table for table in to.actual.tables}
+    statements = one.cure.removeprefix(AGREE)
+    if not one.is_sql and statements == one.cure:
+        return one
+    here = tuple(one.where.split(".", 1))  # A renamed column has its new name in `inherited`.
+    held = [
+        tables[table]
+        for table, name in dict.fromkeys(cures.refused_if_inherited(statements))
+        if (table, name) in inherited or (table == here[0] and here in inherited)
+    ]
+    parents = {(table.name, parent): None for table in held for parent in table.parents}
+    cure = "\n".join([*(cures.no_inherit(quote(table), parent) for table, parent in parents), statements])
+    wholes = [table.partition_of for table in held if table.partition_of]
+    spread = [child for name in cures.spreads(statements) if name in tables for child in tables[name].children]
+    loses = one.loses
+    if spread:
+        loses = f"it changes {', '.join(spread)} too: follow the cure of table.inherited first"
+    elif wholes:
+        loses = f"PostgreSQL refuses it in a partition of {wholes[0]}: follow the cure of table.partition first"
+    elif parents:
+        loses = f"ask the owner of {', '.join(parent for _, parent in parents)} first, from which {one.where.partition('.')[0]} would no longer inherit"
+    return replace(one, cure=cure, loses=loses) if one.is_sql else replace(one, cure=f"{AGREE}{cure}")
 
 
 def _unmanaged(to: Comparing) -> Catalog:

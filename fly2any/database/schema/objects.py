@@ -59,6 +59,7 @@ class Table:
     # Functions that writes call and this role may not execute, or that find others by the search path: caller, signature, role, and that name.
     called: tuple[tuple[str, str, str, str], ...] = field(default=(), compare=False)
     children: tuple[str, ...] = field(default=(), compare=False)  # tables that inherit from it, qualified and quoted
+    parents: tuple[str, ...] = field(default=(), compare=False)  # tables from which it inherits, but is no partition of
 
     @property
     def name(self) -> str:
@@ -110,6 +111,7 @@ class Column:
     plain: bool = field(default=False, compare=False)  # a long value is neither compressed nor moved out of its row
     used_by: tuple[str, ...] = field(default=(), compare=False)  # objects that prevent a change of its type
     sequences: tuple[Sequence, ...] = field(default=(), compare=False)
+    inherited: bool = field(default=False, compare=False)  # from a table that has it too: its type cannot be changed
 
     @property
     def filled(self) -> str | None:
@@ -174,6 +176,7 @@ class Check:
     valid: bool = True
     enforced: bool = True
     own: bool = field(default=True, compare=False)  # it calls nothing but PostgreSQL's own functions
+    inherited: bool = field(default=False, compare=False)  # from a table that has it too: it cannot be dropped
 
     def sql(self) -> str:
         return f"CONSTRAINT {quote(self.name)} {self.expression}{'' if self.enforced else ' NOT ENFORCED'}"

@@ -73,7 +73,7 @@ class _Obstacles(Keys):
             yield Finding(Severity.ERROR, "table.unidentified", table.name, message, cure, is_sql=True)
         if table.children:
             message = f"{', '.join(table.children)} inherits from {table.name}: queries on {table.name} return its rows, and UPDATE and DELETE change them, but no key of {table.name} applies to them."
-            cure = "\n".join(f"ALTER TABLE {child} NO INHERIT {quote(table.name)};" for child in table.children)
+            cure = "\n".join(cures.no_inherit(child, quote(table.name)) for child in table.children)
             yield Finding(Severity.WARNING, "table.inherited", table.name, message, f"{AGREE}{cure}")
         for name in table.narrowed:
             message = f"Publication {name} leaves out columns of {table.name} that identify its rows, or filters its rows by other columns, so every UPDATE or DELETE fails."
