@@ -115,9 +115,7 @@ class Env(environ.Env):
         for entry in filter(None, map(str.strip, value.split(","))):
             name, _, number = (word.strip() for word in entry.partition("="))
             if not name or whole_number(number) is None or name in found:
-                raise ImproperlyConfigured(
-                    f"{var} is not table=days,table=days, each table once, at “{entry[:40]}”: correct it."
-                )
+                raise ImproperlyConfigured(f"{var} is invalid at “{entry[:40]}”: write table=days,table=days, each table once.")
             found[name] = whole_number(number)
         return found
 

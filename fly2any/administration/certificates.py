@@ -99,7 +99,7 @@ def _author(apps, using: str, access) -> str:
     people = _rows(apps, settings.AUTH_USER_MODEL, using)
     author = people.filter(pk=access.staff_id).first() or people.filter(is_superuser=True).order_by("pk").first()
     if author is None:
-        raise Refusal("No superuser exists to whom the certificates of deleted staff can be given: create one first.")
+        raise Refusal("No superuser exists to take over the certificates of deleted staff: create one first.")
     return author.pk
 
 

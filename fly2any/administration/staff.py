@@ -82,7 +82,7 @@ def _group(connection, name: str) -> Group:
     found = Group.objects.using(connection.alias).filter(name=name).first()
     if found is None:
         raise Refusal(
-            f"There is no group {name}, so nothing was changed: rename the renamed one back on its page, or create it there."
+            f"There is no group {name}, so nothing was changed: if it was renamed, rename it back; otherwise create it (Groups in the admin)."
         )
     return found
 
@@ -239,7 +239,7 @@ def _leave_roles(connection, user: Any) -> None:
     others = user.groups.exclude(name__in=GROUPS).order_by("name").values_list("name", flat=True)
     if missing and others:
         raise Refusal(
-            f"There is no group {missing[0]}, and {user.email} is in {', '.join(others)}, which may be that group with another name, so"
+            f"There is no group {missing[0]}, and {user.email} is in {', '.join(others)}, which may be that group under another name, so"
             f" nothing was changed: rename it back or create {missing[0]} (Groups in the admin), or remove {user.email} from all groups"
             " with --remove first."
         )

@@ -74,6 +74,6 @@ def _missing(server: Server, privileges: Iterable[Privilege]) -> Iterator[Findin
     if lacks:
         yield Finding(
             Severity.NOTE, "server.privileges", server.role,
-            f"The role {server.role} does not hold {', '.join(lacks)}: enough for this report, not for everything else.",
+            f"The role {server.role} does not hold {', '.join(lacks)}: enough for this report, but not for every command.",
             "This is as intended for a role that `dbroles` made to serve or to read. To migrate, connect as the owner of the tables; the site needs SELECT, INSERT, UPDATE and DELETE.",
         )  # fmt: skip

@@ -159,7 +159,7 @@ def _refuse_untrusted(found: tuple[str, str] | None, schema: str, migrate: str) 
         raise Refusal(
             f"The table {table} belongs to the role {owner}, which would become a member of {migrate}, the owner of all tables. If it"
             f" is the site's role: GRANT CREATE ON SCHEMA {quote(schema)} TO {quote(owner)} WITH GRANT OPTION; otherwise drop the table."
-            f" REVOKE CREATE ON SCHEMA {quote(schema)} FROM PUBLIC, {quote(owner)}; keeps that role from creating another."
+            f" To keep that role from creating another: REVOKE CREATE ON SCHEMA {quote(schema)} FROM PUBLIC, {quote(owner)};"
         )
 
 
@@ -168,7 +168,7 @@ def _refuse_unknown(existing: dict[str, bool], database: str) -> None:
     for name, is_known in existing.items():
         if not is_known:
             raise Refusal(
-                f"The role {name} exists, but no earlier run granted it this database: any role with CREATEROLE may have created it, be a"
+                f"The role {name} exists, but no earlier run granted it CONNECT on this database: any role with CREATEROLE may have created it, be a"
                 " member of it or know its password, or another database uses it. Choose other names with --prefix; or, if it is"
                 f" yours, GRANT CONNECT ON DATABASE {quote(database)} TO {quote(name)}; and run the command again."
             )

@@ -234,8 +234,8 @@ def major_of(data: Path) -> int:
         return int((data / "PG_VERSION").read_text().partition(".")[0])
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         raise EmbeddedServerError(
-            f"{data} is not a data directory of PostgreSQL: its file PG_VERSION is missing or damaged. Move it away, and put its copy"
-            " there, or restore a backup with `manage.py dbrestore latest`."
+            f"{data} is not a data directory of PostgreSQL: its file PG_VERSION is missing or damaged. Move it away and put a copy of"
+            " it there, or restore a backup with `manage.py dbrestore latest`."
         ) from error
 
 

@@ -110,6 +110,17 @@ def test_the_next_sign_in_asks_for_a_code_and_takes_each_once(client, boss):
     assert StaticToken.objects.count() == 9
 
 
+def test_the_page_counts_the_recovery_codes_that_it_replaces(client, boss):
+    sign_in(client, boss)
+    enrolled(client, boss)
+    said = []
+    for left in (10, 1):
+        StaticToken.objects.filter(pk__in=StaticToken.objects.order_by("pk")[left:].values("pk")).delete()
+        said += re.findall(r"Your \d+ remaining codes?", client.get(reverse(CODES)).content.decode())
+
+    assert said == ["Your 10 remaining codes", "Your 1 remaining code"]
+
+
 def test_a_lost_device_is_removed_by_a_superuser_with_its_recovery_codes(client, boss):
     lost = User.objects.create_superuser("lost@example.com", PASSWORD)
     device = TOTPDevice.objects.create(user=lost, name="App")

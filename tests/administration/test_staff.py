@@ -111,7 +111,7 @@ def test_a_role_whose_group_was_renamed_is_refused():
         appoint(connection, "new@example.com", "support")
 
     assert str(refused.value) == (
-        "There is no group Support, so nothing was changed: rename the renamed one back on its page, or create it there."
+        "There is no group Support, so nothing was changed: if it was renamed, rename it back; otherwise create it (Groups in the admin)."
     )
     assert not User.objects.filter(email="new@example.com").exists()
 
@@ -126,7 +126,7 @@ def test_a_demotion_does_not_leave_a_renamed_group_of_a_role():
         appoint(connection, EMAIL, "operations")
 
     assert str(refused.value) == (
-        f"There is no group Administrators, and {EMAIL} is in Bosses, which may be that group with another name, so nothing was"
+        f"There is no group Administrators, and {EMAIL} is in Bosses, which may be that group under another name, so nothing was"
         f" changed: rename it back or create Administrators (Groups in the admin), or remove {EMAIL} from all groups with --remove"
         " first."
     )

@@ -118,4 +118,4 @@ def test_panels_name_their_rows_by_words_and_not_by_codes_and_ids(member, ana):
 def test_those_who_log_out_read_that_they_are_logged_out(member):
     page = member("Support").post(reverse("admin:logout")).content.decode()
 
-    assert ("<p>You are logged out.</p>" in page, "quality time" in page) == (True, False)
+    assert ("<p>You are signed out.</p>" in page, "quality time" in page) == (True, False)

@@ -92,5 +92,5 @@ def test_an_unknown_topic_is_reported(migrated):
     assert (
         result.returncode,
         result.stderr.count("\n"),
-        "There is no topic weather: there are connections, locks" in result.stderr,
+        "There is no topic weather: the topics are connections, locks" in result.stderr,
     ) == (2, 1, True)

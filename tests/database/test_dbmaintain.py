@@ -61,14 +61,14 @@ def test_a_dry_run_as_json(filled):
             "RETENTION=price_history=0 would delete every row of price_history. Leave price_history out to keep its rows, or write"
             " 1 or more days.",
         ),
-        ({"RETENTION": "price_history"}, "RETENTION is not table=days,table=days, each table once, at “price_history”: correct it."),
-        ({"RETENTION": "price_history=-1"}, "RETENTION is not table=days,table=days, each table once, at “price_history=-1”: correct it."),
-        ({"RETENTION": "sessions=1,sessions=2"}, "RETENTION is not table=days,table=days, each table once, at “sessions=2”: correct it."),
+        ({"RETENTION": "price_history"}, "RETENTION is invalid at “price_history”: write table=days,table=days, each table once."),
+        ({"RETENTION": "price_history=-1"}, "RETENTION is invalid at “price_history=-1”: write table=days,table=days, each table once."),
+        ({"RETENTION": "sessions=1,sessions=2"}, "RETENTION is invalid at “sessions=2”: write table=days,table=days, each table once."),
         (
             {"RETENTION": "sessions=1", "ARCHIVE_LOCATION": "/b/", "BACKUP_LOCATION": "/b"},
             "ARCHIVE_LOCATION is the location of the backups, which `dbbackup --prune` removes: use a separate folder for archives.",
         ),
-        ({"RETENTION": "price_history=\u0663"}, "RETENTION is not table=days,table=days, each table once, at “price_history=\u0663”: correct it."),
+        ({"RETENTION": "price_history=\u0663"}, "RETENTION is invalid at “price_history=\u0663”: write table=days,table=days, each table once."),
         (
             {"RETENTION": "sessions=1", "ARCHIVE_LOCATION": "/tmp/../b", "BACKUP_LOCATION": "/b"},
             "ARCHIVE_LOCATION is the location of the backups, which `dbbackup --prune` removes: use a separate folder for archives.",

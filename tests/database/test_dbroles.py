@@ -251,7 +251,7 @@ def test_an_existing_role_gets_nothing_unless_the_owner_granted_it_connect(migra
         forget(migrated, "migrate")
 
     assert str(refused.value) == (
-        f"The role {theirs} exists, but no earlier run granted it this database: any role with CREATEROLE may have created it, be a member of"
+        f"The role {theirs} exists, but no earlier run granted it CONNECT on this database: any role with CREATEROLE may have created it, be a member of"
         " it or know its password, or another database uses it. Choose other names with --prefix; or, if it is yours, GRANT CONNECT ON"
         f' DATABASE "{migrated.name}" TO "{theirs}"; and run the command again.'
     )
@@ -279,6 +279,6 @@ def test_a_role_that_created_a_table_with_one_of_our_names_gets_no_privileges(mi
         return
     assert str(refusal.value) == (
         f"The table {table} belongs to the role {role}, which would become a member of {chosen.name}_migrate, the owner of all tables."
-        f' If it is the site\'s role: GRANT CREATE ON SCHEMA "public" TO "{role}" WITH GRANT OPTION; otherwise drop the table. REVOKE CREATE'
-        f' ON SCHEMA "public" FROM PUBLIC, "{role}"; keeps that role from creating another.'
+        f' If it is the site\'s role: GRANT CREATE ON SCHEMA "public" TO "{role}" WITH GRANT OPTION; otherwise drop the table. To keep that'
+        f' role from creating another: REVOKE CREATE ON SCHEMA "public" FROM PUBLIC, "{role}";'
     )

@@ -50,8 +50,12 @@ def upgrade(home):
         ("19\n", Refusal, "which is newer than the installed 18: run `pip install -r requirements.txt` of the code that"),
         ("15.20\n", Refusal, "no server programs of PostgreSQL 15, which read its data directory: run `apt-get install"),
         ("9.6\n", Refusal, "no server programs of PostgreSQL 9, which read its data directory: run `apt-get install"),
-        ("", EmbeddedServerError, "PG_VERSION is missing or damaged. Move it away, and put its copy there, or restore"),
-        ("eighteen", EmbeddedServerError, "PG_VERSION is missing or damaged. Move it away, and put its copy there, or restore"),
+        ("", EmbeddedServerError, "PG_VERSION is missing or damaged. Move it away and put a copy of it there, or restore"),
+        (
+            "eighteen",
+            EmbeddedServerError,
+            "PG_VERSION is missing or damaged. Move it away and put a copy of it there, or restore",
+        ),
     ],
 )
 def test_a_data_directory_of_no_installed_version_is_refused_with_its_cure(home, upgrade, tmp_path, version, error, words):

@@ -46,7 +46,7 @@ def test_a_folder_of_another_user_is_refused(folder, use):
         use(Folder(str(folder)))
 
     assert str(refusal.value) == (
-        f"{folder} belongs to another user (uid {OTHER}, not 0), who may exchange the files there: run the command as that user,"
+        f"{folder} belongs to another user (uid {OTHER}, not 0), who can replace the files there: run the command as that user,"
         f" or `chown 0 {folder}`."
     )
     assert os.listdir(folder) == ["a"]
@@ -59,7 +59,7 @@ def test_a_folder_that_every_user_may_write_to_is_refused(folder, use):
     with pytest.raises(Refusal) as refusal:
         use(Folder(str(folder)))
 
-    assert str(refusal.value) == f"Every user may write to {folder}, and exchange the files there: `chmod o-w {folder}`."
+    assert str(refusal.value) == f"Every user may write to {folder}, and replace the files there: `chmod o-w {folder}`."
     assert os.listdir(folder) == ["a"]
 
 
@@ -77,7 +77,7 @@ def test_a_folder_that_others_may_read_or_its_group_may_write_to_is_used(folder,
 def test_the_commands_refuse_such_a_folder_in_one_sentence(filled, folder):
     folder.chmod(0o777)
     place = str(folder)
-    refused = (2, f"Every user may write to {folder}, and exchange the files there: `chmod o-w {folder}`.\n")
+    refused = (2, f"Every user may write to {folder}, and replace the files there: `chmod o-w {folder}`.\n")
 
     taken = run(filled, "dbbackup", place=place)
     folder.chmod(0o700)

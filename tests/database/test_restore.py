@@ -371,7 +371,7 @@ def test_a_restore_that_would_fill_the_servers_disk_is_refused(migrated, place):
         manifest = take(connection, store_at(place), Progress())
         larger = dataclasses.replace(manifest, size=2**60)
         with pytest.raises(
-            Refusal, match=r"takes about 1,048,576\.0 TB on the server's disk, and .* are free there: make room in /"
+            Refusal, match=r"takes about 1,048,576\.0 TB on the server's disk, and only .* is free there: make room in /"
         ):
             restore_into(connection, f"{migrated.name}_copy", store_at(place), larger, Progress())
         with migrated.connect() as client:

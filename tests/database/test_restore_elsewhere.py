@@ -104,9 +104,10 @@ def test_an_object_of_a_role_that_is_no_superuser_any_more_is_named_before_rows_
         migrated.execute(f"DROP ROLE {role}")
 
     assert str(refused.value) == (
-        "Only superusers may own some objects in the backup, and on this server their owners are none (foreign data wrapper"
-        f' "a wrapper" of {role}, publication everything of {role}, event trigger seen of {role}): run ALTER ROLE "{role}" SUPERUSER; as a'
-        f" superuser, and NOSUPERUSER after the restore if they need no more; or leave out their objects with --without {role}."
+        "Only superusers may own some objects in the backup, but their owners are not superusers on this server (foreign data wrapper"
+        f' "a wrapper" of {role}, publication everything of {role}, event trigger seen of {role}): as a superuser, run ALTER ROLE'
+        f' "{role}" SUPERUSER; and make them NOSUPERUSER after the restore if they need no more; or leave out their objects with'
+        f" --without {role}."
     )
     assert names == {migrated.name}
     assert (len(without), again) == (1, [])

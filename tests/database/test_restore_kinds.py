@@ -78,7 +78,7 @@ OF_A_SUPERUSER = {
 OF_POSTGRES = ("EVENT TRIGGER seen", "PUBLICATION everything", "OPERATOR CLASS other")
 
 BELONG = (
-    "Objects in the backup belong to postgres, and this role cannot make them their owners: connect as a superuser, or leave out"
+    "Objects in the backup belong to postgres, and this role cannot give objects to them: connect as a superuser, or leave out"
     " their objects with --without postgres\n"
 )
 

@@ -192,7 +192,7 @@ def test_a_role_that_the_owner_created_is_named_before_the_restore(filled, place
         filled.execute(grant)
         restored = manage(*restore, url=as_owner.url, BACKUP_LOCATION=place)
 
-        sentence = f"Objects in the backup belong to {site}, and this role cannot make them their owners: connect as a superuser, leave out their objects with --without {site}, or run {grant}\n"
+        sentence = f"Objects in the backup belong to {site}, and this role cannot give objects to them: connect as a superuser, leave out their objects with --without {site}, or run {grant}\n"
         assert (refused.returncode, refused.stderr, unchanged) == (2, sentence, before)
         assert (restored.returncode, restored.stderr) == (0, "")
         assert filled.execute("SELECT tableowner FROM pg_tables WHERE tablename = 'trips'") == [(site,)]

@@ -45,7 +45,7 @@ def test_staff_dismissed_since_the_backup_are_named_and_signed_out(filled, place
 
     assert (restored.returncode, restored.stderr) == (0, "")
     assert restored.stdout.splitlines()[-2:] == [
-        "Sessions  of the admin in the backup, 1, were ended: all staff must sign in again.",
+        "Sessions  of the admin in the backup were ended (1): all staff must sign in again.",
         "Staff     codes@example.com, gone@example.com, phone@example.com: privileges, password or second factors have reverted to those in"
         " the backup. Correct them: `manage.py dbstaff EMAIL --remove` or --role, `manage.py changepassword EMAIL`, and *Second factor*"
         " in the admin.",
@@ -141,5 +141,5 @@ def test_staff_of_another_installation_in_the_database_are_signed_out_too(filled
             filled.execute(f'DROP DATABASE "{name}"')
 
     note = "Note      The backup also has such tables in other schemas ({}): the restore replaces those in use there too."
-    ended = "Sessions  of the admin in the backup, 2, were ended: all staff must sign in again."
+    ended = "Sessions  of the admin in the backup were ended (2): all staff must sign in again."
     assert notes == [note.format("theirs"), ended, note.format("public"), ended]

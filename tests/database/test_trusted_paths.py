@@ -1,4 +1,4 @@
-"""Folders above a store or a work folder, and links to one, that another user may exchange: refused."""
+"""Folders above a store or a work folder, and links to one, that another user can replace: refused."""
 
 import os
 import tempfile
@@ -15,15 +15,13 @@ from tests.database.test_exchanged_files import OTHER, USES, as_root
 
 def theirs(step, exchanged="what is in it", variable="BACKUP_LOCATION"):
     return (
-        f"{step} belongs to another user (uid {OTHER}, not 0), who may exchange {exchanged}: run the command as that user, or set {variable}"
+        f"{step} belongs to another user (uid {OTHER}, not 0), who can replace {exchanged}: run the command as that user, or set {variable}"
         " to another folder."
     )
 
 
 def open_to_all(step, variable="BACKUP_LOCATION"):
-    return (
-        f"Every user may write to {step}, and exchange what is in it: `chmod +t {step}`, or set {variable} to another folder."
-    )
+    return f"Every user may write to {step}, and replace what is in it: `chmod +t {step}`, or set {variable} to another folder."
 
 
 @pytest.fixture

@@ -38,6 +38,6 @@ def require_disk_space(connection, manifest: Manifest) -> None:
         return
     if manifest.size * (1 + SPARE) > free:
         raise Refusal(
-            f"{manifest.name} takes about {size(manifest.size)} on the server's disk, and {size(free)} are free there: make room"
+            f"{manifest.name} takes about {size(manifest.size)} on the server's disk, and only {size(free)} is free there: make room"
             f" in {folder}. Nothing was changed."
         )

@@ -33,7 +33,7 @@ def encrypt(source: Path, target: Path, recipient: str) -> None:
         key = pyrage.x25519.Recipient.from_str(recipient)
     except pyrage.RecipientError:
         raise Refusal(
-            "BACKUP_RECIPIENT is not an age public key: create a key with `age-keygen`, and set it to the line age1…."
+            "BACKUP_RECIPIENT is not an age public key: create a key with `age-keygen`, and set BACKUP_RECIPIENT to its public key (age1…)."
         ) from None
     with require_space_for(target):
         pyrage.encrypt_file(str(source), str(target), [key])

@@ -87,7 +87,7 @@ def _require_roles(connection, manifest: Manifest, without: Sequence[str]) -> No
         if len(grants) == len(unassignable):  # Membership in a superuser would make this role one.
             cures.append(f"run {' '.join(grants)}")
         raise Refusal(
-            f"Objects in the backup belong to {', '.join(unassignable)}, and this role cannot make them their owners:"
+            f"Objects in the backup belong to {', '.join(unassignable)}, and this role cannot give objects to them:"
             f" {', '.join(cures[:-1])}, or {cures[-1]}"
         )
 
@@ -104,9 +104,9 @@ def require_superusers(connection, statements: Sequence[str]) -> None:
     alter = " ".join(f"ALTER ROLE {quote(role)} SUPERUSER;" for role in roles)
     without = " ".join(f"--without {shlex.quote(role)}" for role in roles)
     raise Refusal(
-        f"Only superusers may own some objects in the backup, and on this server their owners are none ({one_line(objects)}): run"
-        f" {one_line(alter)} as a superuser, and NOSUPERUSER after the restore if they need no more; or leave out their objects with"
-        f" {one_line(without)}."
+        f"Only superusers may own some objects in the backup, but their owners are not superusers on this server ({one_line(objects)}):"
+        f" as a superuser, run {one_line(alter)} and make them NOSUPERUSER after the restore if they need no more; or leave out their"
+        f" objects with {one_line(without)}."
     )
 
 
@@ -171,6 +171,6 @@ def _require_trust(connection, manifest: Manifest, trust: Sequence[str]) -> None
         )
         raise Refusal(
             f"Restoring {manifest.name} would run code of {', '.join(found)} as this role: leave out the objects of"
-            f" that role with {without_options}; or check the code with `dbbackup --check`, which runs it in isolation,"
+            f" {'that role' if len(found) == 1 else 'those roles'} with {without_options}; or check the code with `dbbackup --check`, which runs it in isolation,"
             f" and if you trust it, add {trust_options}."
         )

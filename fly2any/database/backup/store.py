@@ -112,7 +112,7 @@ class Folder(Store):
 
     @contextmanager
     def trusted(self) -> Iterator[int]:
-        """Yield a descriptor of the folder; raise Refusal if another user may exchange it or its files."""
+        """Yield a descriptor of the folder; raise Refusal if another user can replace it or its files."""
         with ExitStack() as stack:
             with self.explained():
                 require_trusted_path(self.folder, self.variable)
@@ -122,12 +122,12 @@ class Folder(Store):
             user = os.geteuid()
             if status.st_uid not in (user, 0):
                 raise Refusal(
-                    f"{self.place} belongs to another user (uid {status.st_uid}, not {user}), who may exchange the files there: run the command as"
+                    f"{self.place} belongs to another user (uid {status.st_uid}, not {user}), who can replace the files there: run the command as"
                     f" that user, or `chown {user} {quote(self.place)}`."
                 )
             if status.st_mode & stat.S_IWOTH:
                 raise Refusal(
-                    f"Every user may write to {self.place}, and exchange the files there: `chmod o-w {quote(self.place)}`."
+                    f"Every user may write to {self.place}, and replace the files there: `chmod o-w {quote(self.place)}`."
                 )
             yield descriptor
 

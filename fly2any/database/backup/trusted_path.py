@@ -12,7 +12,7 @@ from ..errors import Refusal
 
 
 def require_trusted_path(place: Path, variable: str) -> None:
-    """Raise Refusal if another user may exchange what is at `place`, which need not exist; `variable` is the setting with the place.
+    """Raise Refusal if another user can replace what is at `place`, which need not exist; `variable` is the setting with the place.
 
     A folder at `place` may still be another user's. Raises OSError if one on the way does not exist or cannot be searched.
     """
@@ -21,12 +21,12 @@ def require_trusted_path(place: Path, variable: str) -> None:
         what = "it" if stat.S_ISLNK(status.st_mode) else "what is in it"
         if status.st_uid not in (user, 0):
             raise Refusal(
-                f"{step} belongs to another user (uid {status.st_uid}, not {user}), who may exchange {what}: run the command as that user, or set"
+                f"{step} belongs to another user (uid {status.st_uid}, not {user}), who can replace {what}: run the command as that user, or set"
                 f" {variable} to another folder."
             )
         if status.st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH and not stat.S_ISLNK(status.st_mode):
             raise Refusal(
-                f"Every user may write to {step}, and exchange {what}: `chmod +t {quote(str(step))}`, or set {variable} to another folder."
+                f"Every user may write to {step}, and replace {what}: `chmod +t {quote(str(step))}`, or set {variable} to another folder."
             )
 
 

@@ -28,7 +28,7 @@ OLD = 2 * 24 * 3600  # Seconds, for folders of another machine, whose processes 
 def work_folder(purpose: str, *, beside: Path | None = None, prefix: str = PREFIX) -> Iterator[Path]:
     """Yield a new folder that only this user can read, in `beside` or the folder for temporary files; removed at the end.
 
-    Raises Refusal if another user may exchange the folder; the caller has checked `beside`.
+    Raises Refusal if another user can replace the folder; the caller has checked `beside`.
     While the block runs, the mark in it is locked (flock); the lock ends with the process, however that ends.
     """
     parent = beside or Path(tempfile.gettempdir())

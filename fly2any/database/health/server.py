@@ -123,7 +123,7 @@ def extensions(read: Reader) -> Iterator[Figure | Finding]:
         elif row.can_update is False:
             yield Finding(
                 Severity.WARNING, "extensions.outdated", row.name,
-                f"{row.installed} is installed, but the server provides {row.offered}, and no script that leads there.",
+                f"{row.installed} is installed, but the server provides {row.offered}, and no update script leads to that version.",
                 f"If the server's files are older, install those of {row.installed} or newer again; otherwise update as the documentation of the extension says.",
             )  # fmt: skip
         elif row.installed != row.offered:

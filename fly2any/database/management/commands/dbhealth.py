@@ -26,7 +26,7 @@ class Command(BaseCommand):
     requires_system_checks = []
 
     def add_arguments(self, parser):
-        parser.add_argument("topics", nargs="*", metavar="TOPIC", help=f"Only these: {', '.join(TOPICS)}.")
+        parser.add_argument("topics", nargs="*", metavar="TOPIC", help=f"Only these topics: {', '.join(TOPICS)}.")
         add_database(parser, "to check")
         parser.add_argument("--format", default="text", choices=["text", "json"], help="How to print the report.")
         parser.add_argument(
@@ -40,7 +40,7 @@ class Command(BaseCommand):
     def handle(self, *, topics, database, format, terminate: int, yes, force_color, **options):
         if unknown := [name for name in topics if name not in TOPICS]:
             near = did_you_mean(unknown[0], TOPICS)
-            raise Refusal(f"There is no topic {unknown[0]}{near}: there are {', '.join(TOPICS)}.")
+            raise Refusal(f"There is no topic {unknown[0]}{near}: the topics are {', '.join(TOPICS)}.")
         if terminate is not None:
             self.stdout.write(end(connections[database], terminate, really=yes))
             return

@@ -32,7 +32,7 @@ class Command(BaseCommand):
             type=seconds,
             default=3600,
             metavar="SECONDS",
-            help="Start no new work after this time (default: 3600).",
+            help="Start no new work after this many seconds (default: 3600).",
         )
         parser.add_argument(
             "--trust-clock",

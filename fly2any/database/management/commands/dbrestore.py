@@ -135,7 +135,7 @@ class Command(BaseCommand):
             )
             return
         again = ": all staff must sign in again" if replaced else ""
-        self.stdout.write(f"Sessions  of the admin in the backup, {staff.ended:,}, were ended{again}.")
+        self.stdout.write(f"Sessions  of the admin in the backup were ended ({staff.ended:,}){again}.")
         if staff.changed:
             self.stdout.write(
                 f"Staff     {', '.join(map(one_line, staff.changed))}: privileges, password or second factors have reverted to those in the backup. Correct"

@@ -35,7 +35,7 @@ class Command(BaseCommand):
         place = connections[database].settings_dict
         if not place.get("EMBEDDED"):
             raise Refusal(
-                f"{place.get('VARIABLE', 'POSTGRES_URL')} leads to a server of its own: docs/how-to/upgrade.md describes its upgrade."
+                f"{place.get('VARIABLE', 'POSTGRES_URL')} names a server that this project does not manage: docs/how-to/upgrade.md describes how to upgrade it."
             )
         done = upgrade(place, Terminal(self.stderr), programs=programs, trust=trust)
         if done is None:
