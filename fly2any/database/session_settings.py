@@ -147,7 +147,7 @@ def of_read_only(place: str, database: str, is_ours: bool) -> Finding:
 
 def of_replication_role(database: str, place: str, value: str) -> Finding:
     """Return the finding that triggers and foreign keys do not run, for a row of REPLICATION_ROLE_SQL."""
-    message = f"Its sessions begin with {REPLICATION_ROLE} = {value}: no trigger runs, and no foreign key is checked."
+    message = f"{_sessions_of(place)} begin with {REPLICATION_ROLE} = {value}: no trigger runs, and no foreign key is checked."
     cure, is_sql = reset(REPLICATION_ROLE, place, database)
     return Finding(Severity.ERROR, "security.replication_role", place, message, cure, is_sql=is_sql)
 
@@ -157,14 +157,18 @@ def of_setting(database: str, name: str, place: str, value: str) -> Finding:
     setting = _OTHERS[name]
     digits = plural(max(1, 15 + int(value)), "significant digit") if "{digits}" in setting.effect else ""
     cure, is_sql = reset(name, place, database)
-    message = f"Its sessions begin with {name} = {value}: {setting.effect.format(digits=digits)}."
+    message = f"{_sessions_of(place)} begin with {name} = {value}: {setting.effect.format(digits=digits)}."
     return Finding(Severity.WARNING, setting.code, place, message, cure, is_sql=is_sql)
+
+
+def _sessions_of(place: str) -> str:
+    return {"SYSTEM": "The server's sessions", "CLIENT": "Sessions with these options of the URL"}.get(place, "Its sessions")
 
 
 def reset(setting: str, place: str, database: str) -> tuple[str, bool]:
     """Return the cure that resets a setting where it is set, or overrides the server's for `database`, and whether it is SQL."""
     if place == "CLIENT":
-        return f"Remove {setting} from the options of POSTGRES_URL, or from PGOPTIONS.", False
+        return f"Remove {setting} from the options of POSTGRES_URL.", False
     if place == "SYSTEM":
         return f"ALTER DATABASE {quote(database)} SET {setting} TO {_DEFAULTS[setting]};", True
     return f"ALTER {place} RESET {setting};", True

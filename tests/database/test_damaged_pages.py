@@ -46,7 +46,7 @@ def test_no_backup_is_taken_where_damaged_pages_are_read_without_an_error(migrat
 def test_options_of_the_connection_that_hide_damaged_pages_are_named(migrated, place):
     assert refusal(migrated, place, "-c zero_damaged_pages=on -c ignore_checksum_failure=on") == (
         "ignore_checksum_failure and zero_damaged_pages are on, so PostgreSQL reads damaged pages without an error, and a backup would"
-        " lack their rows: no backup was taken. Remove ignore_checksum_failure from the options of POSTGRES_URL, or from PGOPTIONS."
-        " Remove zero_damaged_pages from the options of POSTGRES_URL, or from PGOPTIONS. Then run the command again.",
+        " lack their rows: no backup was taken. Remove ignore_checksum_failure from the options of POSTGRES_URL."
+        " Remove zero_damaged_pages from the options of POSTGRES_URL. Then run the command again.",
         0,
     )
