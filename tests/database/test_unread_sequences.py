@@ -3,7 +3,7 @@
 from contextlib import nullcontext
 
 import pytest
-from django.db import IntegrityError, connection, transaction
+from django.db import Error, IntegrityError, connection, transaction
 
 from fly2any.database.verification import verify
 from tests.database.test_writes import found, run
@@ -117,3 +117,43 @@ def test_an_exhausted_sequence_is_found_before_its_first_value():
     run("ALTER SEQUENCE theirs RESTART WITH 2147483648")
 
     assert found() == [("error", "column.sequence", "users.theirs")]
+
+
+@pytest.mark.django_db
+def test_a_sequence_of_a_smaller_type_than_its_column_is_enlarged():
+    run(
+        "ALTER SEQUENCE django_migrations_id_seq AS integer RESTART WITH 2147483647",
+        "SELECT nextval('django_migrations_id_seq')",
+    )
+
+    (finding,) = verify(connection).findings
+
+    assert finding.message == "The sequence of column id of django_migrations is exhausted: an INSERT fails."
+    run(finding.cure)
+    assert found() == []
+    run("INSERT INTO django_migrations (app, name, applied) VALUES ('a', 'b', now())")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("type_", "options", "last", "following"),
+    [
+        ("smallint", "CYCLE", 32767, "error"),
+        ("smallint", "INCREMENT -1 CYCLE", -32768, "error"),
+        ("smallint", "INCREMENT -1", -32768, "error"),
+        ("smallint", "INCREMENT -1", -32767, None),
+        ("smallint", "MAXVALUE 32767 CYCLE", 32767, None),
+        ("smallint", "INCREMENT -1 MINVALUE -32768 CYCLE", -32768, None),
+        ("integer", "INCREMENT -1", -2147483648, "error"),
+        ("bigint", "CYCLE", 9223372036854775806, None),
+    ],
+)  # fmt: skip
+def test_a_sequence_is_exhausted_where_the_type_of_its_column_ends(type_, options, last, following):
+    run(
+        f"ALTER TABLE users ADD theirs {type_}; CREATE SEQUENCE theirs {options}; ALTER TABLE users ALTER theirs SET DEFAULT nextval('theirs')"
+    )
+    run(f"SELECT setval('theirs', {last})")
+
+    assert found() == ([(following, "column.sequence", "users.theirs")] if following else [])
+    with pytest.raises(Error) if following else nullcontext(), transaction.atomic():
+        run("INSERT INTO users (id, email, \"updatedAt\") VALUES ('u', 'u@example.com', now())")

@@ -81,18 +81,19 @@ FOREIGN_KEYS_SQL = """
                         AND (x.indkey::int2[])[0:array_length(k.conkey, 1) - 1] @> k.conkey)
     ORDER BY c.relname COLLATE "C", k.conname COLLATE "C"
 """
-# `limit` is where inserts begin to fail: the end of the sequence, or of the type of a column that takes its values from it.
+# `typed` and `held` are the bytes of the types of the sequence and of the smallest column that takes its values from it.
 SEQUENCES_SQL = f"""
-    SELECT c.relname AS name, columns.type,
-           CASE WHEN s.seqincrement > 0 THEN LEAST(s.seqmax, columns.most) ELSE GREATEST(s.seqmin, -columns.most - 1) END AS "limit",
+    SELECT c.relname AS name, columns.type, s.seqincrement > 0 AS ascending, s.seqcycle AS cycles,
            CASE WHEN s.seqincrement > 0 THEN s.seqmin ELSE s.seqmax END AS origin,
+           CASE WHEN s.seqincrement > 0 THEN s.seqmax ELSE s.seqmin END AS "end",
+           CASE s.seqtypid WHEN 'int2'::regtype THEN 2 WHEN 'int4'::regtype THEN 4 ELSE 8 END AS typed, COALESCE(columns.bytes, 8) AS held,
            CASE WHEN pg_catalog.has_sequence_privilege(c.oid, 'USAGE, SELECT')
                 THEN COALESCE(pg_catalog.pg_sequence_last_value(c.oid), {FIRST_VALUE_SQL.format(sequence="c.oid")}) END AS last
     FROM pg_catalog.pg_sequence AS s
     JOIN pg_catalog.pg_class AS c ON c.oid = s.seqrelid
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     LEFT JOIN LATERAL (
-        SELECT pg_catalog.format_type(a.atttypid, NULL) AS type, (2::numeric ^ (8 * a.attlen - 1) - 1)::bigint AS most
+        SELECT pg_catalog.format_type(a.atttypid, NULL) AS type, a.attlen::int AS bytes
         FROM pg_catalog.pg_depend AS d
         LEFT JOIN pg_catalog.pg_attrdef AS f ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND f.oid = d.objid
         JOIN pg_catalog.pg_attribute AS a
@@ -101,7 +102,7 @@ SEQUENCES_SQL = f"""
           AND (f.oid IS NOT NULL AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = c.oid
                OR d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i'))
         ORDER BY a.attlen LIMIT 1) AS columns ON true
-    WHERE n.nspname = %(schema)s AND NOT s.seqcycle ORDER BY c.relname COLLATE "C"
+    WHERE n.nspname = %(schema)s ORDER BY c.relname COLLATE "C"
 """
 
 
@@ -240,21 +241,59 @@ def _contained_in(row, rows, contract: set[str]):
 
 def sequences(read: Reader, *, near: float = 0.75) -> Iterator[Figure | Finding]:
     """Report how near sequences are to the last value that the column can hold, ascending or descending."""
-    found = read(SEQUENCES_SQL)
-    hidden = [row.name for row in found if row.last is None]
-    rows = [(row, (row.last - row.origin) / ((row.limit - row.origin) or 1)) for row in found if row.last is not None]
-    fullest = max((used for _, used in rows), default=0)
+    found = [(row, limit) for row in read(SEQUENCES_SQL) if (limit := _limit(row)) is not None]
+    hidden = [row.name for row, _ in found if row.last is None]
+    rows = [(row, limit, _used(row, limit)) for row, limit in found if row.last is not None]
+    fullest = max((used for *_, used in rows), default=0)
     yield Figure("fullest sequence", share(fullest), fullest, "fullest_sequence_ratio")
     if hidden:
         yield Figure("not readable by this role", ", ".join(hidden), len(hidden))
-    for row, used in rows:
+    for row, limit, used in rows:
         if used > near:
             kind = f" feeds a column of type {row.type} and" if row.type else ""
+            alter = _extended(row, near)
+            wider = (
+                "Change its column to bigint in a migration, and the sequence with it (ALTER SEQUENCE … AS bigint)."
+                if row.held < 8
+                else "No integer type is larger than bigint: set it back with setval if smaller values are unused."
+            )
             yield Finding(
                 Severity.ERROR, "sequences.near_end", row.name,
-                f"It{kind} is at {row.last:,} of {row.limit:,}, {share(used)} (limit {share(near)}): at the limit, every insert fails.",
-                "Change its column to bigint in a migration, and the sequence with it (ALTER SEQUENCE … AS bigint).",
+                f"It{kind} is at {row.last:,} of {limit:,}, {share(used)} (limit {share(near)}): at the limit, every insert fails.",
+                f"ALTER SEQUENCE {quote(row.name)} {alter};" if alter else wider,
+                is_sql=bool(alter), loses="its limit may be intended; ask its owner first" if alter else "",
             )  # fmt: skip
+
+
+def _bound(row, length: int) -> int:
+    """Return the last value of an integer type of `length` bytes in the direction of the sequence."""
+    most = 2 ** (8 * length - 1)
+    return most - 1 if row.ascending else -most
+
+
+def _nearer(row, *bounds: int) -> int:
+    return min(bounds) if row.ascending else max(bounds)
+
+
+def _limit(row) -> int | None:
+    """Return the value after which inserts fail; None if there is none, as the sequence begins again before it."""
+    limit = _nearer(row, row.end, _bound(row, row.held))
+    return None if row.cycles and limit == row.end else limit
+
+
+def _used(row, limit: int) -> float:
+    return (row.last - row.origin) / ((limit - row.origin) or 1)
+
+
+def _extended(row, near: float) -> str:
+    """Return the change of the sequence that ends the finding, "" if its column must change too."""
+    typed, held = _bound(row, row.typed), _bound(row, row.held)
+    bound = "MAXVALUE" if row.ascending else "MINVALUE"
+    if row.cycles:
+        return f"{bound} {held}"
+    if _used(row, _nearer(row, typed, held)) <= near:
+        return f"NO {bound}"
+    return f"AS {row.type or 'bigint'} NO {bound}" if row.typed < row.held and _used(row, held) <= near else ""
 
 
 def cache(read: Reader, *, enough: float = 0.95, least: int = 1_000_000) -> Iterator[Figure | Finding]:

@@ -25,9 +25,9 @@ NEXT_SQL = f"""
     SELECT {{place}}, CASE WHEN pg_catalog.has_sequence_privilege(s.seqrelid, 'USAGE, SELECT')
                          THEN COALESCE(pg_catalog.pg_sequence_last_value(s.seqrelid) + s.seqincrement,
                                        {FIRST_VALUE_SQL.format(sequence="s.seqrelid")}) END, {{used}}, s.seqincrement,
-           CASE WHEN s.seqcycle THEN NULL WHEN s.seqincrement < 0 THEN s.seqmin
-                ELSE LEAST(s.seqmax, CASE a.atttypid WHEN 'int2'::regtype THEN 32767 WHEN 'int4'::regtype THEN 2147483647 END) END,
-           s.seqrelid::regclass::text, current_user::text,
+           CASE WHEN s.seqincrement < 0 THEN CASE WHEN NOT s.seqcycle OR s.seqmin < -t.most - 1 THEN GREATEST(s.seqmin, -t.most - 1) END
+                WHEN NOT s.seqcycle OR s.seqmax > t.most THEN LEAST(s.seqmax, t.most) END,
+           s.seqrelid::regclass::text, pg_catalog.format_type(s.seqtypid, NULL), current_user::text,
            a.attidentity <> '' OR pg_catalog.has_sequence_privilege(s.seqrelid, 'USAGE, UPDATE')
     FROM pg_catalog.pg_attribute AS a
     CROSS JOIN LATERAL (
@@ -40,6 +40,8 @@ NEXT_SQL = f"""
         WHERE f.adrelid = a.attrelid AND f.adnum = a.attnum
     ) AS named (oid)
     JOIN pg_catalog.pg_sequence AS s ON s.seqrelid = named.oid
+    CROSS JOIN LATERAL (SELECT CASE a.atttypid WHEN 'int2'::regtype THEN 32767 WHEN 'int4'::regtype THEN 2147483647
+                                    ELSE 9223372036854775807 END) AS t (most)
     WHERE a.attrelid = {{table}}::regclass AND a.attname = {{column}}
 """
 USED_SQL = "(SELECT CASE WHEN s.seqincrement < 0 THEN pg_catalog.min({column}) ELSE pg_catalog.max({column}) END FROM {table})"
@@ -62,8 +64,11 @@ class Next:
     value: int | None  # None where this role may not read the sequence, or the server did not answer
     used: int | None = None  # the last value in use
     increment: int = 1
-    end: int | None = None  # the last value of the sequence or of the column's type; None where it cycles
+    end: int | None = (
+        None  # the last value of the sequence or of the column's type; None where the sequence begins again before it
+    )
     sequence: str = ""
+    type: str = ""  # of the sequence
     role: str = ""
     usable: bool = True  # by this role, for a default
 
@@ -167,7 +172,8 @@ def _cure(following: Next, alter: str) -> tuple[str, bool]:
     if not following.is_exhausted:
         return (f"{alter}{upwards} SET NO MAXVALUE;\n" if upwards else "") + resume, True
     if not following.is_at_limit:
-        return f"{alter}{upwards} SET NO MAXVALUE;", True
+        wider = f"ALTER SEQUENCE {following.sequence} AS {column.type};\n" if following.type != column.type else ""
+        return f"{wider}{alter}{upwards} SET NO MAXVALUE;", True
     if following.used == following.end:
         return "Change its column to bigint in a migration, and the sequence with it.", False
     return resume, True  # A larger MAXVALUE would not help.
