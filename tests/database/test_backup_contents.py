@@ -19,7 +19,7 @@ from fly2any.database.migration.lock import MIGRATION_LOCK
 from fly2any.database.progress import Progress
 from tests.conftest import django
 from tests.database.taken import RecordedProgress
-from tests.servers import open_transaction
+from tests.servers import Database, open_transaction, wait_until
 
 # The index's function is evaluated by the planner of any SELECT, as the role that selects.
 BAIT = """
@@ -106,6 +106,36 @@ def test_rows_of_extensions_that_are_not_backed_up_are_named(migrated, place):
     assert recorded.sentences == [
         "Not in the backup: the rows of public.side of pg_trgm, because pg_dump leaves out the tables of an extension."
     ]
+
+
+@pytest.mark.slow
+def test_a_backup_of_a_standby_lacks_the_rows_of_unlogged_tables(own_server, tmp_path_factory, place):
+    primary = own_server()
+    primary.execute(
+        "CREATE TABLE users (id int); CREATE UNLOGGED TABLE plain AS SELECT 1 AS n; CREATE UNLOGGED SEQUENCE numbers"
+    )
+    standby = primary.standby(tmp_path_factory.mktemp("standby"))
+    database = Database(str(standby.home / "data"), str(standby.port), "postgres", "", "fly2any")
+    recorded = RecordedProgress()
+    try:
+        primary.execute("INSERT INTO users VALUES (1)")
+        wait_until(database, "SELECT 1 FROM users")
+        with django(database) as connection:
+            manifest = take(connection, store_at(place), recorded)
+            primary.execute("CREATE SCHEMA parts; DROP TABLE users; CREATE TABLE users (id int) PARTITION BY LIST (id)")
+            primary.execute("CREATE UNLOGGED TABLE parts.one PARTITION OF users DEFAULT")
+            wait_until(database, "SELECT 1 FROM pg_class WHERE relname = 'one'")
+            with pytest.raises(Refusal) as refused:
+                take(connection, store_at(place), Progress())
+    finally:
+        standby.remove()
+
+    assert {name: content.rows for name, content in manifest.tables.items()} == {'"public"."plain"': 0, '"public"."users"': 1}
+    assert recorded.sentences == ["Not in the backup: the rows of public.plain, because a standby has none of UNLOGGED tables."]
+    assert str(refused.value) == (
+        "parts.one is UNLOGGED, and this server is a standby, which has none of its rows, so no backup was taken: take it on the"
+        " primary, or run there: ALTER TABLE parts.one SET LOGGED;"
+    )
 
 
 def test_a_function_that_relies_on_the_search_path_prevents_no_backup(migrated, place):

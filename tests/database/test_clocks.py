@@ -16,7 +16,7 @@ from django.core.management import call_command
 from django.db import Error
 from django.utils import timezone
 
-from fly2any.database.backup import take as taking
+from fly2any.database.backup import standby as standbys
 from fly2any.database.backup.inventory import read_newest
 from fly2any.database.backup.manifest import Manifest
 from fly2any.database.backup.pruning import prune
@@ -336,7 +336,7 @@ def test_a_backup_of_a_standby_is_as_old_as_its_newest_transaction(server, own_s
     primary = own_server()
     standby = primary.standby(tmp_path_factory.mktemp("standby"))
     database = Database(str(standby.home / "data"), str(standby.port), "postgres", "", "fly2any")
-    monkeypatch.setattr(taking, "LIMIT", timedelta(0))
+    monkeypatch.setattr(standbys, "LIMIT", timedelta(0))
     recorded = RecordedProgress()
     try:
         with django(database) as connection:

@@ -19,12 +19,14 @@ from ..sql import ALIVE, quote
 from ..units import plural
 
 # Every table whose rows are in a dump, so not the tables of an extension, which CREATE EXTENSION creates. Columns are sorted by
-# name, because a restore may change their order in a table that inherits. Generated columns are computed, not dumped.
+# name, because a restore may change their order in a table that inherits. Generated columns are computed, not dumped. A standby has
+# no rows of UNLOGGED tables, and reading one fails there.
 TABLES_SQL = """
     SELECT n.nspname AS schema, c.relname AS name, pg_catalog.pg_table_size(c.oid) AS bytes,
            ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute AS a
                  WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
-                 ORDER BY a.attname COLLATE "C") AS columns
+                 ORDER BY a.attname COLLATE "C") AS columns,
+           c.relpersistence = 'u' AND pg_catalog.pg_is_in_recovery() AS is_lacking
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
@@ -101,11 +103,13 @@ def read_contents(connection, show: Callable[[str, float], None], *, how: int = 
         pin(cursor, PINNED | PATIENT)
         cursor.execute(TABLES_SQL)
         tables = cursor.fetchall()
-        total, done, contents = sum(size for _, _, size, _ in tables) or 1, 0, {}
-        for schema, name, size, columns in tables:
+        total, done, contents = sum(size for _, _, size, *_ in tables) or 1, 0, {}
+        for schema, name, size, columns, is_lacking in tables:
             place = f"{quote(schema)}.{quote(name)}"
             show(f"hashing {name}", 100 * done / total)
-            if how == BY_COPY:
+            if is_lacking:
+                contents[place] = content_of(())
+            elif how == BY_COPY:
                 contents[place] = _copied(connection, cursor, place, columns)
             else:
                 cursor.execute(CONTENT_SQL.format(table=place))

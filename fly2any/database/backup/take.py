@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from django.conf import settings
 from django.db import OperationalError
 from psycopg.errors import LockNotAvailable
 
-from ..clock import LIMIT
 from ..errors import Refusal
 from ..locked_tables import locked_snapshot
 from ..migration import journal
@@ -27,13 +26,14 @@ from ..schema.relations import refuse_on_worker
 from ..schema.untrusted_code import our_tables
 from ..server import read_home, read_origin
 from ..sql import PEOPLE, TRUSTED_SQL, catalogue, fetch_all, literal, quote
-from ..units import plural, span
+from ..units import plural
 from ..verification import verify
 from . import tools
 from .contents import BY_COPY, LOCK_WAIT, PATIENT, pin, read_contents
 from .damaged_pages import refuse_lenient_reads
 from .encryption import ENDING, encrypt
 from .manifest import COLLATION, Manifest, as_json, file_name, sha256_of
+from .standby import data_of, require_logged
 from .store import Store, all_or_none
 from .waiting import report_lock_holders
 from .workfolder import work_folder
@@ -142,10 +142,6 @@ DUMPED_SQL = """
                 WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = 'pg_catalog.pg_extension'::regclass
                   AND d.objid = c.oid AND d.deptype = 'e' AND NOT c.oid = ANY (COALESCE(e.extconfig, '{}')))
 """
-# A standby has what its primary committed until then: all that was received, or all that there was to receive, is not known.
-STANDBY_SQL = """
-    SELECT pg_catalog.pg_is_in_recovery(), LEAST(pg_catalog.pg_last_xact_replay_timestamp(), pg_catalog.now())
-"""
 SHOWN = 5
 POLL = 0.05  # Seconds.
 MOST = 0.9  # The part of the lock timeout that has passed by our clock when pg_dump gives up: its message may be read late.
@@ -228,12 +224,13 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
             pin(cursor, PATIENT)
             cursor.execute("SELECT pg_catalog.pg_export_snapshot(), pg_catalog.now()")
             snapshot, now = cursor.fetchone()
-            taken = _data_of(cursor, now, progress)
+            taken = data_of(cursor, now, progress)
             cursor.execute("SELECT pg_catalog.pg_database_size(pg_catalog.current_database())")
             size = cursor.fetchone()[0]
         _require_readable(connection)
         _require_large_objects(connection)
         _require_our_tables(connection, progress)
+        require_logged(connection, progress)
         origin, (major, version) = read_origin(connection), tools.server_version(connection)
         tool = tools.choose(major, tls=connection.connection.pgconn.ssl_in_use)
         roles = read_roles(connection, tool.major)
@@ -270,28 +267,6 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
         size=size,
         **roles,
     )
-
-
-def _data_of(cursor, now: datetime, progress: Progress) -> datetime:
-    """Return the time up to which the database has all commits: `now`, or on a standby that of its last replayed transaction.
-
-    Tells `progress` if these are far apart; raises Refusal if a standby does not know it.
-    """
-    cursor.execute(STANDBY_SQL)
-    is_standby, replayed = cursor.fetchone()
-    if not is_standby:
-        return now
-    if replayed is None:
-        raise Refusal(
-            "The age of the data is not known: this standby has replayed no transaction since it started. Take the backup on the"
-            " primary, or run the command again once a transaction is replayed."
-        )
-    if now - replayed > LIMIT:
-        progress.say(
-            f"This server is a standby whose newest transaction is {span(now - replayed)} old, so the backup is dated"
-            f" {replayed.astimezone(UTC):%Y-%m-%d %H:%M} UTC. If the primary has newer transactions, repair the replication."
-        )
-    return replayed
 
 
 def _require_readable(connection) -> None:
