@@ -1,5 +1,6 @@
 """Every command, option, finding, setting and make target is documented, and no link in the docs is broken."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -99,6 +100,43 @@ def test_the_findings_page_has_each_code_and_no_other():
     page = (DOCS / "reference" / "findings.md").read_text()
 
     assert set(re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \|", page, re.M)) == CODES
+
+
+def _literals(node, found):
+    """Return the texts that `found` has for the constants of an expression, which may be conditional; none for any other."""
+    if isinstance(node, ast.IfExp):
+        return _literals(node.body, found) | _literals(node.orelse, found)
+    return found(node) if isinstance(node, ast.Constant | ast.Attribute) else set()
+
+
+def _severities():
+    """Return the severities of each code, as far as the code that makes findings writes both."""
+    severities: dict[str, set[str]] = {}
+    for path in (PROJECT / "fly2any").rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text())):
+            name = isinstance(call, ast.Call) and ast.unparse(call.func)
+            if name not in ("Finding", "to.add", "obstacle"):
+                continue
+            place, default = {"Finding": (0, ""), "to.add": (4, "ERROR"), "obstacle": (4, "WARNING")}[name]
+            default_node = ast.parse(f"Severity.{default}", mode="eval").body if default else None
+            severity = call.args[place] if len(call.args) > place else default_node
+            for code in _literals(call.args[name == "Finding"], lambda node: {str(getattr(node, "value", ""))}) & CODES:
+                severities.setdefault(code, set()).update(_literals(severity, lambda node: {node.attr.lower()}))
+    return severities
+
+
+def test_the_findings_page_says_how_severe_each_finding_is():
+    page = (DOCS / "reference" / "findings.md").read_text()
+    rows = re.findall(r"^\| (error|warning|note)((?:, | or )?.*?) \| (`.*`) \|$", page.partition("## Severities")[2], re.M)
+    documented = {
+        code: {first, *re.findall(r"error|warning|note", others)}
+        for first, others, codes in rows
+        for code in re.findall(r"`(.*?)`", codes)
+    }
+
+    assert sorted(code for *_, codes in rows for code in re.findall(r"`(.*?)`", codes)) == sorted(CODES)
+    assert {code: found for code, found in _severities().items() if not found <= documented[code]} == {}
+    assert len(_severities()) > 100
 
 
 def test_the_guides_page_names_only_commands_options_and_topics_that_exist():
