@@ -24,8 +24,7 @@ UNSEARCHED = (
 LITERAL = ("text", "varchar", "uuid", "int2", "int4", "int8")  # Types whose equal values have the same text.
 
 # `untrusted_role` is a role whose code a SELECT, an UPDATE or a DELETE runs as the current role: the owner of the table, of its schema
-# (who can replace the table) or of a function that a trigger calls. Superusers, the role of the connection, and the owners of
-# the users and of their schema are trusted.
+# (who can replace the table) or of a function that a trigger calls.
 # The code that foreign keys run is refused by refuse_untrusted_code().
 TABLES_SQL = f"""
     WITH schemas AS (
