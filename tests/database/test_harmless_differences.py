@@ -62,3 +62,38 @@ def test_what_only_looks_like_it_keeps_its_severity(sql, expected):
     run(sql)
 
     assert [one[:3] for one in found()] == expected
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("default", "why"),
+    [
+        ("now()", None),
+        ("transaction_timestamp()", None),
+        ("statement_timestamp()", "; it is harmless: a row gets the time of the statement, not of the beginning of its transaction."),
+        ("clock_timestamp()", "; it is harmless: a row gets the time when it is written, not of the beginning of its transaction."),
+        ("CURRENT_TIMESTAMP(3)", "; it is harmless: a row gets a time with 3 digits after the second."),
+        ("CURRENT_TIMESTAMP(0)", "."),
+        ("LOCALTIMESTAMP", "."),
+        ("(now() + '1 day'::interval)", "."),
+    ],
+)  # fmt: skip
+def test_another_time_of_the_same_insert_is_a_note(default, why):
+    run(f'ALTER TABLE price_alerts ALTER "createdAt" SET DEFAULT {default}')
+
+    findings = verify(connection).findings
+
+    assert [(one.severity, one.code, one.message) for one in findings] == (
+        [
+            (
+                "error" if why == "." else "note",
+                "default.different",
+                f"Column createdAt of price_alerts has the default {default}, not CURRENT_TIMESTAMP{why}",
+            )
+        ]
+        if why
+        else []
+    )
+    for finding in findings:
+        run(finding.cure)
+    assert found() == []

@@ -16,7 +16,12 @@ from .objects import Column, ForeignKey, where
 THIS_MOMENT = re.compile(
     r"(CURRENT_TIMESTAMP|LOCALTIMESTAMP)(\(\d\))?|(now|transaction_timestamp|statement_timestamp|clock_timestamp)\(\)"
 )
-
+# What a row gets from another default in place of CURRENT_TIMESTAMP, with the same effect on all queries.
+MOMENTS = {
+    "statement_timestamp()": "the time of the statement, not of the beginning of its transaction",
+    "clock_timestamp()": "the time when it is written, not of the beginning of its transaction",
+    **{f"CURRENT_TIMESTAMP({digits})": f"a time with {digits} digits after the second" for digits in (3, 4, 5, 6)},
+}
 BOUNDED = re.compile(r"\(\d{1,3}\)")  # A short text fits into a row.
 
 
@@ -206,8 +211,10 @@ def _default(to: Comparing, column: Column, live: Column) -> Column:
         message = f"{what} has no default: the site's inserts, which leave it to the database, fail or write NULL."
         to.add("default.missing", column, message, f"{_alter(column)} SET DEFAULT {wanted};")
     else:
-        message = f"{what} has the default {found}, not {wanted}."
-        to.add("default.different", column, message, f"{_alter(column)} SET DEFAULT {wanted};")
+        same = MOMENTS.get(found, "") if wanted == "CURRENT_TIMESTAMP" else ""
+        message = f"{what} has the default {found}, not {wanted}{f'; it is harmless: a row gets {same}' if same else ''}."
+        severity = Severity.NOTE if same else Severity.ERROR
+        to.add("default.different", column, message, f"{_alter(column)} SET DEFAULT {wanted};", severity)
     return live
 
 
