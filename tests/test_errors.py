@@ -215,3 +215,20 @@ def test_a_failed_statement_is_not_taken_for_a_failed_connection(database, state
         cursor.execute(statement)
 
     assert explain(raised.value).startswith(sentence)
+
+
+def test_a_role_that_may_not_create_temporary_tables_is_told_the_privilege(database):
+    name = database.name
+    database.execute(f'REVOKE TEMPORARY ON DATABASE "{name}" FROM PUBLIC; CREATE ROLE "{name}_r"')
+    said = f'The role may not create temporary tables in the database "{name}": GRANT TEMPORARY ON DATABASE "{name}" to it, and run the command again.'
+
+    with django(database) as connection, connection.cursor() as cursor:
+        for granted in (False, True):
+            cursor.execute(f'SET ROLE "{name}_r"')
+            try:
+                cursor.execute("CREATE TEMPORARY TABLE t ()")
+            except Error as error:
+                assert (explain(error), granted) == (said, False)
+            cursor.execute(f'RESET ROLE; {said.partition(": ")[2].partition(" to it")[0]} TO "{name}_r"')
+        cursor.execute("SELECT 't'::regclass")
+    database.execute(f'REVOKE TEMPORARY ON DATABASE "{name}" FROM "{name}_r"; DROP ROLE "{name}_r"')

@@ -116,6 +116,8 @@ OF_CONNECTIONS = (
 OF_STATEMENTS = (
     Cause("", r'permission denied to create extension "(?P<name>[^"]*)"',
           'The role may not create the extension {name}: ask an administrator of the server to run CREATE EXTENSION "{name}" in this database, and run the command again.'),
+    Cause("", r'permission denied to create temporary tables in database "(?P<name>.*)"$',
+          'The role may not create temporary tables in the database "{name}": GRANT TEMPORARY ON DATABASE "{name}" to it, and run the command again.'),
     Cause("", r'(extension "(?P<name>[^"]*)" is not available|could not open extension control file)',
           "The server lacks an extension ({line}): install PostgreSQL's contrib package there, and run the command again."),
     Cause("42501", "", "The role may not do this ({line}): connect as the owner of the tables, or GRANT it the privilege (for migrations CREATE on the schema)."),
