@@ -44,6 +44,8 @@ SCHEMAS_SQL = """
 SOURCE_SQL = "SELECT s.source FROM pg_catalog.pg_settings AS s WHERE s.name OPERATOR(pg_catalog.=) 'search_path'"
 WORD = re.compile(r"(?:\\.|[^\\\s])+", re.S)
 SETTING = re.compile(r"(?:-c|--)(?P<name>[^=]+)=(?P<value>.*)", re.S)
+# PostgreSQL searches a session's temporary tables and types before all others unless the path names their schema.
+TEMPORARY = "pg_temp"
 NAME = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^",]*))\s*(?:,|$)')
 
 
@@ -78,14 +80,14 @@ def require(
 ) -> tuple[str | None, bool]:
     """Return the search path that the psycopg connection must set, None if the server's is right, and whether it holds for all its transactions.
 
-    Without a requested `path`, the server's is made explicit (`_explicit`). Raises SearchPathError if the path leads to another
-    schema than `path`, or takes another role's code for PostgreSQL's.
+    Without a requested `path`, the server's is made explicit (`_explicit`). The temporary schema is last. Raises SearchPathError
+    if the path leads to another schema than `path`, or takes another role's code for PostgreSQL's.
     """
     with connection.cursor() as cursor:
         here, schema, role, process = cursor.execute(STATE_SQL).fetchone()
     names = names_of(here)
-    wanted = names if path is None else names_of(path)
-    if names != wanted and [schema] != wanted:
+    wanted = _lasting(names if path is None else names_of(path))
+    if wanted not in (_lasting(names), [schema]):
         found = f"the schema {schema}" if schema else "no schema"
         raise SearchPathError(
             f"{variable} asks for the schema {', '.join(wanted)}, but its pooler drops the setting: connections are in"
@@ -97,13 +99,16 @@ def require(
             f"The search path of {role} is {here}: objects that another role creates there would take precedence over PostgreSQL's"
             " own; remove pg_catalog, which is then searched first, where the path is set (ALTER DATABASE, ALTER ROLE or the URL)."
         )
-    if path is not None:
-        with connection.cursor() as cursor:
-            return path, cursor.execute(SOURCE_SQL).fetchone()[0] == "client"
     with connection.cursor() as cursor:
-        explicit = _explicit(cursor, names, role)
-        if not explicit or explicit == names:
-            return None, True
+        is_kept = path is None or cursor.execute(SOURCE_SQL).fetchone()[0] == "client"
+        if path is None:
+            wanted = _explicit(cursor, wanted, role)
+        explicit = [*wanted, TEMPORARY]
+        # Where no schema exists, the temporary one would become that in which tables are created.
+        if schema is None or not wanted:
+            return path, is_kept
+        if explicit == names:
+            return path and _quoted(explicit), is_kept
         # A pooler gives its clients a number of its own.
         if keeps_session := keeps_session or process == connection.info.backend_pid:
             cursor.execute(f"SET search_path TO {_quoted(explicit)}")
@@ -121,8 +126,7 @@ def _explicit(cursor, names: list[str], role: str) -> list[str]:
     found = {
         name: state for name, *state in cursor.execute(SCHEMAS_SQL, [list(named.values()), list(MARKING_TABLES)]).fetchall()
     }
-    # PostgreSQL does not list pg_temp, which each session has.
-    there = [one for name, one in named.items() if one == "pg_temp" or (one in found and (name != "$user" or found[one][0]))]
+    there = [one for name, one in named.items() if one in found and (name != "$user" or found[one][0])]
     there = list(dict.fromkeys(there))
     ours = min((one for one in there if one in found and found[one][2]), key=lambda one: found[one][2], default=None)
     if ours is None:
@@ -136,6 +140,11 @@ def local(path: str) -> str:
     """Return the statement that sets the search path of a transaction, and lets its isolation level be set after it."""
     names = _quoted(names_of(path))
     return f"SET LOCAL search_path TO {names}" if names else "SET LOCAL search_path TO ''"
+
+
+def _lasting(names: list[str]) -> list[str]:
+    """Return the schemas other than the temporary one."""
+    return [name for name in names if name != TEMPORARY]
 
 
 def names_of(path: str) -> list[str]:

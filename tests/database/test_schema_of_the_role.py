@@ -2,10 +2,11 @@
 
 import shutil
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from django.db import connection, connections
+from django.db import Error, connection, connections
 
 from fly2any.database.errors import Refusal
 from fly2any.database.migration.lock import MIGRATION_LOCK
@@ -56,29 +57,79 @@ def test_a_schema_of_the_role_itself_is_searched(database):
         assert ids(opened) == ["ours"]
 
 
-@pytest.mark.skipif(not shutil.which("pgbouncer", path="/usr/sbin:/usr/bin"), reason="pgbouncer is not installed")
+@contextmanager
+def pooled(server, folder, blocker, mark, **options):
+    """A connection through a PgBouncer with one server connection, which its URL names where `mark` is set."""
+    one = PgBouncer(folder, server.port, "transaction", size=1)
+    place = {"NAME": "fly2any", "HOST": "127.0.0.1", "PORT": str(one.port), "USER": "postgres"}
+    settings = {**connection.settings_dict, **place, "POOLER": mark, "POOL": None, "DIRECT": None}
+    connections.databases["pooled"] = {**settings, "OPTIONS": {**settings["OPTIONS"], **options}}
+    try:
+        with blocker.unblock():
+            yield connections["pooled"]
+            connections["pooled"].close()
+    finally:
+        one.remove()
+        del connections["pooled"], connections.databases["pooled"]
+
+
+through_a_pooler = pytest.mark.skipif(
+    not shutil.which("pgbouncer", path="/usr/sbin:/usr/bin"), reason="pgbouncer is not installed"
+)
+
+
+@through_a_pooler
 @pytest.mark.parametrize("mark", ["PgBouncer", ""])
 def test_nor_is_it_behind_a_pooler_whose_next_client_gets_the_servers_own_path(
     own_server, tmp_path, django_db_setup, django_db_blocker, mark
 ):
     server = own_server()
     server.execute("CREATE TABLE price_history AS SELECT 'ours' AS id")
-    one = PgBouncer(tmp_path, server.port, "transaction", size=1)
-    place = {"NAME": "fly2any", "HOST": "127.0.0.1", "PORT": str(one.port), "USER": "postgres"}
-    connections.databases["pooled"] = {**connection.settings_dict, **place, "POOLER": mark, "POOL": None, "DIRECT": None}
-    try:
-        with django_db_blocker.unblock():
-            opened = connections["pooled"]
-            opened.ensure_connection()
-            server.execute("CREATE SCHEMA postgres; CREATE TABLE postgres.price_history AS SELECT 'theirs' AS id")
-            found = ids(opened)
-            opened.close()
-        paths = server.execute("SELECT current_setting('search_path')")
-    finally:
-        one.remove()
-        del connections["pooled"], connections.databases["pooled"]
+    with pooled(server, tmp_path, django_db_blocker, mark) as opened:
+        opened.ensure_connection()
+        server.execute("CREATE SCHEMA postgres; CREATE TABLE postgres.price_history AS SELECT 'theirs' AS id")
+        found = ids(opened)
+    paths = server.execute("SELECT current_setting('search_path')")
 
     assert (found, paths) == (["ours"], [('"$user", public',)])
+
+
+def shadowed(opened):
+    """Create a temporary table with the name of ours; return what is read by that name, and the type and the schema that are found."""
+    with opened.cursor() as cursor:
+        cursor.execute("CREATE TEMPORARY TABLE price_history AS SELECT 'temporary' AS id; CREATE TYPE pg_temp.own AS ENUM ()")
+        cursor.execute("SELECT current_schema(), to_regtype('own')::text")
+        return ids(opened), *cursor.fetchone()
+
+
+@pytest.mark.parametrize("path", [None, "public", '"$user", public', "pg_temp, public", "public, pg_temp"])
+@pytest.mark.parametrize("by", ["the server", "the URL"])
+def test_a_temporary_table_does_not_come_before_ours(database, path, by):
+    database.execute("CREATE TABLE price_history AS SELECT 'ours' AS id; CREATE TYPE own AS ENUM ()")
+    if path and by == "the server":
+        database.execute(f"ALTER DATABASE {database.name} SET search_path TO {path}")
+    with django(database) as opened:
+        if path and by == "the URL":
+            opened.settings_dict["OPTIONS"] = {"options": "-c search_path=" + path.replace(" ", "\\ ")}
+        assert shadowed(opened) == (["ours"], "public", "own")
+
+
+@through_a_pooler
+@pytest.mark.parametrize("mark", ["PgBouncer", ""])
+@pytest.mark.parametrize("options", [{}, {"options": "-c search_path=public"}])
+def test_nor_does_it_behind_a_pooler(own_server, tmp_path, django_db_setup, django_db_blocker, mark, options):
+    server = own_server()
+    server.execute("CREATE TABLE price_history AS SELECT 'ours' AS id; CREATE TYPE own AS ENUM ()")
+    if options:
+        server.execute("ALTER DATABASE fly2any SET search_path TO public")
+    with pooled(server, tmp_path, django_db_blocker, mark, **options) as opened:
+        assert shadowed(opened) == (["ours"], "public", "own")
+
+
+def test_no_temporary_table_is_created_where_no_schema_of_the_path_exists(database):
+    database.execute(f"ALTER DATABASE {database.name} SET search_path TO nowhere")
+    with django(database) as opened, opened.cursor() as cursor, pytest.raises(Error, match="no schema has been selected"):
+        cursor.execute("CREATE TABLE t ()")
 
 
 def sign_in_as(database, role, schema):
@@ -128,7 +179,7 @@ def test_a_schema_of_this_roles_name_that_another_role_owns_stops_no_connection_
     planted(migrated, other_role_of(migrated), migrated.user)
 
     with django(migrated) as opened:
-        assert (ids(opened), ask(opened, "SHOW search_path")) == ([], "public")
+        assert (ids(opened), ask(opened, "SHOW search_path")) == ([], "public, pg_temp")
     assert manage("dbstatus", url=migrated.url).returncode == 0
 
 

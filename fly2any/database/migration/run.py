@@ -36,9 +36,10 @@ COMMENTS = re.compile(r"(?:\s+|--[^\n]*|/\*.*?\*/)*", re.S)
 # Other sessions queue behind a statement that waits for a lock, so no statement waits long. A concurrent build blocks no other
 # session and would leave an invalid index if it were cancelled, so it has no time limit.
 CONCURRENTLY = re.compile(r"\s*(CREATE\s+(UNIQUE\s+)?INDEX|DROP\s+INDEX|REINDEX\b.*?)\s+CONCURRENTLY\b", re.I | re.S)
-# The search path with the schema of pg_trgm added; no row if the path has it already.
+# The search path with the schema of pg_trgm added, before the temporary one; no row if the path has it already.
 PATH_WITH_TRIGRAMS_SQL = """
-    SELECT current_setting('search_path') || ', ' || pg_catalog.quote_ident(n.nspname)
+    SELECT pg_catalog.regexp_replace(current_setting('search_path'), '(, )?"?pg_temp"?$', '')
+           || ', ' || pg_catalog.quote_ident(n.nspname) || ', pg_temp'
     FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
     WHERE e.extname = 'pg_trgm' AND n.nspname <> ALL (current_schemas(true))
 """
