@@ -223,12 +223,10 @@ def test_a_role_that_may_not_create_temporary_tables_is_told_the_privilege(datab
     said = f'The role may not create temporary tables in the database "{name}": GRANT TEMPORARY ON DATABASE "{name}" to it, and run the command again.'
 
     with django(database) as connection, connection.cursor() as cursor:
-        for granted in (False, True):
-            cursor.execute(f'SET ROLE "{name}_r"')
-            try:
-                cursor.execute("CREATE TEMPORARY TABLE t ()")
-            except Error as error:
-                assert (explain(error), granted) == (said, False)
-            cursor.execute(f'RESET ROLE; {said.partition(": ")[2].partition(" to it")[0]} TO "{name}_r"')
-        cursor.execute("SELECT 't'::regclass")
+        cursor.execute(f'SET ROLE "{name}_r"')
+        with pytest.raises(Error) as raised:
+            cursor.execute("CREATE TEMPORARY TABLE t ()")
+        cursor.execute(f'RESET ROLE; {said.partition(": ")[2].partition(" to it")[0]} TO "{name}_r"; SET ROLE "{name}_r"')
+        cursor.execute("CREATE TEMPORARY TABLE t ()")
+    assert explain(raised.value) == said
     database.execute(f'REVOKE TEMPORARY ON DATABASE "{name}" FROM "{name}_r"; DROP ROLE "{name}_r"')
