@@ -2,6 +2,7 @@
 """Run one of the project's commands: `python manage.py help`."""
 
 import contextlib
+import errno
 import gc
 import os
 import signal
@@ -10,11 +11,24 @@ from pathlib import Path
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, as an interrupt: the driver then cancels the statement that runs."""
+    """SIGTERM or SIGHUP (its number), as an interrupt: the driver then cancels the statement that runs."""
 
 
-def terminate(*_):
-    raise Terminated
+def terminate(number, _):
+    if number == signal.SIGHUP:
+        signal.signal(number, signal.SIG_IGN)  # A lost terminal may send it twice, the second time during the clean-up.
+        discard_output()
+    raise Terminated(number)
+
+
+def discard_output():
+    """Discard what is written to a lost terminal: the clean-up reports its progress there, and an error would end it."""
+    for descriptor in (1, 2):
+        try:
+            os.tcgetpgrp(descriptor)
+        except OSError as error:
+            if error.errno == errno.EIO:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 def main():
@@ -26,11 +40,13 @@ def main():
         getattr(sys, name).reconfigure(
             errors="backslashreplace"
         )  # A table's name may have characters that the terminal's encoding lacks.
-    signal.signal(signal.SIGTERM, terminate)  # So that a command removes its temporary files and databases.
+    for number in (signal.SIGTERM, signal.SIGHUP):  # So that a command removes its temporary files and databases.
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP.
+            signal.signal(number, terminate)
     try:
         run()
     except KeyboardInterrupt as interrupt:
-        sys.exit(143 if isinstance(interrupt, Terminated) else 130)
+        sys.exit(128 + (interrupt.args[0] if isinstance(interrupt, Terminated) else signal.SIGINT))
     except BrokenPipeError:  # The reader closed the pipe (`| head -1`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(2)
