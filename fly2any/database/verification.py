@@ -86,7 +86,7 @@ class Verification:
     pending: tuple[Pending, ...]
     groups: tuple[Group, ...]
     findings: tuple[Finding, ...]
-    foreign: Catalog
+    unmanaged: Catalog
     runs: tuple[RunRecord, ...] = ()  # of migrations, newest first
     running: Activity | None = None  # the session that holds the migration lock
     indexes: tuple[IndexUse, ...] | None = None
@@ -148,7 +148,7 @@ def verify(
         pending=tuple(_pending(name, final) for name in migrations.pending),
         groups=tuple(_groups(final, _by_name(actual) if maker else map(key_of, comparison.matched))),
         findings=tuple(findings),
-        foreign=comparison.foreign,
+        unmanaged=comparison.unmanaged,
         runs=runs,
         running=running,
         indexes=indexes,

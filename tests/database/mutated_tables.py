@@ -109,10 +109,10 @@ def of_table(table: Table) -> Iterator[Mutation]:
     first = next(column.name for column in required if column.type not in UNLIMITED or column.name in limited(table.name))
     keyed = {key.columns for key in EXPECTED.keys if key.table == table.name}
     yield damage(
-        "a foreign column in the way", f"ALTER TABLE {t} ADD theirs text NOT NULL", ("column.extra", f"{table.name}.theirs")
+        "an unmanaged column that blocks", f"ALTER TABLE {t} ADD theirs text NOT NULL", ("column.extra", f"{table.name}.theirs")
     )
     yield damage(
-        "a foreign check in the way",
+        "an unmanaged check that blocks",
         f"ALTER TABLE {t} ADD CONSTRAINT theirs CHECK ({q(first)}::text <> 'true') NOT VALID",
         ("check.extra", f"{table.name}.theirs"),
     )
@@ -123,31 +123,31 @@ def of_table(table: Table) -> Iterator[Mutation]:
     ]
     if table.name == "user_activities":  # The activity log, which outlives its user.
         sql = f'ALTER TABLE {t} ADD CONSTRAINT theirs FOREIGN KEY ("userId") REFERENCES users ON DELETE CASCADE'
-        yield damage("a foreign foreign key in the way", sql, ("foreign_key.extra", "user_activities.theirs"), reads="users")
+        yield damage("an unmanaged foreign key", sql, ("foreign_key.extra", "user_activities.theirs"), reads="users")
     for column in spare[:1]:
         sql = f"CREATE UNIQUE INDEX theirs ON {t} ({q(column)})"
-        yield damage("a foreign unique index in the way", sql, ("unique.extra", f"{table.name}.theirs"))
+        yield damage("an unmanaged unique index that blocks", sql, ("unique.extra", f"{table.name}.theirs"))
         sql = f"ALTER TABLE {t} ADD CONSTRAINT theirs UNIQUE ({q(column)})"
         sql = f"ALTER TABLE {t} ADD CONSTRAINT theirs EXCLUDE USING btree ({q(column)} WITH =)"
-        yield damage("a foreign exclusion in the way", sql, ("check.extra", f"{table.name}.theirs"))
+        yield damage("an unmanaged exclusion that blocks", sql, ("check.extra", f"{table.name}.theirs"))
         sql = f"""CREATE EXTENSION IF NOT EXISTS btree_gist; ALTER TABLE {t} ADD theirs_at tstzrange NOT NULL DEFAULT tstzrange(now(), NULL),
                   ADD CONSTRAINT theirs UNIQUE ({q(column)}, theirs_at WITHOUT OVERLAPS)"""
-        yield damage("a foreign temporal key in the way", sql, ("check.extra", f"{table.name}.theirs"), since=18)
+        yield damage("an unmanaged temporal key that blocks", sql, ("check.extra", f"{table.name}.theirs"), since=18)
         sql = f"ALTER TABLE {t} ADD CONSTRAINT theirs UNIQUE ({q(column)})"
-        yield damage("a foreign unique constraint in the way", sql, ("unique.extra", f"{table.name}.theirs"))
+        yield damage("an unmanaged unique constraint that blocks", sql, ("unique.extra", f"{table.name}.theirs"))
     yield damage(
-        "a foreign invalid index",
+        "an unmanaged invalid index",
         f"CREATE INDEX theirs ON {t} ({q(first)}); UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'theirs'::regclass",
         ("index.extra", f"{table.name}.theirs"),
     )
     yield damage(
-        "a foreign function that needs the search path",
+        "an unmanaged function that needs the search path",
         f"{SEARCHING_SQL}; CREATE STATISTICS {q('theirs_' + table.name)} ON theirs_norm({q(first)}::text) FROM {t}",
         ("table.function", table.name),
     )
     yield from of_writes(table, primary, first)
     yield damage(
-        "what is foreign and harmless",
+        "unmanaged and harmless objects",
         f"""CREATE TABLE theirs (id text PRIMARY KEY, ours {column_type(table.name, primary.columns[0])} REFERENCES {t} ON DELETE SET NULL);
             ALTER TABLE {t} ADD theirs_a text UNIQUE, ADD theirs_b int NOT NULL DEFAULT 0 CHECK (theirs_b >= 0);
             CREATE INDEX theirs_idx ON {t} (theirs_b); CREATE INDEX theirs_too_idx ON {t} ({q(first)});

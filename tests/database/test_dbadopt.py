@@ -39,8 +39,8 @@ def test_an_adopted_database_equals_a_migrated_one_and_no_row_or_file_changes(si
     assert is_as_migrated(site)
     assert contents(site) == before[1]
     assert files(site) == kept
-    foreign = catalog(site).where(lambda thing: thing.table not in OURS)
-    assert foreign == before[0].where(lambda thing: thing.table not in OURS)
+    unmanaged = catalog(site).where(lambda thing: thing.table not in OURS)
+    assert unmanaged == before[0].where(lambda thing: thing.table not in OURS)
     assert manage("migrate", "--check", url=site.url).returncode == 0
     assert manage("dbstatus", "--write-check", url=site.url).returncode == 0
     assert plan(site)["kind"] == "ours"

@@ -19,7 +19,7 @@ def test_any_removed_object_is_reported_missing_and_nothing_else(taken):
 
     assert {(f.code, f.where) for f in comparison.findings} == {(f"{kind(thing)}.missing", at(thing)) for thing in taken}
     assert comparison.matched == frozenset(EXPECTED) - taken
-    assert comparison.foreign == Catalog()
+    assert comparison.unmanaged == Catalog()
 
 
 @settings(max_examples=30)
@@ -50,7 +50,7 @@ def test_objects_that_the_site_added_are_unmanaged_and_not_findings():
     comparison = compare(EXPECTED, live)
 
     assert comparison.findings == ()
-    assert comparison.foreign == added
+    assert comparison.unmanaged == added
     assert comparison.matched == frozenset(EXPECTED)
 
 

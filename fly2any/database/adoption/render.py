@@ -177,7 +177,7 @@ def _blocker(blocker: Blocker) -> Iterator[str]:
 
 def _unmanaged(assessment: Assessment) -> dict[str, list[str]]:
     """Return the unmanaged objects, by kind."""
-    named = {kind: [where(thing) for thing in getattr(assessment.foreign, kind)] for kind in KINDS}
+    named = {kind: [where(thing) for thing in getattr(assessment.unmanaged, kind)] for kind in KINDS}
     others = {kind: [name for of, name in assessment.others if of == kind] for kind in OTHERS}
     return named | others
 

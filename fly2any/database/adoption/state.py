@@ -108,7 +108,7 @@ class Assessment:
     recorded: tuple[str, ...]  # recorded as applied
     blockers: tuple[Blocker, ...]
     notes: tuple[str, ...]
-    foreign: Catalog
+    unmanaged: Catalog
     others: tuple[tuple[str, str], ...] = ()  # Other unmanaged objects, as (kind, name).
 
     @property
@@ -183,12 +183,12 @@ def assess(connection, *, contract: Contract | None = None, ahead: bool = True) 
         others = tuple(fetch_all(connection, OTHERS_SQL, {"schema": schema, "tables": names}))
         functions = _functions(connection, schema, steps)
     later = later_steps(connection, [name for name in migrations.pending if name not in FIRST], live) if ahead else ()
-    foreign = comparison.foreign.where(lambda thing: thing.table not in (PRISMAS_LEDGER, *LEDGERS))
-    kind = Kind.DRIFTED if different or parted else Kind.SUPERSET if any(foreign) else Kind.EXACT
+    unmanaged = comparison.unmanaged.where(lambda thing: thing.table not in (PRISMAS_LEDGER, *LEDGERS))
+    kind = Kind.DRIFTED if different or parted else Kind.SUPERSET if any(unmanaged) else Kind.EXACT
     noted = [finding.message for finding in comparison.findings if _is_noted(finding)]
     lost = [] if PRISMAS_LEDGER in existing else [NO_RECORD_OF_PRISMA]
     notes = (*noted, *_function_notes(functions), *lost, *_null_notes(steps, left_out, nulls))
-    return Assessment(kind, server, prisma, steps, later, FIRST, found, notes, foreign, others)
+    return Assessment(kind, server, prisma, steps, later, FIRST, found, notes, unmanaged, others)
 
 
 def _other_blockers(connection, server: Server, schema: str, names: list[str], live: Catalog) -> Iterator[Finding]:

@@ -40,12 +40,12 @@ class Migration(migrations.Migration):
 '''
 
 
-def take_over(place: str, foreign: Catalog) -> tuple[str, str]:
+def take_over(place: str, unmanaged: Catalog) -> tuple[str, str]:
     """Return the path of the migration that takes over the unmanaged object at `place` (table.name), and its source.
 
     Raises Refusal if there is none, or if a new database could not have it.
     """
-    kinds: list[Object] = [*foreign.keys, *foreign.checks, *foreign.foreign_keys, *foreign.indexes]
+    kinds: list[Object] = [*unmanaged.keys, *unmanaged.checks, *unmanaged.foreign_keys, *unmanaged.indexes]
     thing = next((one for one in kinds if where(one) == place), None)
     if thing is None:
         raise Refusal(f"No unmanaged constraint or index is at {place}; `manage.py dbstatus -v 2` lists unmanaged objects.")

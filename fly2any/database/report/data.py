@@ -84,7 +84,7 @@ def _of_verification(verified: Verification) -> dict[str, Any]:
         "running": verified.running and str(verified.running),
         "made_by": verified.made_by,
         "groups": [asdict(group) for group in verified.groups],
-        "foreign": {kind: [where(thing) for thing in getattr(verified.foreign, kind)] for kind in KINDS},
+        "foreign": {kind: [where(thing) for thing in getattr(verified.unmanaged, kind)] for kind in KINDS},
     }
     if verified.indexes is not None:
         data["indexes"] = [asdict(index) for index in verified.indexes]

@@ -188,7 +188,7 @@ def _unmanaged(verified: Verification) -> Iterator[str]:
     yield "Unmanaged, left alone"
     nothing = True
     for kind in KINDS:
-        if things := getattr(verified.foreign, kind):
+        if things := getattr(verified.unmanaged, kind):
             nothing = False
             yield f"  {kind.replace('_', ' ')}: {', '.join(map(where, things))}"
     if nothing:

@@ -29,7 +29,7 @@ class Allowed:
     """The contract, a catalogue, its unmanaged objects, and the server that it was read from."""
 
     expected: Catalog
-    foreign: Catalog
+    unmanaged: Catalog
     actual: Catalog
     live: Live | None
 
@@ -123,7 +123,7 @@ class Allowed:
 
     def stored(self, table: str, name: str) -> Column | None:
         """Return an unmanaged column by its name."""
-        return next((column for column in self.foreign.columns if (column.table, column.name) == (table, name)), None)
+        return next((column for column in self.unmanaged.columns if (column.table, column.name) == (table, name)), None)
 
     def is_null(self, table: str, name: str) -> bool:
         """Return whether our INSERT stores NULL in a column."""

@@ -29,7 +29,7 @@ ORDER = ("table", "column", "default", "primary_key", "unique", "check", "index"
 class Comparison:
     findings: tuple[Finding, ...]  # in the order in which their cures must run
     matched: frozenset[Object]  # of the contract: those that exist as they should
-    foreign: Catalog  # unmanaged objects: left alone
+    unmanaged: Catalog  # unmanaged objects: left alone
 
 
 def compare(expected: Catalog, actual: Catalog, *, pending: Catalog | None = None, live: Live | None = None) -> Comparison:

@@ -24,12 +24,12 @@ from .unmanaged_references import of_references
 CHANGES = "Ask its owner whether it may refuse rows later."
 
 
-def harmful(expected: Catalog, foreign: Catalog, actual: Catalog, live: Live | None = None) -> Iterator[Finding]:
+def harmful(expected: Catalog, unmanaged: Catalog, actual: Catalog, live: Live | None = None) -> Iterator[Finding]:
     """Yield a finding for each unmanaged object on a table of ours that refuses or may change rows that the contract allows.
 
     Without `live` nothing can be proved: every object that uses a column of ours is a finding.
     """
-    yield from _Obstacles(expected, foreign, actual, live).findings()
+    yield from _Obstacles(expected, unmanaged, actual, live).findings()
 
 
 class _Obstacles(Keys):
@@ -39,7 +39,7 @@ class _Obstacles(Keys):
             if table.name in ours:
                 yield from self.of_table(table)
         yield from of_references(self.expected, self.actual, self.live)
-        of_ours = self.foreign.where(lambda thing: thing.table in ours)
+        of_ours = self.unmanaged.where(lambda thing: thing.table in ours)
         for column in of_ours.columns:
             yield from self.of_column(column)
         refused: set[str] = set()

@@ -88,7 +88,7 @@ class Command(BaseCommand):
         connection = connections[database]
         verification, checked, failure = self.verify(connection, tables, indexes, wait), None, None
         if take_over:
-            path, migration = migration_for(take_over, verification.foreign)
+            path, migration = migration_for(take_over, verification.unmanaged)
             self.stderr.write(f"Save it as {path}, then run `manage.py dbcontract` and `manage.py migrate`.")
             self.stdout.write(migration)
             return
