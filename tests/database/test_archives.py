@@ -308,7 +308,7 @@ def test_rows_restored_while_retention_is_on_are_reported_as_due(filled, tmp_pat
     first = manage("dbrestore", "--archive", name, url=filled.url, **place)
     second = manage("dbrestore", "--archive", name, url=filled.url, **place)
 
-    assert first.stdout.splitlines()[-1].startswith("Retention  is on for price_history: raise its days in RETENTION")
+    assert first.stdout.splitlines()[-1].startswith("Retention  is on for price_history: raise its number of days in RETENTION")
     assert re.match(r"Restored  0 rows of price_history; [\d,]+ existed already\.\n", second.stdout)
 
 

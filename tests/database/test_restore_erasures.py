@@ -69,5 +69,5 @@ def test_certificates_that_the_restored_database_refuses_are_reported(filled, pl
 
     [line] = restored(filled, place)
 
-    assert line.startswith("Erased    in the admin: the certificates are in the old database alone (")
+    assert line.startswith("Erased    in the admin: the certificates are only in the old database (")
     assert line.endswith("). Save them before you drop it.")

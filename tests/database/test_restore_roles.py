@@ -318,7 +318,7 @@ def test_settings_are_copied_as_values_and_run_no_sql_of_the_role_that_set_them(
             ([f'search_path="{hostile.lower()}"'],),
         ]
         assert recorded.sentences == [
-            f"The setting local_preload_libraries of the role {role} is not a valid list and was not copied: ALTER … SET it again."
+            f"The setting local_preload_libraries of the role {role} is not a valid list and was not copied: set it again with ALTER … SET."
         ]
     finally:
         migrated.execute(f"DROP DATABASE {new}")

@@ -94,7 +94,9 @@ def copy_properties(connection, elsewhere, new: str, progress: Progress) -> None
                 option, _, value = line.partition("=")
                 if (shown := literals(option, value)) is None:
                     of = f" of the role {role}" if role else ""
-                    progress.say(f"The setting {option}{of} is not a valid list and was not copied: ALTER … SET it again.")
+                    progress.say(
+                        f"The setting {option}{of} is not a valid list and was not copied: set it again with ALTER … SET."
+                    )
                     continue
                 alter = alter_role if role else sql.SQL("ALTER DATABASE {}").format(name)
                 try:

@@ -124,7 +124,7 @@ class Command(BaseCommand):
 
         if erasures.uncopied:
             self.stdout.write(
-                f"Erased    in the admin: the certificates are in the old database alone ({erasures.uncopied}). Save them before you drop it."
+                f"Erased    in the admin: the certificates are only in the old database ({erasures.uncopied}). Save them before you drop it."
             )
 
     def report_staff(self, staff, *, replaced=True):
@@ -164,7 +164,7 @@ class Command(BaseCommand):
             self.stdout.write(render_archive.loaded(one, archive))
         if archive.table in settings.RETENTION["days"]:
             self.stdout.write(
-                f"Retention  is on for {archive.table}: raise its days in RETENTION before the next run of dbmaintain, which otherwise deletes the old rows again."
+                f"Retention  is on for {archive.table}: raise its number of days in RETENTION before the next run of dbmaintain, which otherwise deletes the old rows again."
             )
 
 

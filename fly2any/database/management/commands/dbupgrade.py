@@ -39,7 +39,7 @@ class Command(BaseCommand):
             )
         done = upgrade(place, Terminal(self.stderr), programs=programs, trust=trust)
         if done is None:
-            self.stdout.write("The data directory is of the installed major version of PostgreSQL; nothing was changed.")
+            self.stdout.write("The data directory has the installed major version of PostgreSQL already; nothing was changed.")
             return
         self.stdout.write(f"Upgraded  from PostgreSQL {done.before} to {done.after}")
         self.stdout.write(
