@@ -8,12 +8,14 @@ import time
 import pytest
 
 from fly2any.database.backup.signing import signature
-from fly2any.database.backup.store import store_at
+from fly2any.database.backup.store import Folder, store_at
 from fly2any.database.errors import Refusal
+from fly2any.database.migration.lock import MAINTENANCE_LOCK, advisory_lock
 from fly2any.database.progress import Progress
 from fly2any.database.retention.archive import Archives
 from fly2any.database.retention.description import PURPOSE
 from fly2any.database.retention.rules import RULES
+from fly2any.database.retention.sweep import sweep
 from tests.conftest import django, manage
 from tests.database.old_rows import BEFORE, CASES, EVERY, NEW, OLD, maintain, put, put_back, swept
 from tests.database.taken import KEY, rows
@@ -236,6 +238,20 @@ def test_an_activity_whose_person_no_longer_existed_is_restored(migrated, tmp_pa
     put_back(migrated, tmp_path)
 
     assert rows(migrated)["user_activities"] == before
+
+
+def test_an_archive_is_stored_for_longer_than_sessions_may_be_idle(migrated, tmp_path, monkeypatch):
+    put(migrated, "price_history", "old", CASES["price_history"][0])
+    migrated.execute(f"ALTER DATABASE {migrated.name} SET idle_session_timeout = '500ms'")
+    put_file = Folder.put
+    monkeypatch.setattr(Folder, "put", lambda *arguments: time.sleep(1) or put_file(*arguments))
+
+    with django(migrated) as connection, advisory_lock(connection, MAINTENANCE_LOCK, patience=1, say=print):
+        archives = Archives(store_at(str(tmp_path)), migrated.name)
+        options = {"before": BEFORE, "archives": archives, "deadline": time.monotonic() + 60}
+        removed = sweep(connection, RULES["price_history"], **options, progress=Progress()).removed
+
+    assert (removed, archives.unfinished()) == (1, set())
 
 
 def test_an_archive_without_removed_rows_is_not_kept(filled, tmp_path):

@@ -27,6 +27,8 @@ ERASURE_LOCK = 72707371
 SIGN_IN_LOCK = 14_102  # The first of two keys; the second is a hash of the user name and the network.
 NAMES = {MIGRATION_LOCK: "migration", MAINTENANCE_LOCK: "maintenance", ERASURE_LOCK: "erasure"}
 
+# Settings of the session that holds a lock: it is idle while a file is stored or a backup is read.
+HOLDING = {**ALIVE, "idle_session_timeout": "0"}
 PATIENCE = 300  # Seconds in total for an advisory lock, and for retries of the locks of statements.
 
 
@@ -58,7 +60,7 @@ def _held(connection, lock: int, *, patience: float, say: Callable[[str], None])
 
     It is polled, because a session inside pg_advisory_lock and a CREATE INDEX CONCURRENTLY would wait for each other.
     """
-    execute(connection, "; ".join(f"SET {name} TO '{value}'" for name, value in ALIVE.items()))
+    execute(connection, "; ".join(f"SET {name} TO '{value}'" for name, value in HOLDING.items()))
     deadline = time.monotonic() + patience
     reported: int | None = None
     while not ask(connection, "SELECT pg_catalog.pg_try_advisory_lock(%s)", [lock]):
@@ -78,7 +80,7 @@ def _held(connection, lock: int, *, patience: float, say: Callable[[str], None])
     finally:
         with suppress(Error):  # A lost connection has released the lock.
             ask(connection, "SELECT pg_catalog.pg_advisory_unlock(%s)", [lock])
-            execute(connection, "; ".join(f"RESET {name}" for name in ALIVE))
+            execute(connection, "; ".join(f"RESET {name}" for name in HOLDING))
 
 
 def hold(connection, lock: int) -> None:
