@@ -27,6 +27,8 @@ NEAR = {
     "jsonb": ["json"],
     "bool": [],
 }
+# Types of which several at once fit better, in a function of three arguments or more.
+NEAREST = {"regclass": ["text"], "int8": ["int4"], "name": ["text"], "oid": ["regclass"]}
 # Commands between those of COMMANDS, and others that need a session.
 SESSIONS = """
     dbbackup --verify
@@ -38,6 +40,7 @@ SESSIONS = """
     dbadopt --yes
     dbmaintain weekly
     dbmaintain quarterly
+    loaddata FIXTURE
     dbcontract --check
     migrate travel 0001 --yes --without-backup
     migrate
@@ -75,7 +78,7 @@ def called():
     files = [
         file for folder in (*folders, Path(django.db.backends.postgresql.__file__).parent) for file in folder.rglob("*.py")
     ]
-    return {word for file in files for word in re.findall(r"\b([a-z_][a-z0-9_]*)\s*\(", file.read_text())}
+    return {word for file in files for word in re.findall(r"\b([a-z_][a-z0-9_]*)\s*\(", file.read_text().lower())}
 
 
 def typname(kind):
@@ -93,6 +96,7 @@ def variants(arguments):
     if len(arguments) <= 2:
         yield from map(list, product(*([kind, *NEAR.get(kind, [])] for kind in arguments)))
         return
+    yield from map(list, product(*([kind, *NEAREST.get(kind, [])] for kind in arguments)))
     for place, kind in enumerate(arguments):
         for other in NEAR.get(kind, []):
             yield [*arguments[:place], other, *arguments[place + 1 :]]
@@ -155,7 +159,11 @@ def test_no_command_or_page_calls_a_function_planted_by_another_role(planted, tm
     log = planted.home / "log"
     begun = log.stat().st_size
 
-    ran = manage("shell", "-v0", "-c", drive(SESSIONS.replace("STEPS", COMMANDS)), url=planted.url(), timeout=600, METRICS_TOKEN=TOKEN,
+    fixture = tmp_path / "groups.json"
+    fixture.write_text('[{"model": "auth.group", "pk": 900, "fields": {"name": "Night shift", "permissions": []}}]')
+    commands = SESSIONS.replace("STEPS", COMMANDS).replace("FIXTURE", str(fixture))
+
+    ran = manage("shell", "-v0", "-c", drive(commands), url=planted.url(), timeout=600, METRICS_TOKEN=TOKEN,
                  BACKUP_LOCATION=str(tmp_path / "backups"), ARCHIVE_LOCATION=str(tmp_path / "archive"),
                  RETENTION="price_history=1,ai_conversations=1,recent_searches=1,axes_accessattempt=1")  # fmt: skip
 
