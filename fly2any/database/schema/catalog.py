@@ -227,6 +227,8 @@ BUILDING_SQL = """
         WHERE b.datname = current_database()
           AND (b.index_relid = {index} OR l.pid IS NOT NULL AND (b.relid IS NULL OR {name} ~ '_cc(new|old)[0-9]*$')))
 """
+# The operator classes of GIN, those of btree_gin included, whose entries hold a whole value or element, not a word, trigram or hash of it.
+WHOLE_IN_GIN = "ARRAY['array_ops', 'text_ops', 'varchar_ops', 'bpchar_ops', 'bytea_ops']"
 # Not the indexes of constraints, whose definition is in CONSTRAINTS_SQL.
 INDEXES_SQL = f"""
     SELECT c.relname AS "table", x.relname AS name, am.amname AS method,
@@ -260,7 +262,9 @@ INDEXES_SQL = f"""
            {OWN_SQL.format(kind="pg_class", oid="i.indexrelid", besides="0")} AS own,
            NOT EXISTS (SELECT FROM pg_catalog.pg_collation AS co WHERE co.oid = ANY (i.indcollation) AND NOT co.collisdeterministic)
            AND NOT EXISTS (SELECT FROM pg_catalog.pg_opclass AS oc
-                           WHERE oc.oid = ANY (i.indclass) AND oc.opcnamespace <> 'pg_catalog'::regnamespace) AS exact
+                           WHERE oc.oid = ANY (i.indclass) AND oc.opcnamespace <> 'pg_catalog'::regnamespace) AS exact,
+           ARRAY(SELECT am.amname = 'gin' AND oc.opcname <> ALL ({WHOLE_IN_GIN}) FROM generate_series(1, i.indnkeyatts) AS place
+                 JOIN pg_catalog.pg_opclass AS oc ON oc.oid = i.indclass[place - 1] ORDER BY place) AS parts
     FROM pg_catalog.pg_index AS i
     JOIN pg_catalog.pg_class AS x ON x.oid = i.indexrelid
     JOIN pg_catalog.pg_class AS c ON c.oid = i.indrelid

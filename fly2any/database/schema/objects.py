@@ -239,6 +239,7 @@ class Index:
     exact: bool = field(
         default=True, compare=False
     )  # no two different values are equal, unlike in citext or a case-insensitive collation
+    parts: tuple[bool, ...] = field(default=(), compare=False)  # for each column, whether entries hold only parts of a value
 
     def sql(self) -> str:
         columns = ", ".join(

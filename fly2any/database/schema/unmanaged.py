@@ -52,7 +52,9 @@ class _Obstacles(Keys):
             refused.update(where(unique) for _ in refusing)
         for index in of_ours.indexes:
             found = [*self.of_index(index)]
-            yield from found or (() if where(index) in refused else self.of_length(index))
+            only_notes = all(one.severity is Severity.NOTE for one in found)
+            longer = [*self.of_length(index)] if only_notes and where(index) not in refused else []
+            yield from longer or found
         for check in of_ours.checks:
             found = [*self.of_check(check)]
             yield from found

@@ -106,12 +106,13 @@ class Keys(Obstacles):
         """Return the columns and expressions of an index whose values may exceed the most bytes that its entries hold, and these."""
         index = self.expanded_index(thing)
         limit = LONGEST_ENTRY.get(index.method)
-        options = (*index.options, *("" for _ in index.include))
-        named = zip((*thing.columns, *thing.include), (*index.columns, *index.include), options, strict=True)
+        columns = [*zip(thing.columns, index.columns, index.options, strict=True)]
+        parts = [name for name, part in zip(thing.columns, index.parts, strict=False) if part]
+        columns += [(name, one, "") for name, one in zip(thing.include, index.include, strict=True)]
         return [
             (name, limit)
-            for name, one, option in named
-            if limit and "bloom" not in option and self.may_exceed(index, one, limit)
+            for name, one, option in columns
+            if limit and "bloom" not in option and name not in parts and self.may_exceed(index, one, limit)
         ]
 
     def shorter(self, table: str, one: str) -> str:
@@ -136,7 +137,7 @@ class Keys(Obstacles):
         """Return whether the contract allows a value of a column or expression that is longer than `limit`."""
         columns = {column.name: column for column in self.actual.columns if column.table == index.table}
         plain = columns.get(one)
-        if (plain and kind(plain) not in UNLIMITED) or (index.method == "gin" and not (plain and kind(plain) == "text[]")):
+        if plain and kind(plain) not in UNLIMITED:
             return False
         short, managed = self.short(index.table), self.managed(index.table)
         measured = [name for name, column in columns.items() if name == one or (not plain and mentions(one, column))]
