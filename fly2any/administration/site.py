@@ -206,7 +206,7 @@ class AdminSite(admin.AdminSite):
 
     def login(self, request, extra_context=None):
         """Ask for a password, or for the second factor if only that is missing."""
-        return explain_differences(self, self._login)(request, extra_context)
+        return explain_differences(self, self._login)(request, {"title": "Sign in", **(extra_context or {})})
 
     def _login(self, request, extra_context=None):
         if request.user.is_active and request.user.is_staff and not self.has_permission(request):
@@ -220,7 +220,8 @@ class AdminSite(admin.AdminSite):
         return response
 
     def logout(self, request, extra_context=None):
-        return self.report_refusals(signing_out(super().logout), in_place=True)(request, extra_context)
+        view = self.report_refusals(signing_out(super().logout), in_place=True)
+        return view(request, {"title": "Signed out", **(extra_context or {})})
 
     def password_change(self, request, extra_context=None):
         """Django's page, whose form leaves every other column of the user as it is."""

@@ -115,7 +115,15 @@ def test_panels_name_their_rows_by_words_and_not_by_codes_and_ids(member, ana):
     }  # fmt: skip
 
 
-def test_those_who_log_out_read_that_they_are_logged_out(member):
-    page = member("Support").post(reverse("admin:logout")).content.decode()
+def test_the_admins_pages_sign_in_and_out(member):
+    client = member("Support")
+    index = client.get(reverse("admin:index")).content.decode()
+    left = client.post(reverse("admin:logout")).content.decode()
+    client.force_login(User.objects.create(email="ana@example.com"))
+    entering = client.post(reverse("admin:login"), {"username": "", "password": ""}).content.decode()
 
-    assert ("<p>You are signed out.</p>" in page, "quality time" in page) == (True, False)
+    assert ("<p>You are signed out.</p>" in left, "<title>Signed out |" in left, "quality time" in left) == (True, True, False)
+    assert "You are signed in as ana@example.com, who may not open this page." in entering
+    assert "Correct the errors below." in entering
+    assert '<input type="submit" value="Sign in">' in entering
+    assert re.findall(r"(?i)\blog(?:ged)? (?:in|out)\b", f"{index}{left}{entering}") == []

@@ -51,7 +51,7 @@ def test_staff_make_a_passkey_and_sign_in_with_it(browser, live_server, settings
     follow(page, "text=To the admin")
     assert page.url == live_server.url + reverse("admin:index")
 
-    follow(page, "text=Log out")
+    follow(page, "text=Sign out")
     sign_in(page, live_server)
     assert page.url.startswith(live_server.url + reverse("admin:second_factor"))
     before = key(page)
@@ -61,7 +61,7 @@ def test_staff_make_a_passkey_and_sign_in_with_it(browser, live_server, settings
     assert complaints == []
 
     # Without the passkey, sign-in fails.
-    follow(page, "text=Log out")
+    follow(page, "text=Sign out")
     devtools.send("WebAuthn.clearCredentials", {"authenticatorId": authenticator})
     sign_in(page, live_server)
     page.click("text=Use a passkey")
