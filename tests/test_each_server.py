@@ -177,11 +177,12 @@ def test_a_data_directory_is_upgraded_by_one_command_and_kept(old, upgrade):
 
 
 @pytest.mark.parametrize("old", [major for major in (15,) if is_here(major)], indirect=True)
-def test_a_data_directory_with_an_internal_option_of_its_release_is_upgraded(old, upgrade):
+def test_a_read_only_database_with_an_internal_option_of_its_release_is_upgraded(old, upgrade):
     """PostgreSQL 15.20 writes pg_attver, which only its own pg_dumpall leaves out."""
     old.start()
     old.execute("CREATE TABLE odd (line text); INSERT INTO odd VALUES ('ALTER TABLE ONLY x ALTER COLUMN y SET (pg_attver=2);')")
     held = rows(old.database())
+    old.execute("ALTER DATABASE fly2any SET default_transaction_read_only TO on")
     old.stop()
 
     assert upgrade().startswith(

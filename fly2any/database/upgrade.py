@@ -21,6 +21,7 @@ from fly2any.postgres.supervisor import UPGRADED, Server, major_of, version_of
 from .backup import tools
 from .backup.contents import Content, clauses, differences, read_contents, read_hash_partitions
 from .backup.owners import others
+from .backup.sessions import prepare_session
 from .backup.take import findings_of, new_findings, read_roles
 from .backup.workfolder import work_folder
 from .durable import sync
@@ -31,6 +32,8 @@ from .verification import verify
 
 # pg_dumpall writes it before anything else of a role; every new server has this role.
 EXISTING_ROLE = f"CREATE ROLE {SUPERUSER};\n".encode()
+# Settings of a database apply as soon as psql connects to its copy, and a read-only one could not be filled.
+WRITING = {"PGOPTIONS": "-c default_transaction_read_only=off -c idle_session_timeout=0"}
 CURE = "Start the old server with its own pg_ctl, change or drop that object, and run the command again."
 # pg_dumpall silently leaves out databases that accept no connections; template0 is the same on every server.
 CLOSED_SQL = "SELECT datname FROM pg_catalog.pg_database WHERE NOT datallowconn AND datname <> 'template0' ORDER BY datname"
@@ -209,7 +212,7 @@ def _copy(old: Server, new: Server, dumping: Path) -> None:
         )  # fmt: skip
         load = subprocess.Popen(  # noqa: S603
             [new.bin / "psql", "-Xq", "-v", "ON_ERROR_STOP=1", *as_superuser, f"--host={socket_folder(new.home)}", "postgres"],
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=heard, env=tools.bare_environment(),
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=heard, env={**tools.bare_environment(), **WRITING},
         )  # fmt: skip
         try:
             if dump.stdout is None or load.stdin is None:
@@ -274,10 +277,11 @@ def _read(connection, progress: Progress) -> dict[str, Content]:
 
 @contextmanager
 def _reached(place: dict[str, Any], home: Path, database: str) -> Iterator:
-    """Yield a connection to a database of the server that runs in `home`."""
+    """Yield a connection to a database of the server that runs in `home`, without a time limit."""
     alias = "upgrade"
     connections.databases[alias] = {**place, "NAME": database, "HOST": str(socket_folder(home)), "EMBEDDED": None}
     try:
+        prepare_session(connections[alias])
         yield connections[alias]
     finally:
         connections[alias].close()

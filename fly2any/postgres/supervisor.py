@@ -157,6 +157,7 @@ class Server:
             f"SELECT format('CREATE DATABASE %I', '{literal}')"
             f" WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{literal}') \\gexec\n"
             f'\\connect "{identifier}"\n'
+            "SET default_transaction_read_only TO off;\n"  # The database may be read-only by default.
             "SELECT 'CREATE EXTENSION pg_stat_statements'"
             " WHERE NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_stat_statements') \\gexec\n"
         )
