@@ -13,6 +13,7 @@ import segno
 from axes.handlers.proxy import AxesProxyHandler
 from axes.helpers import get_lockout_response
 from django import forms
+from django.contrib.auth import get_user_model
 from django.contrib.auth import logout as sign_out
 from django.contrib.auth.signals import user_login_failed
 from django.contrib.auth.views import redirect_to_login
@@ -146,7 +147,11 @@ class Enrol(StaffPage):
     def post(self, request):
         form = CodeForm(request.POST)
         device = self.new_device(request)
+        codes = HttpResponseRedirect(reverse("admin:second_factor_codes"))
         with transaction.atomic():
+            get_user_model()._base_manager.select_for_update(no_key=True).only("pk").get(pk=request.user.pk)
+            if TOTPDevice.objects.filter(user=request.user, key=device.key).exists():  # The form was sent twice.
+                return codes
             if not (verified := form.is_valid() and device.verify_token(form.cleaned_data["code"].replace(" ", ""))):
                 transaction.set_rollback(True)  # A wrong code is counted on the device, which stores it.
         if not verified:
@@ -154,7 +159,7 @@ class Enrol(StaffPage):
             return self.get(request, form)
         login(request, device)
         request.session.cycle_key()
-        return HttpResponseRedirect(reverse("admin:second_factor_codes"))
+        return codes
 
 
 class RecoveryCodes(StaffPage):

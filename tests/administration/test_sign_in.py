@@ -110,6 +110,17 @@ def test_the_next_sign_in_asks_for_a_code_and_takes_each_once(client, boss):
     assert StaticToken.objects.count() == 9
 
 
+def test_a_form_that_is_sent_twice_at_once_stores_one_device(client, boss, monkeypatch):
+    monkeypatch.setattr("fly2any.administration.second_factor.has_factor", lambda user: False)  # As both requests saw it.
+    sign_in(client, boss)
+    device = TOTPDevice.objects.create(user=boss, name="App", key=shown(client).key)
+
+    page = client.post(reverse(ENROL), {"code": code_of(device)})
+
+    assert page.headers["Location"] == reverse(CODES)
+    assert list(TOTPDevice.objects.all()) == [device]
+
+
 def test_the_page_counts_the_recovery_codes_that_it_replaces(client, boss):
     sign_in(client, boss)
     enrolled(client, boss)
