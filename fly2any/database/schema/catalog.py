@@ -103,15 +103,21 @@ DOMAIN_SQL = f"""
                             ORDER BY k.conname COLLATE "C"))
 """
 
-# Views, rules, triggers, policies and filters of publications that use a column: PostgreSQL refuses to drop it or to change its type.
+# Views, rules, triggers, policies, functions and filters of publications that use a column, and columns of the type of its table's
+# rows: PostgreSQL refuses to drop it or to change its type.
 USED_BY_SQL = """
     ARRAY(SELECT DISTINCT CASE WHEN r.rulename = '_RETURN' THEN pg_catalog.pg_describe_object('pg_catalog.pg_class'::regclass, r.ev_class, 0)
                                ELSE pg_catalog.pg_describe_object(u.classid, u.objid, 0) END
           FROM pg_catalog.pg_depend AS u LEFT JOIN pg_catalog.pg_rewrite AS r ON u.classid = 'pg_catalog.pg_rewrite'::regclass AND r.oid = u.objid
           WHERE u.refclassid = 'pg_catalog.pg_class'::regclass AND u.refobjid = c.oid AND u.refobjsubid = a.attnum
             AND u.classid IN ('pg_catalog.pg_rewrite'::regclass, 'pg_catalog.pg_trigger'::regclass, 'pg_catalog.pg_policy'::regclass,
-                              'pg_catalog.pg_publication_rel'::regclass)
-            AND c.relkind IN ('r', 'p', 'f') ORDER BY 1)
+                              'pg_catalog.pg_publication_rel'::regclass, 'pg_catalog.pg_proc'::regclass)
+            AND c.relkind IN ('r', 'p', 'f')
+          UNION
+          SELECT pg_catalog.pg_describe_object(u.classid, u.objid, u.objsubid)
+          FROM pg_catalog.pg_type AS y JOIN pg_catalog.pg_depend AS u ON u.refclassid = 'pg_catalog.pg_type'::regclass AND u.refobjid IN (y.oid, y.typarray)
+          JOIN pg_catalog.pg_class AS h ON h.oid = u.objid AND h.relkind IN ('r', 'p', 'm')
+          WHERE y.oid = c.reltype AND u.classid = 'pg_catalog.pg_class'::regclass AND u.objsubid > 0 AND c.relkind IN ('r', 'p') ORDER BY 1)
 """
 
 # The dependency of an identity column's sequence is internal, not automatic.
