@@ -210,8 +210,11 @@ def test_json_that_no_fixture_can_hold_is_not_dumped(used):
     )
 
 
-def test_only_the_user_can_read_the_file_of_a_fixture(used, tmp_path):
+@pytest.mark.parametrize("existing", [False, True])
+def test_only_the_user_can_read_the_file_of_a_fixture(used, tmp_path, existing):
     path, before = tmp_path / "users.json", os.umask(0o022)
+    if existing:
+        path.write_text("of an earlier dump")
     try:
         result = manage("dumpdata", "accounts.User", "--output", str(path), url=used.url)
     finally:
@@ -219,3 +222,15 @@ def test_only_the_user_can_read_the_file_of_a_fixture(used, tmp_path):
 
     assert (result.returncode, result.stderr, stat.S_IMODE(path.stat().st_mode)) == (0, "", 0o600)
     assert [row["fields"]["email"] for row in json.loads(path.read_text())] == ["a@example.com"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
+def test_a_fixture_is_not_written_to_a_file_of_another_user(used, tmp_path):
+    path = tmp_path / "users.json"
+    path.write_text("theirs")
+    os.chown(path, 65534, 65534)
+
+    result = manage("dumpdata", "accounts.User", "--output", str(path), url=used.url)
+
+    assert (result.returncode, path.read_text()) == (2, "theirs")
+    assert result.stderr == f"{path} belongs to another user, who could read the rows: name another file.\n"

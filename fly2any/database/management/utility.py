@@ -2,6 +2,7 @@
 
 import gc
 import os
+from pathlib import Path
 
 from django.core.management import ManagementUtility
 from django.core.management.base import BaseCommand, CommandError, SystemCheckError
@@ -30,8 +31,9 @@ class Utility(ManagementUtility):
             refuse_stand_ins(connection)
             if not type(command).__module__.startswith("fly2any."):  # Ours check the tables that they write to themselves.
                 refuse_before_writes(connection)
-        if subcommand == "dumpdata":
-            os.umask(0o077)  # Its file has password hashes and tokens.
+        if subcommand == "dumpdata":  # Its file has password hashes and tokens.
+            os.umask(0o077)
+            command.handle = _closing(command.handle)  # type: ignore[method-assign]
         command.create_parser = _suggesting(command.create_parser)  # type: ignore[method-assign]
         command.execute = _exiting(command.execute)  # type: ignore[method-assign]
         return command
@@ -44,6 +46,22 @@ def _suggesting(create_parser):
         return parser
 
     return create
+
+
+def _closing(handle):
+    """Return `handle` of dumpdata, which first closes an existing file to other users, since it keeps its mode and its owner."""
+
+    def handled(*labels, **options):
+        from fly2any.database.errors import Refusal
+
+        path = Path(options.get("output") or os.devnull)
+        if path.is_file():
+            if path.stat().st_uid != os.geteuid():
+                raise Refusal(f"{path} belongs to another user, who could read the rows: name another file.")
+            path.chmod(0o600)
+        return handle(*labels, **options)
+
+    return handled
 
 
 def _exiting(execute):
