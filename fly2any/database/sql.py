@@ -24,6 +24,8 @@ from .facts import people_table
 PINNED = "pg_catalog, pg_temp"
 # The driver reads intervals and times in these forms only; the database or the role may set others.
 READABLE = {"intervalstyle": "postgres", "datestyle": "ISO"}
+# PostgreSQL overestimates recursive queries of the catalogue, and then compiles them for seconds.
+UNCOMPILED = {"jit": "off"}
 PEOPLE = people_table()
 RECORD = "django_migrations"  # Django's record of applied migrations.
 
@@ -130,7 +132,7 @@ def pinned(connection, *, lock: int | None = None, statement: int | None = None,
             return
         (connection.asked_path,) = _execute(connection, "SHOW search_path")
         try:
-            with _set(connection, {"search_path": PINNED, **READABLE}, restored=nested):
+            with _set(connection, {"search_path": PINNED, **READABLE, **UNCOMPILED}, restored=nested):
                 yield connection.asked_path
         finally:
             del connection.asked_path

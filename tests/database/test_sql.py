@@ -92,3 +92,14 @@ def test_intervals_and_times_are_read_in_any_output_style(database):
 
     assert row == (timedelta(days=1, hours=2), datetime(2026, 11, 5, tzinfo=UTC))
     assert after == ("sql_standard",)
+
+
+def test_queries_of_the_catalogue_are_not_compiled(database):
+    database.execute(f"ALTER DATABASE {database.name} SET jit TO on")
+    with django(database) as connection:
+        with pinned(connection):
+            during = fetch_one(connection, "SHOW jit")
+        assert (during, fetch_one(connection, "SELECT s.reset_val FROM pg_settings AS s WHERE s.name = 'jit'")) == (
+            ("off",),
+            ("on",),
+        )

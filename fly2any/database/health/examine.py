@@ -83,8 +83,6 @@ def _ask(reader: Reader, name: str, question: Question) -> Topic:
     answers, trouble = [], ""
     try:
         with pinned(reader.connection, lock=OF_LOCK, statement=DEADLINE):
-            with reader.connection.cursor() as cursor:
-                cursor.execute("SET LOCAL jit = off")
             for answer in question(reader):
                 answers.append(answer)  # One by one, so that results before a failure count.
     except (Error, Refusal) as error:
