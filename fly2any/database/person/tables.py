@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import Refusal
 from ..schema.relations import Kind, has_citus, read_placed
-from ..schema.untrusted_code import TRIGGER_OWNERS_SQL
+from ..schema.untrusted_code import USED_CODE_SQL
 from ..server import read_schema
 from ..sql import PEOPLE, TRUSTED_ROLES_SQL, catalogue, fetch_all, quote
 
@@ -23,17 +23,19 @@ UNSEARCHED = (
 )
 LITERAL = ("text", "varchar", "uuid", "int2", "int4", "int8")  # Types whose equal values have the same text.
 
-# `untrusted_role` is a role whose code a SELECT, an UPDATE or a DELETE runs as the current role: the owner of the table, of its schema
-# (who can replace the table) or of a function that a trigger calls.
-# The code that foreign keys run is refused by refuse_untrusted_code().
+# `untrusted_role` is a role whose code a SELECT runs as the current role: the owner of the table, of its schema (who can replace the
+# table) or of code that the table uses, as in an index. The code that triggers and foreign keys run is refused by
+# refuse_untrusted_code().
 TABLES_SQL = f"""
-    WITH schemas AS (
+    WITH RECURSIVE schemas AS (
         SELECT n.oid, n.nspname, CASE WHEN pg_get_userbyid(n.nspowner) = 'pg_database_owner'
             THEN (SELECT d.datdba FROM pg_catalog.pg_database AS d WHERE d.datname = current_database()) ELSE n.nspowner END AS owner
         FROM pg_catalog.pg_namespace AS n
     ), trusted AS (
         {TRUSTED_ROLES_SQL.format(schema="(SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s)")}
-    )
+    ), checked AS (
+        SELECT c.oid FROM pg_catalog.pg_class AS c WHERE c.relkind IN ('r', 'p', 'm') AND c.relowner IN (SELECT oid FROM trusted)
+    ), {USED_CODE_SQL}
     SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text, c.relpages::bigint,
            CASE WHEN c.relispartition THEN (SELECT i.inhparent::bigint FROM pg_catalog.pg_inherits AS i WHERE i.inhrelid = c.oid) END,
            ARRAY(SELECT i.inhparent::bigint FROM pg_catalog.pg_inherits AS i WHERE i.inhrelid = c.oid),
@@ -43,9 +45,8 @@ TABLES_SQL = f"""
            row_security_active(c.oid),
            (SELECT pg_get_userbyid(o.owner)::text
             FROM (SELECT 1, c.relowner UNION ALL SELECT 2, n.owner
-                  UNION ALL SELECT 3, w.owner FROM pg_catalog.pg_trigger AS t,
-                      LATERAL ({TRIGGER_OWNERS_SQL.format(trigger="t.oid")}) AS w (owner)
-                  WHERE t.tgrelid = c.oid AND t.tgenabled <> 'D' AND t.tgtype & 24 <> 0) AS o (place, owner)
+                  UNION ALL SELECT 3, u.role FROM used_code AS u
+                  WHERE u."table" = c.oid AND u.class NOT IN ('pg_catalog.pg_trigger'::regclass, 'pg_catalog.pg_rewrite'::regclass)) AS o (place, owner)
             WHERE o.owner NOT IN (SELECT oid FROM trusted) ORDER BY o.place, o.owner LIMIT 1)
     FROM pg_catalog.pg_class AS c JOIN schemas AS n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p', 'm', 'f') AND c.relpersistence <> 't'
@@ -281,7 +282,7 @@ class Tables:
         table = self.tables[oid]
         if not table.is_ours:
             raise Refusal(
-                f"The role {table.untrusted_role} owns {self.label(oid)}, its schema or a function of a trigger on it, and its code would"
+                f"The role {table.untrusted_role} owns {self.label(oid)}, its schema or code that it uses, and its code would"
                 f" run as {self.role}: follow the cure of tables.untrusted (`manage.py dbstatus`), or make the owner of {PEOPLE} the owner of"
                 " the schema."
             )

@@ -32,17 +32,48 @@ OF_SUPABASE_SQL = """
         SELECT FROM pg_catalog.pg_roles AS m WHERE m.oid <> p.proowner AND pg_catalog.pg_has_role(m.oid, p.proowner, 'MEMBER')
             AND NOT EXISTS (SELECT FROM trusted AS t WHERE t.oid = m.oid)))
 """
-# The roles, other than those of the query `trusted`, that own functions, operators and types which the trigger with the oid
-# {trigger} uses, its WHEN included, and whether all of them run as their owner; nothing is recorded of PostgreSQL's own, nor of
-# what belongs to the first superuser.
-TRIGGER_OWNERS_SQL = f"""
-    SELECT o.refobjid, pg_catalog.bool_and(p.prosecdef IS TRUE) FROM pg_catalog.pg_depend AS d
-    JOIN pg_catalog.pg_shdepend AS o ON o.classid = d.refclassid AND o.objid = d.refobjid AND o.deptype = 'o'
-        AND o.dbid = (SELECT b.oid FROM pg_catalog.pg_database AS b WHERE b.datname = current_database())
-    LEFT JOIN pg_catalog.pg_proc AS p ON d.refclassid = 'pg_catalog.pg_proc'::regclass AND p.oid = d.refobjid
-    WHERE d.classid = 'pg_catalog.pg_trigger'::regclass AND d.objid = {{trigger}} AND d.refclassid <> 'pg_catalog.pg_class'::regclass
-      AND o.refobjid NOT IN (SELECT oid FROM trusted) AND {OF_SUPABASE_SQL} IS NOT TRUE
-    GROUP BY o.refobjid
+# For the tables in `checked`: what `part` of which (a trigger, an index, statistics, a constraint, a default, a policy, a rule, or the
+# table itself, for its columns and partition key) uses a function, an operator or a type of which role that is not in `trusted`, and
+# whether all of these run as their owner. Enums and composite types run no code of their own; collations and schemas neither.
+# Nothing is recorded of PostgreSQL's own objects, nor of what belongs to the first superuser.
+USED_CODE_SQL = f"""
+    parts AS (
+        SELECT c.oid AS "table", 'pg_catalog.pg_class'::regclass::oid AS class, c.oid AS object FROM checked AS c
+        UNION
+        SELECT p."table", d.classid, d.objid
+        FROM parts AS p JOIN pg_catalog.pg_depend AS d ON d.refclassid = p.class AND d.refobjid = p.object AND d.deptype IN ('a', 'i', 'P', 'S')
+        WHERE p.class IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_constraint'::regclass)
+          AND NOT EXISTS (SELECT FROM pg_catalog.pg_class AS c
+                          WHERE d.classid = 'pg_catalog.pg_class'::regclass AND c.oid = d.objid AND c.relkind IN ('r', 'p'))
+    ), uses AS (
+        SELECT p."table", p.class, p.object, p.class AS used_class, p.object AS used FROM parts AS p
+        WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_trigger AS t
+                          WHERE p.class = 'pg_catalog.pg_trigger'::regclass AND t.oid = p.object AND (t.tgisinternal OR t.tgenabled = 'D'))
+        UNION
+        SELECT u."table", u.class, u.object, n.class, n.object FROM uses AS u, LATERAL (
+            SELECT d.refclassid, d.refobjid FROM pg_catalog.pg_depend AS d
+            WHERE d.classid = u.used_class AND d.objid = u.used
+              AND d.refclassid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass, 'pg_catalog.pg_type'::regclass,
+                                   'pg_catalog.pg_opclass'::regclass, 'pg_catalog.pg_opfamily'::regclass)
+            UNION ALL
+            SELECT d.classid, d.objid FROM pg_catalog.pg_depend AS d
+            WHERE d.refclassid = u.used_class AND d.refobjid = u.used AND d.deptype IN ('a', 'i')
+              AND u.used_class IN ('pg_catalog.pg_type'::regclass, 'pg_catalog.pg_opclass'::regclass)
+              AND d.classid IN ('pg_catalog.pg_constraint'::regclass, 'pg_catalog.pg_class'::regclass,
+                                'pg_catalog.pg_amop'::regclass, 'pg_catalog.pg_amproc'::regclass)
+        ) AS n (class, object)
+    ), used_code AS (
+        SELECT u."table", u.class, u.object, o.refobjid AS role, pg_catalog.bool_and(p.prosecdef IS TRUE) AS is_definer,
+               pg_catalog.min(pg_catalog.pg_describe_object(u.used_class, u.used, 0) COLLATE "C") AS used
+        FROM uses AS u JOIN pg_catalog.pg_shdepend AS o ON o.classid = u.used_class AND o.objid = u.used AND o.deptype = 'o'
+            AND o.dbid = (SELECT b.oid FROM pg_catalog.pg_database AS b WHERE b.datname = current_database())
+        LEFT JOIN pg_catalog.pg_proc AS p ON u.used_class = 'pg_catalog.pg_proc'::regclass AND p.oid = u.used
+        WHERE u.used_class <> 'pg_catalog.pg_class'::regclass AND o.refobjid NOT IN (SELECT oid FROM trusted)
+          AND {OF_SUPABASE_SQL} IS NOT TRUE
+          AND NOT EXISTS (SELECT FROM pg_catalog.pg_type AS t
+                          WHERE u.used_class = 'pg_catalog.pg_type'::regclass AND t.oid = u.used AND t.typtype IN ('c', 'e'))
+        GROUP BY u."table", u.class, u.object, o.refobjid
+    )
 """
 # Why the table `c` is not plain, NULL if it is: a foreign key then runs code of PostgreSQL alone to find, delete or change its rows,
 # at the COMMIT too. PostgreSQL's own objects have oids below 16384 (FirstNormalObjectId): no role can create or own one of these.
@@ -124,21 +155,22 @@ TABLES_SQL = f"""
               WHERE r.oid NOT IN (SELECT oid FROM written)) AS c
     )
 """
-STRANGERS_SQL = f"""{TABLES_SQL}
+STRANGERS_SQL = f"""{TABLES_SQL}, checked AS (
+        SELECT w.oid, w.relname AS origin, '' AS place, 28 AS events FROM written AS w
+        UNION
+        SELECT c.oid, c.origin, c.place, CASE c.event WHEN 'f' THEN 0 WHEN 'd' THEN 8 WHEN 'i' THEN 4 ELSE 28 END FROM beyond AS c WHERE c.trusted
+    ), {USED_CODE_SQL}
     SELECT 'owner' AS kind, pg_catalog.min(o.relname::text COLLATE "C"), pg_catalog.quote_ident(current_database()), count(*)::int,
            pg_catalog.pg_get_userbyid(o.relowner)::text, false, ''
     FROM ours AS o WHERE NOT o.trusted AND o.relname = ANY (%(tables)s::text[]) GROUP BY o.relowner
     UNION
-    SELECT 'trigger', w.relname, t.tgname::text, 1, pg_catalog.pg_get_userbyid(s.owner)::text, s.definer, ''
-    FROM pg_catalog.pg_trigger AS t JOIN written AS w ON w.oid = t.tgrelid,
-         LATERAL ({TRIGGER_OWNERS_SQL.format(trigger="t.oid")}) AS s (owner, definer)
-    WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'
-    UNION
-    SELECT 'planted', c.origin, pg_catalog.quote_ident(t.tgname) || ' ON ' || c.place, 1, pg_catalog.pg_get_userbyid(s.owner)::text, s.definer, ''
-    FROM beyond AS c JOIN pg_catalog.pg_trigger AS t ON t.tgrelid = c.oid,
-         LATERAL ({TRIGGER_OWNERS_SQL.format(trigger="t.oid")}) AS s (owner, definer)
-    WHERE c.trusted AND c.event <> 'f' AND NOT t.tgisinternal AND t.tgenabled <> 'D'
-      AND t.tgtype & CASE c.event WHEN 'd' THEN 8 WHEN 'i' THEN 4 ELSE 28 END <> 0
+    SELECT CASE WHEN t.oid IS NULL THEN 'part' WHEN c.place = '' THEN 'trigger' ELSE 'planted' END, c.origin,
+           CASE WHEN t.oid IS NULL THEN pg_catalog.pg_describe_object(u.class, u.object, 0)
+                WHEN c.place = '' THEN t.tgname ELSE pg_catalog.quote_ident(t.tgname) || ' ON ' || c.place END,
+           1, pg_catalog.pg_get_userbyid(u.role)::text, u.is_definer, CASE WHEN t.oid IS NULL THEN u.used ELSE '' END
+    FROM checked AS c JOIN used_code AS u ON u."table" = c.oid
+    LEFT JOIN pg_catalog.pg_trigger AS t ON u.class = 'pg_catalog.pg_trigger'::regclass AND t.oid = u.object
+    WHERE t.oid IS NULL OR c.place = '' OR t.tgtype & c.events <> 0
     UNION
     SELECT 'reference', c.origin, c.place, 1, pg_catalog.pg_get_userbyid(c.relowner)::text, false, c.code
     FROM beyond AS c WHERE NOT c.trusted AND c.code IS NOT NULL
@@ -175,6 +207,7 @@ UNLOCKED = (
 )
 # To give it the functions of a trigger would not do: those that they call would still be the other role's, and run as the owner.
 COPY = "or, if it is needed, let the owner of the table create it anew, with copies of all functions that it calls, once you have read them."
+OF_TABLE = "Ask the owner of the table to change the type of the column, or the partition key, that uses it."
 ROUNDS = 5  # Each locks the tables that refer to those locked before.
 
 
@@ -246,6 +279,14 @@ def read_untrusted_code(
         elif kind == "trigger":
             what = f"Trigger {name} of {table}"
             cure = f"DROP TRIGGER {quote(name)} ON {at}; REVOKE TRIGGER ON {at} FROM {quote(role)}, PUBLIC; {COPY}"
+        elif kind == "part":
+            what, code = f"{code[:1].upper()}{code[1:]}, which {name} uses,", ""
+            kind = name.partition(" ")[0]
+            cure = (
+                OF_TABLE
+                if kind in ("table", "partitioned")
+                else f"Ask the owner of {name.rpartition(' ')[2]} to drop that {kind}, {COPY}"
+            )
         elif kind == "planted":
             what = f"Trigger {name}, whose foreign key leads to {table},"
             cure = f"DROP TRIGGER {name}; REVOKE TRIGGER ON that table FROM {quote(role)}, PUBLIC; {COPY}"
