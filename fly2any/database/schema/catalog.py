@@ -213,7 +213,8 @@ CONSTRAINTS_SQL = f"""
            COALESCE(i.indisvalid AND i.indisready AND i.indislive, true) AS index_valid,
            {OWN_SQL.format(kind="pg_constraint", oid="k.oid", besides="0")} AS own,
            {KEY_USED_BY_SQL} AS used_by,
-           k.coninhcount > 0 AS inherited
+           k.coninhcount > 0 AS inherited,
+           COALESCE(i.indisreplident, false) AS identifies
     FROM pg_catalog.pg_constraint AS k
     JOIN pg_catalog.pg_class AS c ON c.oid = k.conrelid
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -269,6 +270,7 @@ INDEXES_SQL = f"""
            NOT EXISTS (SELECT FROM pg_catalog.pg_collation AS co WHERE co.oid = ANY (i.indcollation) AND NOT co.collisdeterministic)
            AND NOT EXISTS (SELECT FROM pg_catalog.pg_opclass AS oc
                            WHERE oc.oid = ANY (i.indclass) AND oc.opcnamespace <> 'pg_catalog'::regnamespace) AS exact,
+           i.indisreplident AS identifies,
            ARRAY(SELECT am.amname = 'gin' AND oc.opcname <> ALL ({WHOLE_IN_GIN}) FROM generate_series(1, i.indnkeyatts) AS place
                  JOIN pg_catalog.pg_opclass AS oc ON oc.oid = i.indclass[place - 1] ORDER BY place) AS parts
     FROM pg_catalog.pg_index AS i
@@ -354,6 +356,7 @@ def _key(row: dict[str, Any]) -> Key:
         include=row["include"],
         valid=row["index_valid"],
         used_by=row["used_by"],
+        identifies=row["identifies"],
     )
 
 

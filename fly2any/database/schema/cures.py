@@ -295,9 +295,17 @@ def no_inherit(child: str, parent: str) -> str:
 
 
 def drop(thing: Object) -> str:
+    if (
+        isinstance(thing, Index | Key) and thing.identifies
+    ):  # Without it, every UPDATE and DELETE of a published table would fail.
+        return f"ALTER TABLE {quote(thing.table)} REPLICA IDENTITY DEFAULT;\n{drop(replace(thing, identifies=False))}"
     if isinstance(thing, Index):
         return f"DROP INDEX CONCURRENTLY {quote(thing.name)};"
     return f"ALTER TABLE {quote(thing.table)} DROP CONSTRAINT {quote(thing.name)};"
+
+
+def identify(thing: Key | Index) -> str:
+    return f"ALTER TABLE {quote(thing.table)} REPLICA IDENTITY USING INDEX {quote(thing.name)};"
 
 
 def rename(thing: Object, name: str) -> str:

@@ -77,7 +77,8 @@ def _compare(
             blocked = (
                 cures.blocked(other.used_by, "key") if isinstance(other, Key) and _changed(thing, other) != ["valid"] else ""
             )
-            to.add(f"{kind}.{verdict}", thing, f"{what} {how}{more}.", cure(thing, other), severity, loses=blocked)
+            statements = _identifying(to, thing, other, cure(thing, other))
+            to.add(f"{kind}.{verdict}", thing, f"{what} {how}{more}.", statements, severity, loses=blocked)
         elif twin := _twin(to, thing, [o for key, o in live.items() if key not in ours]):
             to.claimed.add(twin)
             message = f"{what} exists under the name {twin.name}."
@@ -88,7 +89,24 @@ def _compare(
             to.add(f"{kind}.different", thing, f"{what} is a unique index ({index.name}), not a constraint.", use)
         else:
             message = f"{what} is missing{_name_taken(to, thing)}."
-            to.add(f"{kind}.missing", thing, message, _free_name(to, thing) + cure(thing, None))
+            statements = _identifying(to, thing, _taken_by(to, thing), _free_name(to, thing) + cure(thing, None))
+            to.add(f"{kind}.missing", thing, message, statements)
+
+
+def _identifying(to: Comparing, thing: Any, other: Any, statements: str) -> str:
+    """Return a cure after which `thing` identifies rows in logical replication as `other` did, which it drops."""
+    required = {c.name for c in to.expected.columns if c.table == thing.table and not c.nullable}
+    fit = isinstance(thing, Key) or (isinstance(thing, Index) and thing.unique and thing.predicate is None)
+    same_table = getattr(other, "table", None) == thing.table
+    if (
+        fit
+        and same_table
+        and getattr(other, "identifies", False)
+        and required.issuperset(thing.columns)
+        and "DROP " in statements
+    ):
+        return f"{statements}\n{cures.identify(thing)}"
+    return statements
 
 
 def _twin(to: Comparing, thing: Any, others: Iterable[Any]) -> Any:

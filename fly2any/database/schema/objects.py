@@ -159,6 +159,7 @@ class Key:
     used_by: tuple[str, ...] = field(
         default=(), compare=False
     )  # objects that prevent dropping it, besides foreign keys of this schema
+    identifies: bool = field(default=False, compare=False)  # rows in logical replication: REPLICA IDENTITY USING INDEX
 
     def sql(self) -> str:
         kind = "PRIMARY KEY" if self.primary else "UNIQUE" if self.nulls_distinct else "UNIQUE NULLS NOT DISTINCT"
@@ -239,6 +240,7 @@ class Index:
     exact: bool = field(
         default=True, compare=False
     )  # no two different values are equal, unlike in citext or a case-insensitive collation
+    identifies: bool = field(default=False, compare=False)  # as for a key
     parts: tuple[bool, ...] = field(default=(), compare=False)  # for each column, whether entries hold only parts of a value
 
     def sql(self) -> str:
