@@ -19,6 +19,8 @@ graceful_timeout = 30
 keepalive = 75  # Longer than a proxy keeps connections; otherwise it may send into one that is closing.
 sendfile = False  # A thread writes to memory; the main loop sends.
 control_socket_disable = True
+# Otherwise a client behind a proxy on this machine moves the path below a SCRIPT_NAME of its own, past the proxy's rules for paths.
+forwarder_headers = ""
 
 
 def on_starting(server):

@@ -377,3 +377,10 @@ def test_of_sixteen_guesses_at_once_no_more_are_tried_than_of_sixteen_in_a_row(w
 
 
 TAKEN = 403  # By the CSRF check, because there is no cookie.
+
+
+@pytest.mark.slow
+def test_a_client_behind_a_proxy_of_this_machine_cannot_move_the_path(web):
+    """Nor pass the proxy's rules for a path: gunicorn trusts some headers of local clients."""
+    assert web.ask("/health/live", headers={"SCRIPT_NAME": "/health"})[0] == 200
+    assert web.ask("/public/health/live", headers={"SCRIPT_NAME": "/public"})[0] == 404
