@@ -16,6 +16,7 @@ from ..redaction import without_literals
 from ..sql import quote, unpinned
 from ..units import plural, share, span
 from .examine import Figure, Reader
+from .planning import Planning
 
 INSTALLED_SQL = """
     SELECT n.nspname AS schema, e.extversion AS version FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
@@ -85,7 +86,8 @@ def queries(
     rows = [row for row in counted if not OURS.search(row.query)]
     whole = sum(row.total for row in rows)
     yield Figure("time in queries", span(whole), whole, "query_seconds")
-    of = functools.cache(lambda place: _of(read, rows[place]))  # Each query is planned only once.
+    planning = Planning(read)
+    of = functools.cache(lambda place: _of(read, rows[place], planning))  # Each query is planned only once.
     by_mean = sorted(range(len(rows)), key=lambda place: -rows[place].mean)
     for place in dict.fromkeys([*range(min(shown, len(rows))), *by_mean[:shown]]):
         row = rows[place]
@@ -125,23 +127,28 @@ def _subject(query: str) -> str:
     return f"{text[0].upper()}{text[1:]}" if query in UNKNOWN else f"“{text}”"
 
 
-def _of(read: Reader, row) -> str:
+def _of(read: Reader, row, planning: Planning) -> str:
     """Return a clause that names the models a query reads or writes, and the indexes it uses."""
     models = {model._meta.db_table: model._meta.label for model in apps.get_models()}
     names = re.findall(r'(?:FROM|JOIN|UPDATE|INTO)\s+"?(?:\w+"?\.)?"?(\w+)', row.query, re.IGNORECASE)
     found = [models[name] for name in dict.fromkeys(names) if name in models]
-    return "".join([f", on {', '.join(found)}" if found else "", *(_by(read, row) if found else ())])
+    return "".join([f", on {', '.join(found)}" if found else "", *(_by(read, row, planning) if found else ())])
 
 
-def _by(read: Reader, row) -> Iterator[str]:
+def _by(read: Reader, row, planning: Planning) -> Iterator[str]:
     """Yield how the server reads the tables of a query: PostgreSQL 16 or later plans it without its values.
 
-    Only for queries that this role ran, because planning another role's query would call its functions as this role.
+    Only for queries that this role ran, and that planning.py allows: planning calls functions as this role.
     """
     if not row.own or not PLANNED.match(row.query) or read.connection.pg_version < 160000:
         return
+    if prevented := planning.prevented(row.query):
+        yield f", not planned, because {prevented}"
+        return
+    path = f"pg_catalog, {quote(read.schema)}, pg_temp"
     try:
         with unpinned(read.connection, lock=100, statement=500), read.connection.cursor() as cursor:
+            cursor.execute("SELECT pg_catalog.set_config('search_path', %s, true)", [path])
             cursor.execute(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {row.query}")
             (plan,) = cursor.fetchone()
     except Error:
