@@ -102,3 +102,42 @@ def test_the_cure_of_a_key_names_what_must_be_dropped_first(key, made, blocker, 
     run(drop)
     run(finding.cure)
     assert [one for one in verify(connection).findings if one.where == f"{ours.table}.{key}"] == []
+
+
+REFERRED = (
+    "ALTER TABLE users DROP CONSTRAINT users_email_key, ADD CONSTRAINT users_email_key UNIQUE (email) INCLUDE (name), ALTER name TYPE varchar(99);"
+    " CREATE TABLE theirs (a text REFERENCES users (email) ON DELETE CASCADE ON UPDATE CASCADE)"
+)
+
+
+@pytest.mark.django_db
+def test_foreign_keys_to_a_key_that_includes_a_column_are_created_again_with_its_type():
+    run(
+        f"{REFERRED}; INSERT INTO users (id, email, \"updatedAt\") VALUES ('u', 'u@example.com', now()); INSERT INTO theirs VALUES ('u@example.com')"
+    )
+    run("SET CONSTRAINTS ALL IMMEDIATE")
+
+    findings = verify(connection).findings
+
+    assert [(one.code, one.where, one.loses) for one in findings] == [
+        ("column.different", "users.name", ""), ("unique.different", "users.users_email_key", "")
+    ]  # fmt: skip
+    with pytest.raises(Error, match="because other objects depend on"), transaction.atomic():
+        run("ALTER TABLE users ALTER name TYPE text")
+    for finding in findings:
+        run(finding.cure)
+    assert verify(connection).findings == ()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'theirs'::regclass AND contype = 'f'"
+        )
+        assert cursor.fetchall() == [("FOREIGN KEY (a) REFERENCES users(email) ON UPDATE CASCADE ON DELETE CASCADE",)]
+
+
+@pytest.mark.django_db
+def test_a_foreign_key_of_another_schema_to_a_key_that_includes_a_column_is_named():
+    run(f"CREATE SCHEMA theirs; {REFERRED.replace('TABLE theirs', 'TABLE theirs.theirs')}")
+
+    finding, _ = verify(connection).findings
+
+    assert finding.loses == f"{FIRST}constraint theirs_a_fkey on table theirs.theirs"

@@ -10,7 +10,7 @@ from ..sql import quote
 from . import cures
 from .comparing import MAY_BE_ANOTHERS, Comparing
 from .contract import MAY_BE_NULL
-from .objects import Column, ForeignKey, where
+from .objects import Column, ForeignKey, Key, where
 
 # The creation time of a row, a harmless default of a NOT NULL column.
 THIS_MOMENT = re.compile(
@@ -110,6 +110,9 @@ def _type(to: Comparing, column: Column, live: Column) -> Column:
         computed = [one for one in to.actual.columns if one.table == found.table and cures.mentions(one.generated, found)]
         statements.append(cures.around(computed, to.actual, cures.retype(wanted, found, _alter(found))))
         blockers |= {blocker for one in (found, *computed) for blocker in one.used_by}
+        for key in _including(to, found):
+            blockers |= {*key.used_by}
+            fks += [fk for fk in to.referring(key) if fk not in fks]
         theirs += [where(found)] if where(found) not in ours else []
     cure = cures.after(sorted(blockers), "\n".join([*map(cures.drop, fks), *statements, *map(cures.add, fks)]))
     lost = cures.lost_by_type_change(column, live) or cures.blocked(sorted(blockers))
@@ -118,6 +121,11 @@ def _type(to: Comparing, column: Column, live: Column) -> Column:
     to.add("column.different", column, message, cure, severity, loses=lost)
     set_anew = live.default is not None and column.default is not None and not same
     return replace(live, default=column.default if set_anew else live.default)
+
+
+def _including(to: Comparing, column: Column) -> list[Key]:
+    """Return the keys that include a column: a change of its type recreates them, which PostgreSQL refuses if foreign keys refer to them."""
+    return [key for key in to.actual.keys if key.table == column.table and column.name in key.include]
 
 
 def _joined(to: Comparing, live: Column) -> tuple[list[Column], list[ForeignKey], list[ForeignKey]]:

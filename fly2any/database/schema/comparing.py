@@ -31,6 +31,12 @@ class Comparing:
     ) -> None:
         self.findings.append(Finding(severity, code, where(thing), message, cure, is_sql=True, loses=loses))
 
+    def referring(self, key: Key) -> list[ForeignKey]:
+        """Return the foreign keys that refer to a key, other than those of other roles' tables, which are in its `used_by`."""
+        strangers = self.strangers()
+        same = (fk for fk in self.actual.foreign_keys if fk.target == key.table and fk.target_columns == key.columns)
+        return [fk for fk in same if fk.table not in strangers]
+
     def strangers(self) -> dict[str, str]:
         """Return the tables of roles that are not trusted, and these: a statement that reads or rewrites one may run its owner's code."""
         return {one.name: one.owner for one in self.actual.tables if one.kind in ("table", PARTITIONED) and not one.trusted}

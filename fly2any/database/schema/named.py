@@ -18,13 +18,8 @@ from .unmanaged_keys import Keys
 def compare_named(to: Comparing) -> None:
     """Compare keys, checks, indexes and foreign keys."""
 
-    strangers = to.strangers()
-
     def key_cure(key: Key, live: Key | None) -> str:
-        columns = live.columns if live else None
-        same = [fk for fk in to.actual.foreign_keys if fk.target == key.table and fk.target_columns == columns]
-        referring = [fk for fk in same if fk.table not in strangers]
-        return cures.repair_key(key, live, referring)
+        return cures.repair_key(key, live, to.referring(live) if live else ())
 
     keys = [_within_partitions(to, key) for key in to.expected.keys]
     _compare(to, keys, to.actual.keys, _key_difference, key_cure)
