@@ -230,8 +230,10 @@ def _copy(old: Server, new: Server, dumping: Path) -> None:
                 process.wait()
         for name, code, errors in (("psql", codes[0], work / "load"), ("pg_dumpall", codes[1], work / "dump")):
             if code:
-                found = re.search(r"\b(?:error|fatal):\s+(.*)", errors.read_text(errors="replace"), re.IGNORECASE)
-                reason = without_password(found[1]).rstrip(".") if found else "it gave no reason"
+                text = errors.read_text(errors="replace")
+                found = re.search(r"\b(?:error|fatal):\s+(.*)", text, re.IGNORECASE)
+                said = tools.without_values(found[1], text[found.end() :].splitlines()) if found else "it gave no reason"
+                reason = without_password(said).rstrip(".")
                 raise Refusal(f"{name} exited with {code}: {reason}. Nothing was replaced. {CURE}")
 
 

@@ -161,10 +161,46 @@ def test_the_embedded_servers_tools_restore_nothing_where_a_statement_fails_on_a
         store = store_at(place)
         manifest = take(connection, store, Progress())
         request.getfixturevalue("newest_tools")
-        with pytest.raises(Refusal, match=r'^pg_restore exited with -?\d+: COPY failed for table "picked": ERROR:  no'):
+        failed = r'^pg_restore exited with -?\d+: COPY failed for table "picked": the function public\.picky\(integer\) raised an error\. '
+        with pytest.raises(Refusal, match=failed):
             restore_into(connection, empty.name, store, manifest, Progress())
 
     assert (rows(empty), databases(migrated)) == ({}, {migrated.name, empty.name})
+
+
+COPY = 'COPY failed for table "t": '
+RAISED = "CONTEXT:  PL/pgSQL function public.f(text) line 1 at RAISE"
+
+
+@pytest.mark.parametrize(
+    ("message", "more", "shown"),
+    [
+        (
+            f"{COPY}ERROR:  bad a@example.com",
+            ["CONTEXT:  of the text", RAISED],
+            f"{COPY}the function public.f(text) raised an error",
+        ),
+        ("bad a@example.com", ['CONTEXT:  PL/Perl function "f"'], 'the function "f" raised an error'),
+        (
+            f'{COPY}ERROR:  invalid input syntax for type integer: "a" b@example.com"',
+            ["CONTEXT:  PL/pgSQL function public.f(text) line 1 at RETURN"],
+            f'{COPY}ERROR:  invalid input syntax for type integer: "…"',
+        ),
+        (
+            f'{COPY}ERROR:  invalid input value for enum mood: "a',
+            ["b"],
+            f'{COPY}ERROR:  invalid input value for enum mood: "…"',
+        ),
+        (
+            'ERROR:  value "5511999991234" is out of range for type integer',
+            [],
+            'ERROR:  value "…" is out of range for type integer',
+        ),
+        ('ERROR:  relation "lookup" does not exist', [], 'ERROR:  relation "lookup" does not exist'),
+    ],
+)
+def test_a_message_of_pg_restore_is_shown_without_values(message, more, shown):
+    assert tools.without_values(message, more) == shown
 
 
 @pytest.mark.slow

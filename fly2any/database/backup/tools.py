@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import FileIO
@@ -36,6 +36,9 @@ DEFAULTS = {option.keyword.decode(): (option.compiled or b"").decode() for optio
 UNKNOWN_BEFORE_17 = "Command was: SET transaction_timeout = 0;"
 # An internal option of columns that a release of PostgreSQL (15.20 is one) writes, its pg_dump leaves out, and no other release accepts.
 INTERNAL = re.compile(rf"ALTER TABLE ONLY {NAME} ALTER COLUMN {NAME} SET \(.*\bpg_attver=.*\)", re.DOTALL)
+# A line after an error whose text is a function's own, which may quote a row. In other errors, a value follows a colon or "value".
+RAISED = re.compile(r"\s*CONTEXT:\s+PL/(?:pgSQL function (?P<name>.+) line \d+ at RAISE|(?!pgSQL)\w+ function (?P<other>.+))")
+VALUE = re.compile(r'(: |\bvalue )(?:".*"|".*)')
 CURE = (
     "run `apt-get install postgresql-client-{0}` (Debian, Ubuntu; from apt.postgresql.org if the system does not have it) or"
     " `brew install postgresql@{0}` (macOS), or put their folder on the PATH."
@@ -189,6 +192,13 @@ def require_portable(tool: Tools, path: Path, version: str) -> None:
         )
 
 
+def without_values(message: str, more: Iterable[str]) -> str:
+    """Return the message of a program about a server's error without values of rows; `more` are the lines after it."""
+    if raised := next(filter(None, map(RAISED.match, more)), None):
+        return f"{message.rpartition('ERROR:  ')[0]}the function {raised['name'] or raised['other']} raised an error"
+    return VALUE.sub(r'\1"…"', message)
+
+
 class Running:
     """A running pg_dump or pg_restore; leaving the context early ends the process."""
 
@@ -256,8 +266,9 @@ class Running:
         code = self.wait()
         if code == 0 or (self.has_ignored and not self.failures() and "warning: errors ignored on restore: 1" in self.errors):
             return
-        errors = self.failures() or self.errors
-        reason = errors[0].partition(":")[2].strip() if errors and ":" in errors[0] else "it gave no reason"
+        first = next(iter(self.failures() or self.errors), "")
+        reason = first.partition(":")[2].strip() or "it gave no reason"
+        reason = without_values(reason, self.errors[self.errors.index(first) + 1 :] if first else ())
         raise Refusal(
             f"{self.name} exited with {code}: {without_password(reason).rstrip('.')}. Fix the cause, then run the command again."
         )
