@@ -2,13 +2,17 @@
 
 import dataclasses
 import io
+import time
 
 import pytest
 
-from fly2any.database.person import Stream, erase, find
+from fly2any.database.person import Stream, erase, find, plan
+from fly2any.database.person.patterns import patterns_for
 from fly2any.database.progress import Progress
 from tests.conftest import django
+from tests.database.other_roles import other_role
 from tests.database.people import ANA, EMAIL, erased
+from tests.servers import open_transaction
 
 
 def test_an_address_with_quotes_is_found_as_json_arrays_and_html_write_it(two):
@@ -236,3 +240,39 @@ def test_a_table_that_is_rotated_during_the_search_is_searched_under_both_names(
 
     found = {(place.table, place.column, place.holds) for place in certificate.remaining}
     assert {("zz_log_old", "line", "address"), ("zz_log", "line", "address")} <= found
+
+
+@pytest.mark.parametrize("repeated", ["\\", "%41", "&a;", "\\u0041", "\\x41", "%25", "&#0", "!", "(!", "ana.", "ana\\"])
+@pytest.mark.parametrize("email", ["ana.silva@example.com", "'_x+y@example.com"])
+def test_a_value_that_another_role_fills_with_escapes_is_searched_in_linear_time(repeated, email):
+    """Quadratic time would be minutes."""
+    text = repeated * (100_000 // len(repeated))
+    wanted = patterns_for("u-alpha-beta", email)
+
+    begun = time.process_time()
+    found = [pattern.compiled.search(text) for pattern in (wanted.address, wanted.within, wanted.id)]
+
+    assert (found, time.process_time() - begun < 5) == ([None, None, None], True)
+    for pattern in (wanted.address, wanted.within):
+        assert pattern.compiled.search(f"{text} {email}")
+
+
+def test_a_locked_table_is_waited_for_once(two, monkeypatch):
+    monkeypatch.setattr("fly2any.database.person.transactions.LOCK_TIMEOUT", 200)
+    attempts = []
+
+    def watch(execute, statement, *rest):
+        attempts.extend([1] if statement.startswith('PREPARE fly2any_lock AS SELECT FROM "mal".') else [])
+        return execute(statement, *rest)
+
+    with (
+        other_role(two, "CREATE TABLE mal.notes (a text, b text, c text)"),
+        open_transaction(two, "LOCK TABLE mal.notes IN ACCESS EXCLUSIVE MODE"),
+        django(two) as connection,
+        connection.execute_wrapper(watch),
+    ):
+        planned = plan(connection, find(connection, EMAIL))
+
+    reason = "PostgreSQL cannot search it: canceling statement due to lock timeout"
+    assert [(one.place, one.reason) for one in planned.unsearched] == [(f"mal.notes.{name}", reason) for name in "abc"]
+    assert attempts == [1]

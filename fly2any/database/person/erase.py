@@ -36,7 +36,7 @@ LIMITS = (  # Of the search.
     "comments, defaults, labels, partition bounds and other definitions",
     "compressed or encoded values in columns, including letters and digits written as escapes",
     "accented letters written as two characters, in Latin-1, in Punycode or as named entities",
-    "escapes in values above 32 MB",
+    "escapes in values above 32 MB, and escapes of more than 63 backslashes in tables of other roles",
 )
 WRITTEN = "a trigger or a rule wrote these rows during the erasure: check whether they are about the person"
 NOW_SQL = "SELECT pg_catalog.clock_timestamp(), pg_catalog.pg_current_xact_id()::pg_catalog.text"

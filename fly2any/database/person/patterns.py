@@ -30,10 +30,21 @@ ESCAPES = r"\\+u[0-9a-f]{4}|\\+x[0-9a-f]{2}|%[0-9a-f]{2}|&#?[[:alnum:]]+;"
 ENDS = rf"\\+[nrtbf]|\\+[0-7]{{3}}|\\+u(?!00(?:{HEX}))[0-9a-f]{{4}}|\\+x(?!{HEX})[0-9a-f]{{2}}|%(?!{HEX})[0-9a-f]{{2}}|&#?[[:alnum:]]+;"
 # What may precede an address: the start, or a character that cannot belong to it, even as an escape. Marks such as quotes may come
 # in between; after a letter they are part of the word, as in o'brien.
-BEFORE = rf"((?:^|[^[:alnum:]{MARKS}._%-]|{ENDS})(?:[{MARKS}]|{ESCAPES})*)"
+BETWEEN = rf"(?:[{MARKS}]|{ESCAPES})*"
+BEFORE = rf"((?:^|[^[:alnum:]{MARKS}._%-]|{ENDS}){BETWEEN})"
 AFTER = r"(?![[:alnum:]_-]|\.[[:alnum:]])"
 BEFORE_ID = rf"(^|[^[:alnum:]_-]|\\+[nrtbf]|\\[0-7]{{3}}|{ESCAPES})"
 AFTER_ID = r"(?![[:alnum:]_-])"
+# Python tries a repetition again from each character, which takes quadratic time in a value that another role fills with escapes.
+# PostgreSQL's own matcher does not.
+BOUNDED = {
+    BETWEEN: BETWEEN.removesuffix("*") + "{0,16}",
+    r"\\+": r"\\{1,63}",
+    "(?:25)*": "(?:25){0,16}",
+    "&#0*": "&#0{0,16}",
+    "|x0*": "|x0{0,16}",
+    "[[:alnum:]]+": "[[:alnum:]]{1,32}",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +61,7 @@ class Pattern:
 
     @property
     def compiled(self) -> re.Pattern[str]:
-        """`text` for Python's re, with the same matches as ~*."""
+        """`text` for Python's re, with the same matches as ~* except for long repetitions (BOUNDED)."""
         return _compiled(self.text)
 
     @property
@@ -93,6 +104,8 @@ def patterns_for(identity: str, email: str | None) -> Patterns:
 
 @cache
 def _compiled(text: str) -> re.Pattern[str]:
+    for repetition, bounded in BOUNDED.items():
+        text = text.replace(repetition, bounded)
     return re.compile(text.replace("[[:alnum:]]", r"[^\W_]").replace("[:alnum:]", r"\w"), re.IGNORECASE)
 
 
@@ -120,7 +133,12 @@ def _longest(word: str) -> str:
 
 
 def _plain(text: str) -> str:
-    return "".join(letter if letter.isalnum() or not letter.isascii() else f"\\{letter}" for letter in text)
+    return "".join(letter if letter.isalnum() or not letter.isascii() else _quoted(letter) for letter in text)
+
+
+def _quoted(mark: str) -> str:
+    """Return the pattern for an ASCII mark; a backslash is in brackets, so that it is not taken for a repeated one (BOUNDED)."""
+    return r"[\\]" if mark == "\\" else f"\\{mark}"
 
 
 def _letter(letter: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from django.db import Error, transaction
 
-from ..errors import first_line
+from ..errors import first_line, sqlstate
 from ..progress import Progress
 from . import copied
 from .patterns import Pattern, Patterns, patterns_for
@@ -20,6 +20,7 @@ from .tables import Column, Table, Tables, quoted, read_tables
 from .trace import Rows
 
 ATTEMPTS = 2  # At most, for tables that are created or renamed during a search.
+LOCKED = "55P03"  # lock_not_available
 LARGE = 32 << 20  # Bytes. A larger text exceeds the memory of ~*, so escapes in it are not found.
 KINDS = {"m": "materialized view", "f": "foreign table"}
 
@@ -164,8 +165,9 @@ class TableSearch:
                 yield column, str(error)
             return
         except Error as error:
-            if len(columns) == 1:
-                yield columns[0], f"PostgreSQL cannot search it: {first_line(str(error))}"
+            if len(columns) == 1 or sqlstate(error) == LOCKED:  # Each attempt would wait for the lock again.
+                for column in columns:
+                    yield column, f"PostgreSQL cannot search it: {first_line(str(error))}"
                 return
             for column in columns:
                 yield from self.columns([column], wanted)
