@@ -45,10 +45,11 @@ def rename_to_old(table: Table) -> str:
 
 def set_aside(word: str, name: str) -> str:
     """Return the statement that frees the name of an object of the kind `word`."""
-    return f"ALTER {word} {quote(name)} RENAME TO {quote(_old(name))};"
+    return f"ALTER {word} {quote(name)} RENAME TO {quote(old_name(name))};"
 
 
-def _old(name: str) -> str:
+def old_name(name: str) -> str:
+    """Return the name of an object that is set aside."""
     return f"{name.encode()[:59].decode(errors='ignore')}_old"  # PostgreSQL would cut a longer name to the same one.
 
 
@@ -166,7 +167,7 @@ def free_name(other: Object, thing: Object) -> str:
     """Return the statement that frees the name of `other` for `thing`."""
     if other.table == thing.table:
         return drop(other)
-    return rename(other, _old(other.name))
+    return rename(other, old_name(other.name))
 
 
 def lost_by_type_change(column: Column, live: Column) -> str:

@@ -11,7 +11,7 @@ from ..sql import quote
 from ..units import plural
 from . import cures
 from .comparing import Comparing, title
-from .objects import PARTITIONED, Catalog, Check, ForeignKey, Index, Key, Object, of_invalid, where
+from .objects import PARTITIONED, Catalog, Check, ForeignKey, Index, Key, Object, Table, of_invalid, where
 from .unmanaged_keys import Keys
 
 
@@ -77,7 +77,10 @@ def _compare(
         elif twin := _twin(to, thing, [o for key, o in live.items() if key not in ours]):
             to.claimed.add(twin)
             message = f"{what} exists under the name {twin.name}."
-            to.add(f"{kind}.renamed", thing, message, cures.rename(twin, thing.name), Severity.WARNING)
+            aside = _renamed_aside(to, thing, live)
+            to.actual = to.actual.with_instead(twin, replace(twin, name=thing.name))
+            to.freed.add(twin.name)
+            to.add(f"{kind}.renamed", thing, message, aside + cures.rename(twin, thing.name), Severity.WARNING)
         elif isinstance(thing, Key) and (index := _index_for(to, thing)):
             to.claimed.add(index)
             use = _free_name(to, thing, besides=index) + cures.use_index(thing, index)
@@ -139,7 +142,8 @@ def _taken_by(to: Comparing, thing: Object) -> Any:
 
 def _holder(to: Comparing, thing: Object) -> tuple[str, str] | None:
     """Return the kind and the name of what has the name of an index but is not an object of the catalogue, such as a sequence."""
-    found = to.live.holders([thing.name]) if to.live and isinstance(thing, Index | Key) else []
+    asked = to.live is not None and isinstance(thing, Index | Key) and thing.name not in to.freed
+    found = to.live.holders([thing.name]) if to.live and asked else []
     return found[0] if found else None
 
 
@@ -160,6 +164,19 @@ def _free_name(to: Comparing, thing: Object, besides: Object | None = None) -> s
         return ""
     to.claimed.add(other)
     return cures.free_name(other, thing) + "\n"
+
+
+def _renamed_aside(to: Comparing, thing: Object, live: dict[tuple[str, str], Any]) -> str:
+    """Return the statement that renames what has the name of `thing`, which may be another object of ours; it is then compared by that name."""
+    other = _taken_by(to, thing)
+    if other is None or isinstance(other, Table):
+        return _free_name(to, thing)
+    new = replace(other, name=cures.old_name(other.name))
+    to.actual = to.actual.with_instead(other, new)
+    to.freed.add(other.name)
+    if live.pop((other.table, other.name), None) is not None:
+        live[new.table, new.name] = new
+    return cures.rename(other, new.name) + "\n"
 
 
 def _kind(thing: Object) -> str:

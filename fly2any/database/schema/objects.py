@@ -298,6 +298,9 @@ class Catalog:
         """Return the catalogue of the objects for which `keep` is true."""
         return self._each(lambda things: filter(keep, things))
 
+    def with_instead(self, old: Object, new: Object) -> Catalog:
+        return self._each(lambda things: (new if thing is old else thing for thing in things))
+
     def renamed_table(self, old: str, new: str) -> Catalog:
         """Return the catalogue as it would be with the table `old` under the name `new`."""
 
