@@ -286,6 +286,25 @@ def test_a_backup_that_could_not_be_verified_is_a_finding():
     assert found == [("backup.unverified", newest.name, "The newest backup could not be verified: the disk is full.")]
 
 
+@pytest.mark.parametrize("theirs", ["", "7000000000000000001"])
+def test_latest_is_of_no_other_address_if_the_servers_identity_is_not_known(migrated, tmp_path, theirs):
+    with django(migrated) as connection:
+        own, now = read_origin(connection), read_clock(connection).now()
+    own = dataclasses.replace(own, cluster="", place="production:5432")
+    staging = dataclasses.replace(own, place="staging:5432", cluster=theirs)
+    made = described(own, now - timedelta(hours=2)), described(staging, now - timedelta(hours=1))
+    keep(tmp_path, made[1])
+    store, options = store_at(str(tmp_path)), {"of": own, "good": True, "now": now, "progress": Progress()}
+
+    with pytest.raises(Refusal, match=r" has no verified backup of \w+ on this server: "):
+        find(store, "latest", **options, others=False)
+    anywhere = find(store, "latest", **options, others=True)
+    keep(tmp_path, made[0])
+    here = find(store, "latest", **options, others=True)
+
+    assert (anywhere, here) == (made[1], made[0])
+
+
 @pytest.mark.slow
 def test_a_role_that_cannot_read_the_servers_identity_can_take_backups(own_server, tmp_path):
     server = own_server()

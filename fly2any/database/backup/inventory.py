@@ -72,7 +72,7 @@ def find(
     backup dated later must be named too, and `progress` reports it.
     """
     if name == "latest":
-        inventory = backups(store, of=replace(of, cluster=""))
+        inventory = backups(store, of=replace(of, cluster="", place=""))
         signed = [one for one in inventory.manifests if one.signed == SIGNED and (one.state == "good" or not good)]
         for one in signed:
             if one.taken > now + LIMIT:

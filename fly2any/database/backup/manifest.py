@@ -90,8 +90,12 @@ class Manifest:
         return self.verdict.state if self.verdict else "unverified"
 
     def is_of(self, origin: Origin) -> bool:
-        """Return whether it is of this database and, as far as known, not of a database of that name on another server."""
-        return self.database == origin.database and (not self.cluster or self.cluster == origin.cluster or not origin.cluster)
+        """Return whether it is of this database and, as far as known, not of a database of that name on another server.
+
+        A server whose system identifier is not known is known by its address.
+        """
+        known = (self.cluster, origin.cluster) if self.cluster and origin.cluster else (self.place, origin.place)
+        return self.database == origin.database and ("" in known or known[0] == known[1])
 
     def is_of_same_database(self, origin: Origin) -> bool:
         """Return whether it is, as far as known, of this database and not of an earlier database of that name or of a copy."""
