@@ -28,7 +28,7 @@ MOST_DATES = 60
 # Of an alert. As text, because Django takes longer to write such a statement than PostgreSQL to execute it.
 REACHED_SQL = """
     (SELECT %s::text, count(*) OVER (), price, timestamp FROM price_history
-     WHERE origin = %s AND destination = %s AND "departDate" = %s AND currency = %s AND price <= %s AND timestamp >= %s
+     WHERE origin = %s AND destination = %s AND "departDate" = %s AND currency = %s AND price <= %s::float8 AND timestamp >= %s
      ORDER BY price, timestamp DESC LIMIT 1)
 """
 

@@ -38,7 +38,7 @@ MOST_EVENTS = 30  # Events of a page of the timeline.
 WEEKS = 12  # Weeks in the activity chart.
 
 WEEKS_SQL = f"""
-    SELECT least(floor(extract(epoch FROM e.at - %s) / 604800), {WEEKS - 1})::int AS week, count(*), e.part FROM ({{events}}) AS e GROUP BY week, e.part
+    SELECT least(floor(extract(epoch FROM e.at - %s) / 604800.0), {WEEKS - 1})::int AS week, count(*), e.part FROM ({{events}}) AS e GROUP BY week, e.part
 """
 
 
