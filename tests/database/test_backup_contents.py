@@ -108,6 +108,29 @@ def test_rows_of_extensions_that_are_not_backed_up_are_named(migrated, place):
     ]
 
 
+def test_options_of_user_mappings_that_are_not_backed_up_are_named(migrated, place):
+    role, plain, of_superuser = f"{migrated.name}_plain", RecordedProgress(), RecordedProgress()
+    migrated.execute(
+        f"CREATE ROLE {role} LOGIN; GRANT pg_read_all_data TO {role}; CREATE FOREIGN DATA WRAPPER far; CREATE SERVER north FOREIGN DATA WRAPPER far;"
+        " CREATE SERVER south FOREIGN DATA WRAPPER far; CREATE USER MAPPING FOR PUBLIC SERVER north OPTIONS (password 'x');"
+        f" CREATE USER MAPPING FOR postgres SERVER south OPTIONS (password 'x'); GRANT USAGE ON FOREIGN SERVER south TO {role};"
+        f" CREATE USER MAPPING FOR {role} SERVER south OPTIONS (password 'x')"
+    )
+    try:
+        with django(dataclasses.replace(migrated, user=role)) as connection:
+            take(connection, store_at(place), plain)
+        with django(migrated) as connection:
+            take(connection, store_at(place), of_superuser)
+    finally:
+        migrated.execute(f"DROP FOREIGN DATA WRAPPER far CASCADE; DROP OWNED BY {role}; DROP ROLE {role}")
+
+    assert plain.sentences == [
+        "Not in the backup: the options of user mappings, such as a password, which this role cannot see (public for north, postgres for"
+        " south). Keep them elsewhere, or take the backup as a superuser."
+    ]
+    assert of_superuser.sentences == []
+
+
 @pytest.mark.slow
 def test_a_backup_of_a_standby_lacks_the_rows_of_unlogged_tables(own_server, tmp_path_factory, place):
     primary = own_server()

@@ -136,6 +136,15 @@ MEMBERS_SQL = """
       AND (ours.oid IS NOT NULL OR c.relkind = 'r' AND pg_catalog.pg_relation_size(c.oid) > 0 AND NOT c.oid = ANY (COALESCE(e.extconfig, '{}')))
     ORDER BY 3 DESC, n.nspname COLLATE "C", c.relname COLLATE "C"
 """
+# User mappings whose options, such as a password, this role cannot see: pg_dump dumps the mapping without them, and without an error.
+HIDDEN_OPTIONS_SQL = """
+    SELECT pg_catalog.quote_ident(m.usename) || ' for ' || pg_catalog.quote_ident(m.srvname)
+    FROM pg_catalog.pg_user_mappings AS m JOIN pg_catalog.pg_foreign_server AS s ON s.oid = m.srvid
+    WHERE NOT (SELECT r.rolsuper FROM pg_catalog.pg_roles AS r WHERE r.rolname = current_user)
+      AND NOT CASE WHEN m.umuser = 0 THEN pg_catalog.pg_has_role(s.srvowner, 'USAGE')
+                   ELSE m.usename = current_user AND (pg_catalog.pg_has_role(s.srvowner, 'USAGE') OR pg_catalog.has_server_privilege(s.oid, 'USAGE')) END
+    ORDER BY m.srvname COLLATE "C", m.usename COLLATE "C"
+"""
 # Whether pg_dump dumps the rows of the table `c`: of an extension's tables, only those that the extension registered.
 DUMPED_SQL = """
     NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
@@ -231,6 +240,7 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
         _require_large_objects(connection)
         _require_our_tables(connection, progress)
         require_logged(connection, progress)
+        _report_hidden_options(connection, progress)
         origin, (major, version) = read_origin(connection), tools.server_version(connection)
         tool = tools.choose(major, tls=connection.connection.pgconn.ssl_in_use)
         roles = read_roles(connection, tool.major)
@@ -314,6 +324,19 @@ def _require_our_tables(connection, progress: Progress) -> None:
         named = ", ".join(f"{name} of {extension}" for name, extension, *_ in found[:SHOWN])
         more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         progress.say(f"Not in the backup: the rows of {named}{more}, because pg_dump leaves out the tables of an extension.")
+
+
+def _report_hidden_options(connection, progress: Progress) -> None:
+    """Report to `progress` the user mappings that the dump may have without their options."""
+    with catalogue(connection) as cursor:
+        cursor.execute(HIDDEN_OPTIONS_SQL)
+        found = [name for (name,) in cursor.fetchall()]
+    if found:
+        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        progress.say(
+            f"Not in the backup: the options of user mappings, such as a password, which this role cannot see ({', '.join(found[:SHOWN])}{more})."
+            " Keep them elsewhere, or take the backup as a superuser."
+        )
 
 
 def read_roles(connection, tool: int) -> dict[str, Any]:
