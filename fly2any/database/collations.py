@@ -51,7 +51,7 @@ def of_database(database: str, before: str | None, now: str | None, exclusions: 
         ]
     return Finding(
         Severity.ERROR, "server.collation", database,
-        f"Its indexes were built {built}, and the server now has {now or 'none'}: {HARM}.",
+        f"The indexes of {database} were built {built}, and the server now has {now or 'none'}: {HARM}.",
         "\n".join([*_rebuilt(name, exclusions), *record]), is_sql=True,
     )  # fmt: skip
 

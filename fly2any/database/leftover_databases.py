@@ -66,7 +66,7 @@ class Leftover:
         if not self.purpose:
             return Finding(
                 Severity.NOTE, "server.leftover", self.name,
-                "Its name looks like one that a restore creates, but no comment marks it as such.",
+                f"The name {self.name} looks like one that a restore creates, but no comment marks it as such.",
                 f"Check what it holds. If it is not needed: DROP DATABASE {named};",
             )  # fmt: skip
         as_owner = "" if self.owned else " as its owner"

@@ -162,7 +162,9 @@ def of_setting(database: str, name: str, place: str, value: str) -> Finding:
 
 
 def _sessions_of(place: str) -> str:
-    return {"SYSTEM": "The server's sessions", "CLIENT": "Sessions with these options of the URL"}.get(place, "Its sessions")
+    return {"SYSTEM": "The server's sessions", "CLIENT": "Sessions with these options of the URL"}.get(
+        place, f"Sessions of {place}"
+    )
 
 
 def reset(setting: str, place: str, database: str) -> tuple[str, bool]:

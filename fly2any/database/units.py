@@ -24,7 +24,7 @@ def span(time: timedelta | float) -> str:
 
 
 def share(part: float) -> str:
-    return f"{100 * part:,.1f} %"
+    return f"{100 * part:,.1f}%"
 
 
 def plural(number: int, one: str, many: str = "") -> str:

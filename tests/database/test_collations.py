@@ -61,7 +61,9 @@ def test_a_database_whose_collation_has_another_version_is_found_and_cured(colla
     [finding] = found(collated)
 
     assert (finding.severity, finding.where) == ("error", collated.name)
-    assert finding.message.startswith("Its indexes were built with version 0.5 of its collation, and the server now has ")
+    assert finding.message.startswith(
+        f"The indexes of {collated.name} were built with version 0.5 of its collation, and the server now has "
+    )
     cure(collated, finding)
     assert found(collated) == []
 
@@ -79,7 +81,7 @@ def test_a_database_is_found_whose_library_has_no_versions_any_longer(by_bytes):
     [finding] = found(by_bytes)
 
     assert finding.message == (
-        "Its indexes were built with version 2.36 of its collation, and the server now has none: indexes on text may miss rows and let duplicates in."
+        f"The indexes of {by_bytes.name} were built with version 2.36 of its collation, and the server now has none: indexes on text may miss rows and let duplicates in."
     )
     assert finding.cure.split("\n") == [f'REINDEX DATABASE CONCURRENTLY "{by_bytes.name}";', SUPERUSER, RECORD]
     cure(by_bytes, finding)
@@ -101,7 +103,7 @@ def test_a_database_is_found_whose_indexes_were_built_without_versions(collated)
     [finding] = found(collated)
 
     assert finding.message == (
-        f"Its indexes were built with an unknown version of its collation (Alpine's images record none), and the server now has {now}:"
+        f"The indexes of {collated.name} were built with an unknown version of its collation (Alpine's images record none), and the server now has {now}:"
         " indexes on text may miss rows and let duplicates in."
     )
     assert finding.cure.split("\n") == [f'REINDEX DATABASE CONCURRENTLY "{collated.name}";', SUPERUSER, RECORD]

@@ -53,12 +53,12 @@ def test_a_standby_whose_wal_the_primary_has_removed_is_found_on_both(pair):
         "See `manage.py dbhealth replication --database replica`; until then the admin's lists are read from the primary.",
     )
     assert re.fullmatch(
-        r"It lacks the last \d+\.\d MB of this server's WAL: it has replayed no transaction since its start \(limits 953\.7 MB, 5 min\)\.",
+        r"The replica lacks the last \d+\.\d MB of this server's WAL: it has replayed no transaction since its start \(limits 953\.7 MB, 5 min\)\.",
         lag[3],
     )
     assert cut_off == (
         *("error", "replication.lag", BEHIND),
-        "It receives no WAL from its primary: it has replayed no transaction since its start.",
+        "This standby receives no WAL from its primary: it has replayed no transaction since its start.",
         "Read its log: if the primary has removed WAL that it needs, create the standby again (pg_basebackup); otherwise check that"
         " the primary runs, and primary_conninfo.",
     )
@@ -99,7 +99,7 @@ def test_a_standby_of_another_database_is_no_replica(pair, own_server):
         [
             (
                 *("warning", "replication.not_standby", "POSTGRES_REPLICA_URL"),
-                "It leads to a standby of another database, so the admin does not read from it.",
+                "The URL leads to a standby of another database, so the admin does not read from it.",
                 "Correct the URL, or remove it.",
             )
         ],

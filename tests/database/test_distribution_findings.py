@@ -20,7 +20,7 @@ def test_a_node_that_does_not_answer_and_a_disabled_one_are_errors():
         ("error", "distribution.node", "b:5432"),
         ("error", "distribution.node", "c:5432"),
     ]
-    assert "It does not answer (refused)" in found[0].message
+    assert "Node b:5432 does not answer (refused)" in found[0].message
 
 
 def test_a_shard_that_is_not_in_use_is_an_error():
@@ -36,7 +36,7 @@ def test_tables_that_are_not_placed_as_planned_are_reported_once_some_are():
     assert [*findings_of([], plain, [])] == []
     [found] = findings_of([], {**plain, "price_history": DISTRIBUTED}, [])
     assert (found.severity, found.code, found.where) == ("warning", "distribution.placement", "users")
-    assert found.message == "It is a plain table, but the plan says reference."
+    assert found.message == "Table users is a plain table, but the plan says reference."
 
 
 def test_the_engine_names_its_workers_and_tables():

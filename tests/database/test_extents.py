@@ -160,7 +160,7 @@ def test_a_large_table_without_statistics_is_found_until_it_is_analysed(database
     assert [(str(one.severity), one.code, one.where, one.message, one.cure, one.is_sql) for one in findings] == [
         (
             *("warning", "tables.not_analysed", "archived"),
-            f"It stores {size(stored)} (limit 10.0 MB) and has no statistics, as after pg_upgrade, so query plans rely on guesses.",
+            f"Table archived stores {size(stored)} (limit 10.0 MB) and has no statistics, as after pg_upgrade, so query plans rely on guesses.",
             *('ANALYZE "archived";', True),
         )
     ]

@@ -77,7 +77,7 @@ def test_a_slot_that_lost_its_wal_is_reported_to_keep_none(own_server):
             found += [one for one in TOPICS["replication"](Reader(connection, "public")) if isinstance(one, Finding)]
 
     assert [(str(one.severity), one.code, one.where, one.message) for one in found] == [
-        ("warning", "replication.slot", "lost", "Its reader is further behind than max_slot_wal_keep_size: the next checkpoint removes WAL that it still needs, and no client reads from it."),
+        ("warning", "replication.slot", "lost", "The reader of slot lost is further behind than max_slot_wal_keep_size: the next checkpoint removes WAL that it still needs, and no client reads from it."),
         ("error", "replication.slot", "lost", "The server has removed WAL that its reader still needs, so no reader can resume from the slot, and it keeps no WAL."),
     ]  # fmt: skip
 
@@ -212,7 +212,7 @@ def test_an_archive_command_that_fails_is_found_until_it_succeeds(own_server):
         [finding] = [one for one in TOPICS["replication"](Reader(connection, "public")) if isinstance(one, Finding)]
     assert (finding.code, finding.where) == ("replication.archive", "archive_command")
     assert re.fullmatch(
-        r"It failed .+ ago for [0-9A-F]{24}, \d+ times? in all, and nothing has been archived since: the server keeps WAL until its disk is"
+        r"Archiving failed .+ ago for [0-9A-F]{24}, \d+ times? in total, and nothing has been archived since: the server keeps WAL until its disk is"
         r" full, and no WAL can be recovered from the archive\.",
         finding.message,
     )
@@ -356,11 +356,19 @@ def test_an_invalid_index_that_is_ours_or_not_unique_is_to_be_rebuilt(migrated):
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid::regclass::text IN ('plain', 'single', 'users_email_key')"
     )
 
-    updated = "It is invalid: no query uses it, but every write updates it"
+    updated = "Index {} is invalid: no query uses it, but every write updates it"
     assert [(one.where, one.message, one.cure) for one in invalid_indexes(migrated)] == [
-        ("notifications.plain", f"{updated}.", 'REINDEX INDEX CONCURRENTLY "plain";'),
-        ("notifications.single", f"{updated}, and it rejects duplicates.", 'DROP INDEX CONCURRENTLY "single";'),
-        ("users.users_email_key", f"{updated}, and it rejects duplicates.", 'REINDEX INDEX CONCURRENTLY "users_email_key";'),
+        ("notifications.plain", f"{updated.format('plain')}.", 'REINDEX INDEX CONCURRENTLY "plain";'),
+        (
+            "notifications.single",
+            f"{updated.format('single')}, and it rejects duplicates.",
+            'DROP INDEX CONCURRENTLY "single";',
+        ),
+        (
+            "users.users_email_key",
+            f"{updated.format('users_email_key')}, and it rejects duplicates.",
+            'REINDEX INDEX CONCURRENTLY "users_email_key";',
+        ),
     ]
 
 

@@ -24,7 +24,7 @@ def test_a_blocked_session_and_its_blocker_are_named_with_their_queries(database
         pid = holder.info.backend_pid
 
     assert re.fullmatch(
-        rf"Its query “SELECT pg_advisory_lock\(7\)” has waited \d+ ms \(limit 0 ms\) for session {pid}"
+        rf"The query “SELECT pg_advisory_lock\(7\)” of session \d+ has waited \d+ ms \(limit 0 ms\) for session {pid}"
         r" \(the site, postgres, idle in transaction: “SELECT pg_advisory_lock\(7\)”\)\.",
         finding.message,
     )
@@ -36,7 +36,8 @@ def test_a_session_without_an_application_name_has_no_empty_part(database):
         _, [finding] = asked(database, "transactions", idle=NOW)
 
     assert re.fullmatch(
-        r"Its transaction has been idle for \d+ ms \(limit 0 ms\): postgres: “BEGIN; SELECT 1”\.", finding.message
+        r"The transaction of session \d+ has been idle for \d+ ms \(limit 0 ms\): postgres: “BEGIN; SELECT 1”\.",
+        finding.message,
     )
 
 
@@ -64,7 +65,7 @@ def test_changes_since_analyse_are_counted_as_changes_and_not_as_rows(database):
     [message] = [one.message for one in asked(database, "tables")[1] if one.code == "tables.not_analysed"]
 
     assert re.fullmatch(
-        r"It has [\d,]+ rows \(limit 50,000\), and 120,000 inserts, updates and deletes have been counted since it was analysed"
+        r"Table busy has [\d,]+ rows \(limit 50,000\), and 120,000 inserts, updates and deletes have been counted since it was analysed"
         r" on \d{4}-\d\d-\d\d, so query plans rely on guesses\.",
         message,
     )
@@ -74,10 +75,10 @@ def test_unsafe_settings_are_reported_with_what_they_can_do(own_server):
     server = own_server(autovacuum="off", track_counts="off", fsync="off", full_page_writes="off")
 
     assert [one.message for one in asked(of(server), "settings")[1]] == [
-        "It is off and must be on: autovacuum runs only to prevent wraparound, so dead rows accumulate.",
-        "It is off and must be on: autovacuum needs these counts, and runs only to prevent wraparound.",
-        "It is off and must be on: a power cut can destroy the database.",
-        "It is off and must be on: a power cut can damage pages.",
+        "autovacuum is off and must be on: autovacuum runs only to prevent wraparound, so dead rows accumulate.",
+        "track_counts is off and must be on: autovacuum needs these counts, and runs only to prevent wraparound.",
+        "fsync is off and must be on: a power cut can destroy the database.",
+        "full_page_writes is off and must be on: a power cut can damage pages.",
     ]
 
 
@@ -90,9 +91,9 @@ def test_cache_misses_are_counted_as_requests(own_server):
 
     figures, [finding] = asked(of(server), "cache", least=1000)
 
-    assert re.fullmatch(r"[\d.]+ % of [\d,]+ block requests since \d{4}-\d\d-\d\d", figures["cache hits"][0])
+    assert re.fullmatch(r"[\d.]+% of [\d,]+ block requests since \d{4}-\d\d-\d\d", figures["cache hits"][0])
     assert re.fullmatch(
-        r"[\d.]+ % of requested blocks were in shared_buffers \(limit 95\.0 %\): the rest were read from disk or the operating"
+        r"[\d.]+% of requested blocks were in shared_buffers \(limit 95\.0%\): the rest were read from disk or the operating"
         r" system's cache\.",
         finding.message,
     )

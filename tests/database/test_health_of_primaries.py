@@ -75,7 +75,7 @@ def test_an_unread_slot_that_keeps_dead_rows_is_found(own_server, tmp_path_facto
         [slot] = ask(connection, "replication", oldest=0)
     assert (slot.severity, slot.code, slot.where, slot.cure) == ("error", "replication.slot", "gone", drop)
     assert re.fullmatch(
-        r"No client reads from it, and VACUUM keeps the rows that died in the last \d+ transactions for it \(limit 0\), in every database\.",
+        r"No client reads from the slot, and VACUUM keeps the rows that died in the last \d+ transactions for it \(limit 0\), in every database\.",
         slot.message,
     )
 

@@ -47,7 +47,7 @@ def test_invisible_figures_are_reported_and_not_counted_as_none(database, reader
     assert oldest["oldest transaction"][0].endswith(f" of those seen; 1 session {unseen}")
     assert (blocked.code, blocked.where) == ("locks.blocked", f"session {waiter}")
     assert re.fullmatch(
-        rf"Its query, which {re.escape(unseen)}, has waited \d+ ms \(limit 0 ms\) for session {pid} \(the site, \w+\)\.",
+        rf"The query of session \d+, which {re.escape(unseen)}, has waited \d+ ms \(limit 0 ms\) for session {pid} \(the site, \w+\)\.",
         blocked.message,
     )
     assert message.startswith(f"Nothing was changed. --yes terminates pid {pid} (the site, role ")
@@ -77,7 +77,7 @@ def test_each_state_of_pg_stat_statements_has_its_own_message(own_server):
     server.execute("DROP EXTENSION pg_stat_statements; CREATE EXTENSION pg_stat_statements VERSION '1.8'")
     _, [old] = asked(mine, "queries")
 
-    assert re.search(r", no\. \d+ by mean, no\. \d+ by total with [\d.]+ % of the time", seen["SELECT a FROM t"][0])
+    assert re.search(r", no\. \d+ by mean, no\. \d+ by total with [\d.]+% of the time", seen["SELECT a FROM t"][0])
     assert [label for label in seen if "pg_catalog" in label or label.startswith("ANALYZE")] == []
     assert hidden["queries of other roles"][1] > 0
     assert slow.message.startswith("A query whose text this role cannot see takes ")

@@ -81,7 +81,7 @@ def test_dbstatus_lists_remaining_findings_with_their_cures(database, beside):
             (killed, "warning", f"Left by a restore that did not finish, created {when}.", f'DROP DATABASE "{killed}";'),
             (before, "note", f"The database that a restore replaced, kept since {when}.", f'DROP DATABASE "{before}";'),
             (
-                named, "note", "Its name looks like one that a restore creates, but no comment marks it as such.",
+                named, "note", f"The name {named} looks like one that a restore creates, but no comment marks it as such.",
                 f'Check what it holds. If it is not needed: DROP DATABASE "{named}";',
             ),
         ]

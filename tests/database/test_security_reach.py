@@ -150,9 +150,11 @@ def test_a_comparison_says_where_no_foreign_key_is_checked(migrated):
     with django(migrated) as connection:
         of_database = [one for one in verify(connection).findings if one.code == "security.replication_role"]
 
-    says = "Its sessions begin with session_replication_role = replica: no trigger runs, and no foreign key is checked."
+    says = f"Sessions of DATABASE {migrated.name} begin with session_replication_role = replica: no trigger runs, and no foreign key is checked."
     assert asked_for.returncode == 4
-    assert says.replace("Its sessions", "Sessions with these options of the URL") in " ".join(asked_for.stdout.split())
+    assert says.replace(f"Sessions of DATABASE {migrated.name}", "Sessions with these options of the URL") in " ".join(
+        asked_for.stdout.split()
+    )
     assert "security.replication_role at CLIENT" in asked_for.stdout
     assert [(one.severity, one.where, one.message) for one in of_database] == [("error", f"DATABASE {migrated.name}", says)]
     migrated.execute(of_database[0].cure)
@@ -186,7 +188,7 @@ def test_a_table_of_a_role_that_is_not_trusted_is_described(migrated, other_role
     migrated.execute(f"ALTER TABLE accounts OWNER TO {other_role}")
 
     assert [one.message for one in asked(migrated)[0]] == [
-        f"It belongs to {other_role}, which is not trusted: that role can read and change its rows, and add triggers to it."
+        f"Table accounts belongs to {other_role}, which is not trusted: that role can read and change its rows, and add triggers to it."
     ]
 
 
@@ -234,7 +236,7 @@ def test_members_of_the_owner_of_users_are_named_with_the_cure(migrated, other_r
         ("note", other_role, f'If it does not need this: REVOKE "{owner}" FROM "{other_role}";'),
     ]
     assert direct[0].message == (
-        f"It is a member of {owner}, which owns users, so it can do all that the owner can, such as drop tables and triggers."
+        f"Role {other_role} is a member of {owner}, which owns users, so it can do all that the owner can, such as drop tables and triggers."
     )
     assert resolved == []
 

@@ -204,8 +204,8 @@ def test_settings_of_sessions_that_lose_rows_are_found_at_each_place(migrated):
 
     place = f"ROLE {migrated.user} IN DATABASE {migrated.name}"
     assert [(one.code, one.where, one.message.partition(":")[0], one.is_sql) for one in found] == [
-        ("settings.wrong", "track_counts", f"It is off ({place}) and must be on", True),
-        ("settings.wrong", "zero_damaged_pages", f"It is 1 (DATABASE {migrated.name}) and must be off", True),
-        ("settings.wrong", "ignore_checksum_failure", f"It is ON ({place}) and must be off", True),
+        ("settings.wrong", "track_counts", f"track_counts is off ({place}) and must be on", True),
+        ("settings.wrong", "zero_damaged_pages", f"zero_damaged_pages is 1 (DATABASE {migrated.name}) and must be off", True),
+        ("settings.wrong", "ignore_checksum_failure", f"ignore_checksum_failure is ON ({place}) and must be off", True),
     ]
     assert found_of_sessions() == []

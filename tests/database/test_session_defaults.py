@@ -44,7 +44,7 @@ def test_a_default_is_found_and_its_cure_works(setting, value, code, does):
     findings = verify(connection).findings
 
     assert [(str(one.severity), one.code, one.where, one.message) for one in findings] == [
-        ("warning", code, f"DATABASE {name}", f"Its sessions begin with {setting} = {value}: {does}.")
+        ("warning", code, f"DATABASE {name}", f"Sessions of DATABASE {name} begin with {setting} = {value}: {does}.")
     ] * bool(code)
     for finding in findings:
         run(finding.cure)

@@ -80,9 +80,9 @@ def test_what_a_slot_keeps_for_a_client_that_confirms_nothing_is_found(slot):
     assert figure == "streaming, lag not known: it has confirmed no position"
     assert (*finding[:3], finding[4]) == ("warning", "replication.slot", "etl", CONFIRM)
     keeps = r"the server keeps \d\.\d MB of WAL for it \(limit 976\.6 kB\), which fills the disk\."
-    assert re.fullmatch(rf"A client reads from it, but {keeps}", finding[3])
+    assert re.fullmatch(rf"A client reads from the slot, but {keeps}", finding[3])
     assert (*unread[:3], unread[4]) == ("error", "replication.slot", "etl", f"Start its replica again, or {DROP}")
-    assert re.fullmatch(rf"No client reads from it, and {keeps}", unread[3])
+    assert re.fullmatch(rf"No client reads from the slot, and {keeps}", unread[3])
 
 
 def test_the_dead_rows_that_a_slot_keeps_for_a_connected_client_are_found(slot):
@@ -92,7 +92,7 @@ def test_the_dead_rows_that_a_slot_keeps_for_a_connected_client_are_found(slot):
 
     assert (*finding[:3], finding[4]) == ("warning", "replication.slot", "etl", CONFIRM)
     assert re.fullmatch(
-        r"A client reads from it, but VACUUM keeps the rows that died in the last \d+ transactions? for it \(limit 0\), in every database\.",
+        r"A client reads from the slot, but VACUUM keeps the rows that died in the last \d+ transactions? for it \(limit 0\), in every database\.",
         finding[3],
     )
 
@@ -111,5 +111,5 @@ def test_a_client_that_confirms_is_behind_by_what_it_has_not_confirmed(slot, rep
 
     assert re.fullmatch(r"streaming, \d\.\d MB behind", late)
     assert finding[:3] == ("warning", "replication.lag", "etl")
-    assert re.match(r"It is \d\.\d MB", finding[3])
+    assert re.match(r"Replica etl is \d\.\d MB", finding[3])
     assert current == "streaming, 0 B behind"

@@ -106,7 +106,7 @@ def test_a_subscription_that_disabled_itself_is_found_until_it_is_enabled(pair):
         "disabled",
         [
             finding(
-                "It is disabled, as disable_on_error does after an error: no change arrives.",
+                "Subscription sub is disabled, as disable_on_error does after an error: no change arrives.",
                 'Fix the cause that the server\'s log reports, then ALTER SUBSCRIPTION "sub" ENABLE; if it is not needed:'
                 ' DROP SUBSCRIPTION "sub";',
             )
@@ -126,7 +126,7 @@ def test_a_table_that_cannot_be_copied_is_found_until_it_is(pair):
     wait_until(subscriber, "SELECT 1 FROM pg_subscription_rel WHERE srsubstate = 'r'")
 
     assert (figure, found) == ("applies changes", ["warning", "replication.subscription", "sub"])
-    assert message.startswith("It has not copied the rows of 1 table, for example public.people, and has failed ")
+    assert message.startswith("Subscription sub has not copied the rows of 1 table, for example public.people, and has failed ")
     assert cure == "Fix what the server's log reports; the server then tries again by itself."
     assert health(subscriber) == ("applies changes", [])
 

@@ -234,7 +234,7 @@ def test_a_default_that_rounds_prices_is_found_and_its_cure_works(value, digits)
 
     assert (finding.severity, finding.code, finding.where) == ("warning", "database.float_digits", f"DATABASE {name}")
     assert finding.message == (
-        f"Its sessions begin with extra_float_digits = {value}: clients read a price rounded to {digits}."
+        f"Sessions of DATABASE {name} begin with extra_float_digits = {value}: clients read a price rounded to {digits}."
     )
     run(finding.cure)
     assert found() == []
@@ -270,7 +270,7 @@ def test_a_default_that_breaks_reads_or_writes_is_found_and_its_cure_works(setti
 
     assert [(one.severity, one.code, one.where) for one in findings] == [("warning", code, f"DATABASE {name}")] * bool(code)
     for finding in findings:
-        assert finding.message == f"Its sessions begin with {setting} = {value}: {does}"
+        assert finding.message == f"Sessions of DATABASE {name} begin with {setting} = {value}: {does}"
         run(finding.cure)
     assert found() == []
 
@@ -285,7 +285,7 @@ def test_a_default_tablespace_in_which_the_role_may_create_nothing_is_found():
         run("RESET SESSION AUTHORIZATION")
 
     assert found["database.tablespace"] == (
-        "Its sessions begin with default_tablespace = pg_global: this role may create nothing in that tablespace, so migrations fail."
+        f"Sessions of DATABASE {name} begin with default_tablespace = pg_global: this role may create nothing in that tablespace, so migrations fail."
     )
 
 

@@ -74,7 +74,7 @@ def findings_of(
 
 
 def _silent(node: Node) -> Finding:
-    why = f"It does not answer ({node.error})" if node.active else "It is disabled"
+    why = f"Node {node.name} does not answer ({node.error})" if node.active else f"Node {node.name} is disabled"
     return Finding(
         Severity.ERROR, "distribution.node", node.name,
         f"{why}: queries of its shards fail, and so do writes to reference tables.",
@@ -100,6 +100,6 @@ def _misplaced(relations: dict[str, Relation]) -> Iterator[Finding]:
 def _elsewhere(planned: Planned, relation: Relation) -> Finding:
     return Finding(
         Severity.WARNING, "distribution.placement", planned.table,
-        f"It is a {relation.kind}, but the plan says {planned.placement.value}.",
+        f"Table {planned.table} is a {relation.kind}, but the plan says {planned.placement.value}.",
         "Run `manage.py dbdistribute` to see the plan, and with --yes to carry it out.",
     )  # fmt: skip

@@ -153,13 +153,13 @@ def ownership(read: Reader) -> Iterator[Figure | Finding]:
     for row in others:
         yield Finding(
             Severity.ERROR, "security.owner", row.name,
-            f"It belongs to {row.owner}, which is not trusted: that role can read and change its rows, and add triggers to it.",
+            f"Table {row.name} belongs to {row.owner}, which is not trusted: that role can read and change its rows, and add triggers to it.",
             f"ALTER TABLE {quote(read.schema)}.{quote(row.name)} OWNER TO the owner of the table {PEOPLE}.",
         )  # fmt: skip
     for row in read(MEMBERS_SQL):
         yield Finding(
             Severity.NOTE, "security.member", row.name,
-            f"It is a member of {row.owner}, which owns {PEOPLE}, so it can do all that the owner can, such as drop tables and triggers.",
+            f"Role {row.name} is a member of {row.owner}, which owns {PEOPLE}, so it can do all that the owner can, such as drop tables and triggers.",
             f"If it does not need this: REVOKE {quote(row.owner)} FROM {quote(row.name)};" if row.direct
             else f"If it does not need this, revoke the membership by which it can become {row.owner}.",
         )  # fmt: skip

@@ -69,14 +69,14 @@ def replication(
         if here.is_cut_off:
             yield Finding(
                 Severity.ERROR, "replication.lag", "this standby",
-                f"It receives no WAL from its primary: {_replayed(here.behind)}.",
+                f"This standby receives no WAL from its primary: {_replayed(here.behind)}.",
                 "Read its log: if the primary has removed WAL that it needs, create the standby again (pg_basebackup);"
                 " otherwise check that the primary runs, and primary_conninfo.",
             )  # fmt: skip
         elif here.behind and here.behind > longest:
             yield Finding(
                 Severity.WARNING, "replication.lag", "this standby",
-                f"It is {span(here.behind)} behind its primary (limit {span(longest)}).",
+                f"This standby is {span(here.behind)} behind its primary (limit {span(longest)}).",
                 "Check its log, and whether the network or its disk is too slow.",
             )  # fmt: skip
         return
@@ -96,7 +96,7 @@ def replication(
             lags = [*([] if row.behind is None else [size(row.behind)]), *([span(row.lag)] if row.lag else [])]
             yield Finding(
                 Severity.WARNING, "replication.lag", row.name,
-                f"It is {', '.join(lags)} behind (limits {size(most)}, {span(longest)}).",
+                f"Replica {row.name} is {', '.join(lags)} behind (limits {size(most)}, {span(longest)}).",
                 "Check its log, and whether the network or its disk is too slow.",
             )  # fmt: skip
     late = {row.pid for row in replicas if row.behind is not None and row.behind > most}
@@ -110,13 +110,13 @@ def _slot(row, most: int, oldest: int, *, is_late: bool) -> Iterator[Finding]:
     if row.status == "lost":
         yield Finding(
             Severity.ERROR, "replication.slot", row.name,
-            f"The server has {'removed WAL that its reader still needs' if row.reason in (None, 'wal_removed') else f'invalidated it ({row.reason})'}, so no reader can resume from the slot, and it keeps no WAL.",
+            f"The server has {'removed WAL that its reader still needs' if row.reason in (None, 'wal_removed') else f'invalidated the slot ({row.reason})'}, so no reader can resume from the slot, and it keeps no WAL.",
             f"{drop} then create its replica or subscription again.",
         )  # fmt: skip
     elif row.status == "unreserved":
         yield Finding(
             Severity.WARNING, "replication.slot", row.name,
-            f"Its reader is further behind than max_slot_wal_keep_size: the next checkpoint removes WAL that it still needs{'' if row.active else ', and no client reads from it'}.",
+            f"The reader of slot {row.name} is further behind than max_slot_wal_keep_size: the next checkpoint removes WAL that it still needs{'' if row.active else ', and no client reads from it'}.",
             f"Start its replica again, or raise max_slot_wal_keep_size; if it is not needed: {drop}",
         )  # fmt: skip
     elif row.kept is not None and row.kept > most and not is_late:
@@ -132,9 +132,9 @@ def _keeping(row, what: str, drop: str) -> Finding:
             "Read the client's log: it must confirm what it no longer needs. Long transactions, also those of a standby, delay this:"
             f" end them (`manage.py dbhealth transactions`). If the slot is not needed, stop the client, then {drop}"
         )
-        return Finding(Severity.WARNING, "replication.slot", row.name, f"A client reads from it, but {what}.", cure)
+        return Finding(Severity.WARNING, "replication.slot", row.name, f"A client reads from the slot, but {what}.", cure)
     cure = f"Start its replica again, or {drop}"
-    return Finding(Severity.ERROR, "replication.slot", row.name, f"No client reads from it, and {what}.", cure)
+    return Finding(Severity.ERROR, "replication.slot", row.name, f"No client reads from the slot, and {what}.", cure)
 
 
 def commits_that_wait(read: Reader) -> Iterator[Finding]:
@@ -174,12 +174,12 @@ def _configured(read: Reader, most: int, longest: timedelta) -> Iterator[Finding
         other = "standby of another database" if is_standby else "server that is not a standby"
         yield _of_replica(
             "replication.not_standby",
-            f"It leads to a {other}, so the admin does not read from it.",
+            f"The URL leads to a {other}, so the admin does not read from it.",
             "Correct the URL, or remove it.",
         )
     elif behind > most or (behind > 0 and (age is None or age > longest)):
         yield _of_replica(
-            "replication.lag", f"It lacks the last {size(behind)} of this server's WAL: {_replayed(age)} (limits {size(most)}, {span(longest)}).",
+            "replication.lag", f"The replica lacks the last {size(behind)} of this server's WAL: {_replayed(age)} (limits {size(most)}, {span(longest)}).",
             f"See `manage.py dbhealth replication --database replica`; {MEANWHILE}",
         )  # fmt: skip
 

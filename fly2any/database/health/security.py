@@ -172,7 +172,7 @@ def encryption(read: Reader) -> Iterator[Figure | Finding]:
             cure, is_sql=is_sql,
         )  # fmt: skip
     sessions = read.one(SESSIONS_SQL)
-    unencrypted = f", {sessions.plain} of them not encrypted" if sessions.remote else ""
+    unencrypted = f", {sessions.plain} not encrypted" if sessions.remote else ""
     whose = "" if sessions.all else " (only this role's sessions are visible)"
     yield Figure("sessions from other machines", f"{sessions.remote}{unencrypted}{whose}", sessions.plain)
     if sessions.plain:
@@ -213,7 +213,7 @@ def _of_roles(read: Reader) -> Iterator[Figure | Finding]:
         yield Figure("roles' passwords", "SCRAM-SHA-256" if not plain else f"{len(plain)} not SCRAM-SHA-256", len(plain))
         for name in plain:
             yield Finding(
-                Severity.WARNING, "security.role_password", name, "Its password is stored as an MD5 hash, which can be cracked quickly.",
+                Severity.WARNING, "security.role_password", name, f"The password of {name} is stored as an MD5 hash, which can be cracked quickly.",
                 f"In `manage.py dbshell`, with password_encryption = 'scram-sha-256': \\password {quote(name)}",
             )  # fmt: skip
     except Error as error:
@@ -291,7 +291,7 @@ def _open_lines(rules: list[Any]) -> Iterator[Finding]:
         come_from = "anywhere" if anywhere else f"{row.address}{f'/{row.netmask}' if row.netmask else ''}"
         if row.error:
             yield Finding(
-                Severity.WARNING, "security.open", where, f"The server cannot parse it, and keeps the previous rules: {row.error}.",
+                Severity.WARNING, "security.open", where, f"The server cannot parse this line, and keeps the previous rules: {row.error}.",
                 "Correct it, and run SELECT pg_reload_conf().",
             )  # fmt: skip
         if row.method == "reject" and anywhere and row.everybody:
@@ -317,7 +317,7 @@ def _open_lines(rules: list[Any]) -> Iterator[Finding]:
             )  # fmt: skip
         if anywhere and row.type in ("host", "hostnossl") and not plain_closed:
             yield Finding(
-                Severity.WARNING, "security.open", where, "It accepts connections from any address, without TLS.",
+                Severity.WARNING, "security.open", where, "This line accepts connections from any address, without TLS.",
                 "Name the addresses that need it, and write hostssl.",
             )  # fmt: skip
 
@@ -355,7 +355,7 @@ def secrets(read: Reader) -> Iterator[Figure | Finding]:
     if password and _is_weak(password, read.connection.settings_dict["USER"]):
         yield Finding(
             Severity.WARNING, "security.weak_password", settings.DATABASE_VARIABLE,
-            "Its password is shorter than 16 characters, or derived from the user's name.",
+            "The password in the URL is shorter than 16 characters, or derived from the user's name.",
             "Create one with `openssl rand -base64 24`, and set it with \\password in `manage.py dbshell` and in the environment.",
         )  # fmt: skip
     identity_file = settings.BACKUPS["identity_file"]

@@ -87,7 +87,7 @@ def _members(read: Reader, full: float, cure: str, *, readable: bool) -> Iterato
     if number > full * MOST_MEMBERS:
         yield Finding(
             Severity.ERROR, "wraparound.near", label,
-            f"They use {share(number / MOST_MEMBERS)} of their numbers (limit {share(full)}). At 100 %, statements fail that lock a row which another transaction has locked, such as an INSERT that refers to it.",
+            f"Members of multixacts use {share(number / MOST_MEMBERS)} of their numbers (limit {share(full)}). At 100%, statements fail that lock a row which another transaction has locked, such as an INSERT that refers to it.",
             cure,
         )  # fmt: skip
 
@@ -105,7 +105,7 @@ def settings(read: Reader) -> Iterator[Figure | Finding]:
         for _, place, value, database in wrong[name]:
             cure, is_sql = server.cure({name: wanted}) if place == "SYSTEM" else reset(name, place, database)
             where = "" if place == "SYSTEM" else f" ({place})"
-            message = f"It is {value}{where} and must be {wanted}: {harm}."
+            message = f"{name} is {value}{where} and must be {wanted}: {harm}."
             yield Finding(severity, "settings.wrong", name, message, cure, is_sql=is_sql)
 
 

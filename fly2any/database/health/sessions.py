@@ -137,7 +137,7 @@ def locks(read: Reader, *, longest: timedelta = timedelta(seconds=10)) -> Iterat
                 Severity.ERROR,
                 "locks.blocked",
                 f"session {row.pid}",
-                f"{_waiting(row.waits_for)} has waited {span(row.since)} (limit {span(longest)}) for {_holder(row)}.",
+                f"{_waiting(row.pid, row.waits_for)} has waited {span(row.since)} (limit {span(longest)}) for {_holder(row)}.",
                 _end(row),
             )
 
@@ -151,11 +151,11 @@ def _end(row) -> str:
     return f"manage.py dbhealth locks --terminate {row.by} --yes"
 
 
-def _waiting(query: str | None) -> str:
+def _waiting(pid: int, query: str | None) -> str:
     """Return the query of a waiting session as the subject of a sentence, without its values."""
     if query == UNREADABLE:
-        return f"Its query, which {HIDDEN},"
-    return f"Its query “{without_literals(query)}”" if query else "It"
+        return f"The query of session {pid}, which {HIDDEN},"
+    return f"The query “{without_literals(query)}” of session {pid}" if query else f"Session {pid}"
 
 
 def _holder(row) -> str:
@@ -190,7 +190,7 @@ def transactions(
                 Severity.WARNING,
                 "transactions.idle",
                 where,
-                f"Its transaction has been idle for {span(row.idle)} (limit {span(idle)}): {session}.",
+                f"The transaction of {where} has been idle for {span(row.idle)} (limit {span(idle)}): {session}.",
                 cure,
             )
         elif row.age > longest:
@@ -198,7 +198,7 @@ def transactions(
                 Severity.WARNING,
                 "transactions.long",
                 where,
-                f"Its transaction is {span(row.age)} old (limit {span(longest)}): {session}.",
+                f"The transaction of {where} is {span(row.age)} old (limit {span(longest)}): {session}.",
                 cure,
             )
     for row in read(PREPARED_SQL):
@@ -207,7 +207,7 @@ def transactions(
                 Severity.ERROR,
                 "transactions.prepared",
                 row.gid,
-                f"It was prepared {span(row.age)} ago by {row.owner}, has not been committed or rolled back, and holds its locks even across a restart.",
+                f"Transaction {row.gid} was prepared {span(row.age)} ago by {row.owner}, has not been committed or rolled back, and holds its locks even across a restart.",
                 roll_back_prepared(row.gid),
             )
 

@@ -146,7 +146,7 @@ def _invalid(row, contract: set[str]) -> Finding:
     if row.partitioned:  # REINDEX rebuilds the indexes of its partitions, and leaves it invalid.
         return Finding(
             Severity.ERROR, "indexes.invalid", f"{row.table}.{row.name}",
-            "It is invalid: at least one partition has no valid index that is attached to it.",
+            f"Index {row.name} is invalid: at least one partition has no valid index that is attached to it.",
             f"Give each partition such an index (REINDEX INDEX CONCURRENTLY repairs an invalid one), then for each: ALTER INDEX {quote(row.name)} ATTACH PARTITION …;",
         )  # fmt: skip
     # REINDEX fails as the build did where that found duplicates.
@@ -155,7 +155,7 @@ def _invalid(row, contract: set[str]) -> Finding:
     refuses = ", and it rejects duplicates" if row.unique and row.ready else ""
     return Finding(
         Severity.ERROR, "indexes.invalid", f"{row.table}.{row.name}",
-        f"It is invalid: {of_invalid(row)}{refuses}.",
+        f"Index {row.name} is invalid: {of_invalid(row)}{refuses}.",
         f"{action} CONCURRENTLY {quote(row.name)};", is_sql=True,
     )  # fmt: skip
 
@@ -196,7 +196,7 @@ def _bloated(row, use: IndexUse, number: int | None, large: int, bloated: float)
     if row.method == "btree" and not row.special and row.width and use.bytes > max(large, bloated * expected):
         yield Finding(
             Severity.WARNING, "indexes.bloat", f"{row.table}.{row.name}",
-            f"It takes {size(use.bytes)}, more than {bloated} times the {size(expected)} that its rows need.",
+            f"Index {row.name} takes {size(use.bytes)}, more than {bloated} times the {size(expected)} that its rows need.",
             f"REINDEX INDEX CONCURRENTLY {quote(row.name)};", is_sql=True,
         )  # fmt: skip
 
@@ -259,7 +259,7 @@ def sequences(read: Reader, *, near: float = 0.75) -> Iterator[Figure | Finding]
             )
             yield Finding(
                 Severity.ERROR, "sequences.near_end", row.name,
-                f"It{kind} is at {row.last:,} of {limit:,}, {share(used)} (limit {share(near)}): at the limit, every insert fails.",
+                f"Sequence {row.name}{kind} is at {row.last:,} of {limit:,}, {share(used)} (limit {share(near)}): at the limit, every insert fails.",
                 f"ALTER SEQUENCE {quote(row.name)} {alter};" if alter else wider,
                 is_sql=bool(alter), loses="its limit may be intended; ask its owner first" if alter else "",
             )  # fmt: skip

@@ -36,7 +36,7 @@ def subscriptions(read: Reader) -> Iterator[Figure | Finding]:
         name = quote(row.name)
         if not row.enabled:
             yield _finding(
-                row.name, "It is disabled, as disable_on_error does after an error: no change arrives.",
+                row.name, f"Subscription {row.name} is disabled, as disable_on_error does after an error: no change arrives.",
                 f"Fix the cause that the server's log reports, then ALTER SUBSCRIPTION {name} ENABLE; if it is not needed: DROP SUBSCRIPTION {name};",
             )  # fmt: skip
         elif not row.applies:
@@ -48,7 +48,7 @@ def subscriptions(read: Reader) -> Iterator[Figure | Finding]:
             )  # fmt: skip
         elif row.failed_copies and row.missing and not row.copies:
             yield _finding(
-                row.name, f"It has not copied the rows of {plural(len(row.missing), 'table')}, for example {row.missing[0]}, and has failed {plural(row.failed_copies, 'time')} to copy some.",
+                row.name, f"Subscription {row.name} has not copied the rows of {plural(len(row.missing), 'table')}, for example {row.missing[0]}, and has failed {plural(row.failed_copies, 'time')} to copy some.",
                 "Fix what the server's log reports; the server then tries again by itself.",
             )  # fmt: skip
 

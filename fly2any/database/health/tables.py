@@ -121,13 +121,13 @@ def _neglected(row: Extent, dead: float, many: int, large: int, holder) -> Itera
         )
         yield Finding(
             Severity.WARNING, "tables.not_analysed", row.name,
-            f"It has {plural(live, 'row')} (limit {many:,}){why}, so query plans rely on guesses.",
+            f"Table {row.name} has {plural(live, 'row')} (limit {many:,}){why}, so query plans rely on guesses.",
             f"ANALYZE {place};", is_sql=True,
         )  # fmt: skip
     elif row.estimate is None and row.heap and row.heap > large:
         yield Finding(
             Severity.WARNING, "tables.not_analysed", row.name,
-            f"It stores {size(row.heap)} (limit {size(large)}) and has no statistics, as after pg_upgrade, so query plans rely on guesses.",
+            f"Table {row.name} stores {size(row.heap)} (limit {size(large)}) and has no statistics, as after pg_upgrade, so query plans rely on guesses.",
             f"ANALYZE {place};", is_sql=True,
         )  # fmt: skip
 

@@ -38,9 +38,9 @@ def archiving(read: Reader, *, most: int) -> Iterator[Figure | Finding]:
             after = f" after {row.archived}" if row.archived else ""
             yield _finding(
                 Severity.ERROR,
-                f"It failed {span(row.since_failure)} ago for {row.failed}, {plural(row.failures, 'time')} in all, and nothing has been archived since: the server keeps"
+                f"Archiving failed {span(row.since_failure)} ago for {row.failed}, {plural(row.failures, 'time')} in total, and nothing has been archived since: the server keeps"
                 f" WAL until its disk is full, and no WAL{after} can be recovered from the archive.",
-                "Read its output in the server's log, and fix it (SHOW archive_command); the server then tries again by itself.",
+                "Read the command's output in the server's log, and fix it (SHOW archive_command); the server then tries again by itself.",
             )
         elif waiting is not None and waiting > most:
             last = (

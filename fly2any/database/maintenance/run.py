@@ -221,7 +221,7 @@ def _refresh(
         if forbidden:
             yield Finding(
                 Severity.WARNING, "maintenance.not_owner", connection.settings_dict["USER"] or "this role",
-                f"It may neither vacuum nor analyse {', '.join(forbidden[:5])}{' and more' if len(forbidden) > 5 else ''}.",
+                f"The role may neither vacuum nor analyse {', '.join(forbidden[:5])}{' and more' if len(forbidden) > 5 else ''}.",
                 "Run it as the role that owns the tables (dbroles calls it fly2any_migrate), or from PostgreSQL 17 on GRANT MAINTAIN.",
             )  # fmt: skip
         for place, (name, dead, may) in enumerate(tables):
@@ -238,7 +238,7 @@ def _refresh(
                 cursor.execute(f"{'VACUUM (ANALYZE)' if dead else 'ANALYZE'} {quote(name)}")
             except Error as error:
                 if sqlstate(error) in LOCKED_OUT:
-                    yield _locked(name, "It was")
+                    yield _locked(name, f"{name} was")
                 elif sqlstate(error) == "57014":
                     yield _unfinished(f"{'VACUUM' if dead else 'ANALYZE'} of {name}")
                 elif not connection.is_usable():

@@ -86,7 +86,7 @@ def recorded(connection, migration: str, direction: str) -> Iterator[None]:
         yield
     except BaseException as error:
         stopped = not isinstance(error, Exception)
-        sentence = "It was interrupted." if stopped else explain(error) or f"Internal error: {type(error).__name__}."
+        sentence = "The run was interrupted." if stopped else explain(error) or f"Internal error: {type(error).__name__}."
         try:
             _finish(connection, number, sentence)
         except Error:  # The connection itself failed.

@@ -118,7 +118,7 @@ def _engine(connection, verification: Verification) -> tuple[Engine | None, tupl
     try:
         return read_engine(connection, schema=verification.server.schema or "")
     except Error as error:
-        return None, (_not_asked("distribution.node", "Citus", explain(error) or str(error)),)
+        return None, (_not_asked("distribution.node", "Citus", "Citus", explain(error) or str(error)),)
 
 
 def compare_and_collect(
@@ -139,7 +139,7 @@ def verify_or_report(connection) -> tuple[Verification | None, tuple[Finding, ..
     try:
         return verify(connection), ()
     except Error as error:
-        return None, (_not_asked("health.not_asked", "schema", explain(error) or str(error)),)
+        return None, (_not_asked("health.not_asked", "schema", "The schema", explain(error) or str(error)),)
 
 
 def _of_topics(topics: Iterable[Topic], code: str) -> Iterator[Finding]:
@@ -147,14 +147,14 @@ def _of_topics(topics: Iterable[Topic], code: str) -> Iterator[Finding]:
     for topic in topics:
         yield from topic.findings
         if topic.trouble:
-            yield _not_asked(code, topic.name, topic.trouble)
+            yield _not_asked(code, topic.name, f"The topic {topic.name}", topic.trouble)
 
 
-def _not_asked(code: str, where: str, why: str) -> Finding:
+def _not_asked(code: str, where: str, what: str, why: str) -> Finding:
     return Finding(
         Severity.WARNING,
         code,
         where,
-        f"It could not be queried: {why}",
+        f"{what} could not be queried: {why}",
         "Fix the reported cause, or connect as a role that may read it.",
     )
