@@ -353,6 +353,19 @@ def test_objects_of_other_roles_that_a_backup_cannot_read_are_named_with_the_cur
     )
 
 
+def test_a_role_that_inherits_no_privileges_is_told_how_to_get_them(migrated, place):
+    role = f"{migrated.name}_role"
+    with (
+        migrated.role("ALTER ROLE {role} NOINHERIT", "GRANT pg_read_all_data TO {role}"),
+        django(dataclasses.replace(migrated, user=role)) as connection,
+    ):
+        with pytest.raises(Refusal) as refused:
+            take(connection, store_at(place), Progress())
+        migrated.execute(str(refused.value).partition("As a superuser: ")[2])
+        connection.close()
+        assert take(connection, store_at(place), Progress()).state == "unverified"
+
+
 @pytest.mark.parametrize(
     "cure", ["ALTER ROLE {0} SET lo_compat_privileges TO on;", "GRANT SELECT ON LARGE OBJECT 4242 TO {0};"]
 )

@@ -35,6 +35,7 @@ from .encryption import ENDING, encrypt
 from .manifest import COLLATION, Manifest, as_json, file_name, sha256_of
 from .standby import data_of, require_logged
 from .store import Store, all_or_none
+from .user_mappings import report_hidden_options
 from .waiting import report_lock_holders
 from .workfolder import work_folder
 
@@ -100,7 +101,8 @@ TRUSTED_OWNERS_SQL = f"""
 # The objects that pg_dump reads, but that this role cannot read, or not in full because row-level security hides rows.
 UNREADABLE_SQL = """
     SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), pg_catalog.pg_get_userbyid(c.relowner)::text,
-           current_user::text, c.relkind = 'r' AND pg_catalog.row_security_active(c.oid)
+           current_user::text, (SELECT r.rolinherit FROM pg_catalog.pg_roles AS r WHERE r.rolname = current_user),
+           c.relkind = 'r' AND pg_catalog.row_security_active(c.oid)
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
@@ -135,15 +137,6 @@ MEMBERS_SQL = """
       AND c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
       AND (ours.oid IS NOT NULL OR c.relkind = 'r' AND pg_catalog.pg_relation_size(c.oid) > 0 AND NOT c.oid = ANY (COALESCE(e.extconfig, '{}')))
     ORDER BY 3 DESC, n.nspname COLLATE "C", c.relname COLLATE "C"
-"""
-# User mappings whose options, such as a password, this role cannot see: pg_dump dumps the mapping without them, and without an error.
-HIDDEN_OPTIONS_SQL = """
-    SELECT pg_catalog.quote_ident(m.usename) || ' for ' || pg_catalog.quote_ident(m.srvname)
-    FROM pg_catalog.pg_user_mappings AS m JOIN pg_catalog.pg_foreign_server AS s ON s.oid = m.srvid
-    WHERE NOT (SELECT r.rolsuper FROM pg_catalog.pg_roles AS r WHERE r.rolname = current_user)
-      AND NOT CASE WHEN m.umuser = 0 THEN pg_catalog.pg_has_role(s.srvowner, 'USAGE')
-                   ELSE m.usename = current_user AND (pg_catalog.pg_has_role(s.srvowner, 'USAGE') OR pg_catalog.has_server_privilege(s.oid, 'USAGE')) END
-    ORDER BY m.srvname COLLATE "C", m.usename COLLATE "C"
 """
 # Whether pg_dump dumps the rows of the table `c`: of an extension's tables, only those that the extension registered.
 DUMPED_SQL = """
@@ -240,7 +233,7 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
         _require_large_objects(connection)
         _require_our_tables(connection, progress)
         require_logged(connection, progress)
-        _report_hidden_options(connection, progress)
+        report_hidden_options(connection, progress)
         origin, (major, version) = read_origin(connection), tools.server_version(connection)
         tool = tools.choose(major, tls=connection.connection.pgconn.ssl_in_use)
         roles = read_roles(connection, tool.major)
@@ -288,11 +281,16 @@ def _require_readable(connection) -> None:
         return
     named = ", ".join(f"{name} of {owner}" for name, owner, *_ in rows[:SHOWN])
     more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
-    role = rows[0][2]
+    _, _, role, inherits, _ = rows[0]
+    alter, option = "", ""
+    if not inherits:  # Its memberships give it no privileges.
+        alter, option = (
+            ("", " WITH INHERIT TRUE") if connection.pg_version >= 16_00_00 else (f"ALTER ROLE {quote(role)} INHERIT; ", "")
+        )
     bypass = f" ALTER ROLE {quote(role)} BYPASSRLS;" if any(hidden for *_, hidden in rows) else ""
     raise Refusal(
         f"The role {role} cannot read {plural(len(rows), 'table or sequence', 'tables and sequences')}, so no backup was taken: {named}{more}."
-        f" As a superuser: GRANT pg_read_all_data TO {quote(role)};{bypass}"
+        f" As a superuser: {alter}GRANT pg_read_all_data TO {quote(role)}{option};{bypass}"
     )
 
 
@@ -324,19 +322,6 @@ def _require_our_tables(connection, progress: Progress) -> None:
         named = ", ".join(f"{name} of {extension}" for name, extension, *_ in found[:SHOWN])
         more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         progress.say(f"Not in the backup: the rows of {named}{more}, because pg_dump leaves out the tables of an extension.")
-
-
-def _report_hidden_options(connection, progress: Progress) -> None:
-    """Report to `progress` the user mappings that the dump may have without their options."""
-    with catalogue(connection) as cursor:
-        cursor.execute(HIDDEN_OPTIONS_SQL)
-        found = [name for (name,) in cursor.fetchall()]
-    if found:
-        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        progress.say(
-            f"Not in the backup: the options of user mappings, such as a password, which this role cannot see ({', '.join(found[:SHOWN])}{more})."
-            " Keep them elsewhere, or take the backup as a superuser."
-        )
 
 
 def read_roles(connection, tool: int) -> dict[str, Any]:
