@@ -15,7 +15,6 @@ from django.db import DatabaseError, connection, models, transaction
 from django.http import HttpRequest, HttpResponseRedirect
 
 from fly2any.database.errors import Refusal
-from fly2any.database.schema.checked_writes import checked_writes
 from fly2any.database.schema.untrusted_code import refuse_untrusted_code
 from fly2any.database.units import plural
 
@@ -54,7 +53,7 @@ def _checked(request: HttpRequest, guard: Callable[[], AbstractContextManager[No
         with transaction.atomic():
             with connection.cursor() as cursor:
                 cursor.execute(f"SET LOCAL lock_timeout = {LOCK}")
-            with connection.execute_wrapper(checked_writes(connection)), guard():
+            with guard():
                 yield
             connection.check_constraints()
     except (DatabaseError, Refusal):

@@ -246,7 +246,7 @@ def test_a_token_finds_its_row_and_appears_in_no_url(member, person):
     missed = client.post(address(Session, "find"), {"secret": "secret"}, follow=True)
 
     assert found.headers["Location"] == address(Session, "change", session.pk)
-    assert "No NextAuth session has this token." in missed.content.decode()
+    assert "No NextAuth session has this session token." in missed.content.decode()
     assert client.get(address(Session, "find"), {"secret": "secret-token"}).status_code == 405
 
 
