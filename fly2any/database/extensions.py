@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .findings import Finding, Severity
-from .sql import literal, quote
+from .sql import TRUSTED_ROLES_SQL, literal, quote
 
 NEEDED = "pg_trgm"  # By indexes of users.
 
@@ -18,7 +18,8 @@ INSTALLED_SQL = """
 """
 UNAVAILABLE_SQL = f"SELECT i.name FROM ({INSTALLED_SQL}) AS i WHERE i.offered IS NULL"
 
-# A function of the extension, in C, as only superusers can create it, that this role may call.
+# A function of the extension, in C, as only superusers can create it, that this role may call; not in the schema of an untrusted
+# role, which could rename it and put another function in its place before the call.
 FUNCTION_SQL = f"""
     SELECT pg_catalog.quote_ident(n.nspname) || '.show_limit()' AS call
     FROM pg_catalog.pg_extension AS e
@@ -28,6 +29,7 @@ FUNCTION_SQL = f"""
     JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
     WHERE e.extname = {literal(NEEDED)} AND p.proname = 'show_limit' AND p.pronargs = 0 AND l.lanname = 'c'
       AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE') AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+      AND n.nspowner IN ({TRUSTED_ROLES_SQL.format(schema="n.oid")})
 """
 
 

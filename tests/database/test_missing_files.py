@@ -95,6 +95,19 @@ def test_a_role_that_may_not_call_the_library_is_not_told_that_it_is_missing(mig
     assert (result.returncode, json.loads(result.stdout)["findings"]) == (0, [])
 
 
+@pytest.mark.parametrize(("owner", "codes"), [("postgres", ["extensions.unavailable"]), ("another", [])])
+def test_the_library_is_only_called_in_the_schema_of_a_trusted_role(stripped, owner, codes):
+    stripped.execute(
+        f"CREATE ROLE another; CREATE SCHEMA place AUTHORIZATION {owner}; ALTER EXTENSION pg_trgm SET SCHEMA place"
+    )
+    (library,) = (stripped.home / "programs").rglob("pg_trgm.so")
+    library.unlink()
+
+    result = manage("dbhealth", "extensions", "--format", "json", url=stripped.url())
+
+    assert [one["code"] for one in json.loads(result.stdout)["findings"] if one["where"] == "pg_trgm"] == codes
+
+
 def test_a_write_that_fails_because_of_a_missing_library_says_so(stripped):
     stripped.without("pg_trgm")
 
