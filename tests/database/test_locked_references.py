@@ -244,6 +244,32 @@ def test_columns_that_change_with_others_count_as_updated(migrated):
             assert [one.role for one in _found(connection, {"name"})] == [stranger]
 
 
+@pytest.mark.parametrize("action", ["SET NULL", "CASCADE"])
+def test_columns_that_a_trigger_of_a_referring_table_changes_count_as_updated(migrated, action):
+    with two_roles(migrated) as (_, stranger):
+        migrated.execute(
+            "CREATE SCHEMA site; GRANT USAGE ON SCHEMA site TO PUBLIC;"
+            f"CREATE TABLE site.teams (lead text REFERENCES users (email) ON DELETE SET NULL ON UPDATE {action}, slug text UNIQUE);"
+            f"GRANT REFERENCES ON site.teams TO {stranger};"
+            "CREATE FUNCTION own() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.slug = 'x'; RETURN NEW; END $$"
+        )
+        migrated.execute(
+            f"SET ROLE {stranger}; CREATE TABLE mal.orders (t text REFERENCES site.teams (slug) ON UPDATE CASCADE, CHECK (t <> ''))"
+        )
+        with django(migrated) as connection:
+            assert _found(connection, {"email"}) == []
+            migrated.execute("CREATE TRIGGER own BEFORE UPDATE ON site.teams FOR EACH ROW EXECUTE FUNCTION own()")
+            found = [one.what for one in _found(connection, {"email"})]
+            with (
+                transaction.atomic(using=connection.alias),
+                pytest.raises(Refusal, match=r"^Nothing was changed\. Table mal\.orders, "),
+            ):
+                refuse_untrusted_code(connection, ["users"], deletes=True)
+        migrated.execute("DROP SCHEMA site CASCADE")
+
+    assert found == ["Table mal.orders, which foreign keys connect with users,"]
+
+
 def _found(connection, columns):
     return list(read_untrusted_code(connection, schema="public", tables=["users"], deletes=False, updates=columns))
 

@@ -103,13 +103,14 @@ CODE_SQL = """
 # What keeps others from adding triggers and foreign keys, and from a table of an untrusted role also all that would make it another.
 LOCK, LOCK_OF_UNTRUSTED = "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE"
 MAY_LOCK_SQL = "(has_schema_privilege(c.relnamespace, 'USAGE') AND has_table_privilege(c.oid, 'UPDATE, DELETE'))"
-# The columns of the table {table} that change with the columns {columns}.
+# The columns of the table {table} that change with the columns {columns}; NULL, which is any, if a BEFORE trigger may set others.
 CHANGED_SQL = """
-    ({columns} || ARRAY(SELECT g.attnum FROM pg_catalog.pg_attribute AS g
-                        WHERE g.attrelid = {table} AND g.attgenerated <> '' AND NOT g.attisdropped))
+    CASE WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid = {table} AND t.tgtype & 19 = 19 AND t.tgenabled <> 'D')
+         THEN {columns} || ARRAY(SELECT g.attnum FROM pg_catalog.pg_attribute AS g
+                                 WHERE g.attrelid = {table} AND g.attgenerated <> '' AND NOT g.attisdropped) END
 """
 # The tables that are written to ('i' is an INSERT), and the tables `beyond` them that foreign keys read ('f'), delete from ('d') or
-# update ('u'): the given columns, or any if there are none. A BEFORE trigger may set any column.
+# update ('u'): the given columns, or any if there are none.
 TABLES_SQL = f"""
     WITH RECURSIVE home AS (SELECT n.oid FROM pg_catalog.pg_namespace AS n WHERE n.nspname = %(schema)s),
     trusted AS ({TRUSTED_ROLES_SQL.format(schema="(SELECT oid FROM home)")}), ours AS (
@@ -122,10 +123,7 @@ TABLES_SQL = f"""
         UNION
         SELECT w.oid, w.relname, 'd', NULL FROM written AS w WHERE %(deletes)s
         UNION
-        SELECT w.oid, w.relname, 'u',
-               CASE WHEN %(updates)s::text[] IS NOT NULL
-                         AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid = w.oid AND t.tgtype & 19 = 19 AND t.tgenabled <> 'D')
-                    THEN {CHANGED_SQL.format(table="w.oid", columns="s.columns")} END
+        SELECT w.oid, w.relname, 'u', CASE WHEN %(updates)s::text[] IS NOT NULL THEN {CHANGED_SQL.format(table="w.oid", columns="s.columns")} END
         FROM written AS w, LATERAL (SELECT ARRAY(SELECT a.attnum FROM pg_catalog.pg_attribute AS a
                                                  WHERE a.attrelid = w.oid AND a.attname = ANY (%(updates)s::text[]))) AS s (columns)
         WHERE %(updates)s::text[] IS NULL OR cardinality(%(updates)s::text[]) > 0
