@@ -235,6 +235,40 @@ def test_code_of_other_roles_runs_as_the_restoring_role_only_if_it_trusts_them(m
         )
 
 
+EMPTY = (
+    "The materialized view public.seen is empty, because it could not be refreshed (pg_restore exited with 1: could not execute query: ERROR: "
+    ' unrecognized configuration parameter "app.tenant"): as its owner, run REFRESH MATERIALIZED VIEW.'
+)
+
+
+@pytest.mark.parametrize(
+    ("policy", "seen", "said"),
+    [("a > 1", [(2,)], []), ("a > 1 AND current_setting('app.tenant') = 'x'", None, [EMPTY])],
+    ids=["refreshed", "not refreshed"],
+)
+def test_a_materialized_view_over_rows_with_policies_does_not_prevent_a_restore(migrated, place, policy, seen, said):
+    role, name, recorded = f"{migrated.name}_viewer", f"{migrated.name}_copy", RecordedProgress()
+    migrated.execute(
+        f"CREATE ROLE {role}; CREATE TABLE rows_of AS SELECT * FROM (VALUES (1), (2)) AS v (a); GRANT SELECT ON rows_of TO {role};"
+        f" GRANT CREATE ON SCHEMA public TO {role}; CREATE MATERIALIZED VIEW seen AS SELECT a FROM rows_of;"
+        f" ALTER MATERIALIZED VIEW seen OWNER TO {role}; ALTER TABLE rows_of ENABLE ROW LEVEL SECURITY"
+    )
+    migrated.execute(f"CREATE POLICY few ON rows_of USING ({policy})")
+    copy = dataclasses.replace(migrated, name=name)
+    try:
+        with django(migrated) as connection:
+            store = store_at(place)
+            restore_into(connection, name, store, take(connection, store, Progress()), recorded, trust=[role])
+        populated = copy.execute("SELECT ispopulated FROM pg_matviews")
+
+        assert (populated, recorded.sentences) == ([(seen is not None,)], said)
+        assert seen is None or copy.execute("SELECT a FROM seen") == seen
+        assert copy.execute("SELECT a FROM rows_of ORDER BY a") == [(1,), (2,)]
+    finally:
+        migrated.execute(f"DROP DATABASE IF EXISTS {name}")
+        migrated.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+
+
 @pytest.mark.slow
 def test_a_predefined_role_that_was_given_objects_is_an_owner_like_any_other(migrated, place):
     """Each of its members may give it objects; as its only member, the owner of the database gives some to pg_database_owner."""

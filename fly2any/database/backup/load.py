@@ -13,7 +13,7 @@ from ..printable import one_line
 from ..progress import Progress
 from ..sql import execute, fetch_all, fetch_one
 from . import tools
-from .entries import Entry, LeftOut, default_privileges, entries_in, find_left_out, in_order, listed
+from .entries import Entry, LeftOut, default_privileges, entries_in, find_left_out, in_order, listed, without_owner
 from .grant_chains import find_chains, grant, require_grantors
 from .manifest import Manifest
 from .owners import SUPERUSER_SQL, describe_untried, require_superusers
@@ -25,6 +25,8 @@ from .workfolder import work_folder
 
 # The roles whose default privileges this role may not set: from 16 on, membership alone does not suffice.
 OTHERS_SQL = "SELECT rolname FROM pg_catalog.pg_roles WHERE NOT pg_catalog.pg_has_role(oid, %s)"
+# The rows of materialized views are computed again, as their owners: unlike rows of tables, they can be later.
+VIEW_DATA = "MATERIALIZED VIEW DATA "
 TABLES_SQL = """
     SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -85,7 +87,8 @@ def load(
                 " ALTER TABLE … SET TABLESPACE moves a table afterwards."
             )
         connection.close()
-        apart = {*left_out.entries, *defaults, *(chain.number for chain in chains)}
+        views = [one for one in kept if one.text.startswith(VIEW_DATA)]
+        apart = {*left_out.entries, *defaults, *(chain.number for chain in chains), *(view.number for view in views)}
         for of_schemas, contents in in_order(entries, apart, work):
             with tools.restoring(
                 tool, major, dump, [*arguments, f"--use-list={contents}"], environment, shown(progress, manifest)
@@ -96,6 +99,17 @@ def load(
                     raise Refusal(f"{refusal} {untried}".rstrip()) from refusal
             grant(connection, [chain for chain in chains if chain.of_schema is of_schemas])
             connection.close()
+        for view in views:
+            name = without_owner(view.text, manifest.owners).removeprefix(VIEW_DATA).replace(" ", ".", 1)
+            contents = listed([view.number], work / "view")
+            # Policies decide which rows the owner of the view sees, as in the original.
+            options = [*arguments, "--enable-row-security", f"--use-list={contents}"]
+            with tools.restoring(tool, major, dump, options, environment, shown(progress, manifest)) as refreshing:
+                if failure := refreshing.failure():
+                    progress.say(
+                        f"The materialized view {one_line(name)} is empty, because it could not be refreshed ({failure}): as its owner,"
+                        " run REFRESH MATERIALIZED VIEW."
+                    )
         statements = unrestored(tool.folder / "pg_restore", dump, work) if elsewhere else []
     if statements:
         progress.say(

@@ -261,17 +261,20 @@ class Running:
         self.reader.join(10)
         return code
 
-    def finish(self) -> None:
-        """Wait for the end; raise Refusal with its message if it failed."""
+    def failure(self) -> str:
+        """Wait for the end, and return its message if it failed, without a full stop; otherwise ""."""
         code = self.wait()
         if code == 0 or (self.has_ignored and not self.failures() and "warning: errors ignored on restore: 1" in self.errors):
-            return
+            return ""
         first = next(iter(self.failures() or self.errors), "")
         reason = first.partition(":")[2].strip() or "it gave no reason"
         reason = without_values(reason, self.errors[self.errors.index(first) + 1 :] if first else ())
-        raise Refusal(
-            f"{self.name} exited with {code}: {without_password(reason).rstrip('.')}. Fix the cause, then run the command again."
-        )
+        return f"{self.name} exited with {code}: {without_password(reason).rstrip('.')}"
+
+    def finish(self) -> None:
+        """Wait for the end; raise Refusal with its message if it failed."""
+        if failure := self.failure():
+            raise Refusal(f"{failure}. Fix the cause, then run the command again.")
 
 
 def restoring(
