@@ -30,6 +30,12 @@ REFERRING_SQL = """
 """
 
 
+class Changed(str):
+    """The name of rows that a deletion changes and does not delete."""
+
+    __slots__ = ()
+
+
 def cascade_of(model: type[models.Model], keys: Sequence) -> Cascade:
     """Return what a deletion of the rows `keys` of `model` deletes or changes. It must run inside a transaction."""
     tables = read_tables(current())
@@ -128,7 +134,7 @@ class Cascade:
     def label(self, fk: ForeignKey) -> str:
         if fk.action == DELETES:
             return self.name(fk.table)
-        return f"{self.name(fk.table)}, {CHANGES[fk.action].format(columns=', '.join(fk.sets))}"
+        return Changed(f"{self.name(fk.table)}, {CHANGES[fk.action].format(columns=', '.join(fk.sets))}")
 
     def referring(self, oid: int, places: set[str], fk: ForeignKey) -> Rows | None:
         """Return the rows that refer by `fk` to rows of a table, a few of very many; None where that is unknown."""

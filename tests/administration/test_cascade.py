@@ -1,5 +1,6 @@
 """The page before a deletion counts the rows that the database deletes or changes too, in any table."""
 
+import re
 from html import unescape
 
 import pytest
@@ -7,7 +8,7 @@ from django.contrib.admin.models import LogEntry
 from django.db import connection
 
 from accounts.models import User
-from engagement.models import Notification
+from engagement.models import Notification, UserActivity
 from fly2any.administration import cascade
 from tests.administration.conftest import address
 
@@ -79,8 +80,35 @@ def test_rows_that_are_deleted_or_changed_are_counted_once_per_table(staff, supe
 def test_an_action_on_several_rows_also_names_them(staff, superset):
     page = staff.post(address(User), {"action": "delete_selected", "_selected_action": ["ana", "bob"]})
 
-    counts = page.context["carried"]
-    assert (counts["users"], counts["notifications"], counts["rows of trip_1"]) == ("4", "3", "8")
+    assert page.context["effects"] == {
+        "deletes": {
+            "users": "4",
+            "notifications": "3",
+            "rows of site.bookings": "4",
+            "rows of site.bills": "7",
+            "rows of trip_1": "8",
+        },
+        "changes": {"rows of offers, buyer set to NULL": "2"},
+    }
+
+
+def test_the_page_says_what_is_deleted_what_is_changed_and_what_stays(staff, superset):
+    UserActivity.objects.bulk_create(UserActivity(user_id=name, event_type="search") for name in ("ana", "ana", "cid"))
+
+    one = staff.get(address(User, "delete", "ana")).content.decode()
+    several = staff.post(address(User), {"action": "delete_selected", "_selected_action": ["ana", "bob"]}).content.decode()
+    of_alert = staff.get(address(Notification, "delete", Notification.objects.filter(user="ana")[0].pk)).content.decode()
+
+    lists = [re.findall(r"<p>(This .*?:)</p>|<li>([^<]*: \d+)</li>", unescape(page)) for page in (one, several, of_alert)]
+    said = [[heading or row for heading, row in found] for found in lists]
+    carried = ["Rows of site.bills: 7", "Rows of site.bookings: 4"]
+    assert said == [
+        ["This deletes:", "Users: 3", "Notifications: 2", *carried, "Rows of trip_1: 5",
+         "This changes:", "Rows of offers, buyer set to NULL: 2", "This keeps:", "Activities: 2"],
+        ["This also deletes:", "Users: 4", "Notifications: 3", *carried, "Rows of trip_1: 8",
+         "This changes:", "Rows of offers, buyer set to NULL: 2", "This keeps:", "Activities: 2"],
+        ["This deletes:", "Notifications: 1"],
+    ]  # fmt: skip
 
 
 def test_rows_that_are_hidden_or_too_many_are_still_mentioned(member, superset, monkeypatch):
