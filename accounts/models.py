@@ -45,7 +45,7 @@ class User(AbstractBaseUser, PermissionsMixin):
     profile_completed = models.BooleanField(db_column="profileCompleted", default=False, db_default=False)
     created_at = DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
     updated_at = DateTimeField(db_column="updatedAt", auto_now=True)
-    last_login = DateTimeField(db_column="lastLoginAt", null=True, blank=True)
+    last_login = DateTimeField("last sign-in", db_column="lastLoginAt", null=True, blank=True)
     is_staff = models.BooleanField("staff", db_column="isStaff", default=False, db_default=False)
     is_superuser = models.BooleanField("administrator", db_column="isSuperuser", default=False, db_default=False)
     is_active = models.BooleanField("active", db_column="isActive", default=True, db_default=True)

@@ -101,6 +101,4 @@ class Message(models.Model):
         ]
 
     def __str__(self):
-        return (
-            f"Message {self.id}"  # Not the content: this appears in logs and lists, which the record of access does not cover.
-        )
+        return f"Message {self.id}"  # Not the content: this appears in logs and lists, which the access records do not cover.

@@ -14,6 +14,6 @@ def mark_notifications_read(*, notifications):
 
 
 def record_sign_in(*, user, agent, address, success):
-    """Add a sign-in of `user`, or a failed one, to the login history."""
+    """Add a sign-in of `user`, or a failed one, to `login_history`."""
     device, browser, system = describe(agent)
     LoginHistory.objects.create(user=user, device=device, browser=browser, os=system, ip_address=address, success=success)

@@ -7,7 +7,7 @@ class NotificationType(TextChoices):
     BOOKING_CONFIRMED = "booking_confirmed", "Booking confirmed"
     BOOKING_CANCELLED = "booking_cancelled", "Booking cancelled"
     BOOKING_MODIFIED = "booking_modified", "Booking modified"
-    PRICE_ALERT_TRIGGERED = "price_alert_triggered", "Price alert triggered"
+    PRICE_ALERT_TRIGGERED = "price_alert_triggered", "Price alert fired"
     PAYMENT_SUCCESSFUL = "payment_successful", "Payment successful"
     PAYMENT_FAILED = "payment_failed", "Payment failed"
     SYSTEM_UPDATE = "system_update", "System update"

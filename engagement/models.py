@@ -233,15 +233,12 @@ class LoginHistory(models.Model):
     retention = Retention("sign-ins", ("timestamp",))
     placement = Placement.DISTRIBUTED
 
-    nouns = ("sign-in", "sign-ins")
-
     objects = LoginHistoryQuerySet.as_manager()
 
     class Meta:
         db_table = "login_history"
         default_permissions = PERMISSIONS
         verbose_name = "sign-in"
-        verbose_name_plural = "login history"
         indexes = [
             # LoginHistoryQuerySet.of_user, and deleting a user.
             Index(fields=["user", "timestamp"], name="login_history_userId_timestamp_idx"),

@@ -175,7 +175,8 @@ class Env(environ.Env):
         names = [name for name in names if not self._is_same(used, name)]
         if not names:
             return ""
-        where = f'database "{used["NAME"]}" at {used["HOST"] or "the local socket"}, port {used["PORT"] or 5432}'
+        server = f"at {used['HOST']}" if used["HOST"] else "on the local socket"
+        where = f'database "{used["NAME"]}" {server}, port {used["PORT"] or 5432}'
         differ, are = ("differ", "are") if len(names) > 1 else ("differs", "is")
         return f"{used['VARIABLE']} is used: {where}. {', '.join(names)} {differ} and {are} not used."
 

@@ -164,7 +164,7 @@ AXES_SENSITIVE_PARAMETERS = ["username", "ip_address", "code", "old_password", "
 AXES_USERNAME_FORM_FIELD = "username"
 AXES_CLIENT_IP_CALLABLE = "fly2any.administration.accesses.network_of"
 AXES_LOCKOUT_TEMPLATE = "admin/locked_out.html"
-AXES_DISABLE_ACCESS_LOG = True  # The login history has them.
+AXES_DISABLE_ACCESS_LOG = True  # The table of sign-ins has them.
 AXES_ENABLE_ADMIN = False
 AXES_VERBOSE = False
 OTP_TOTP_ISSUER = OTP_WEBAUTHN_RP_NAME = "Fly2Any"

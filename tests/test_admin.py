@@ -62,7 +62,7 @@ def test_the_first_page_shows_when_rows_were_last_added_or_why_not(staff, rows):
     groups = staff.get(reverse("admin:index")).context["groups"]
 
     tables = {entry["model"]: table for _, tables in groups for entry, table, _ in tables if entry["model"] in MODELS}
-    reasons = {Account: "Not counted by time", Session: "Not counted by time", PushSubscription: "No rows"}
+    reasons = {Account: "No creation time", Session: "No creation time", PushSubscription: "No rows"}
     known = [model for model in MODELS if model not in (*reasons, VerificationToken)]
     assert {model: tables[model].reason for model in reasons} == reasons
     assert [tables[model].reason for model in known] == [""] * len(known)

@@ -76,7 +76,7 @@ def test_a_release_phase_builds_the_database_and_stops_if_it_differs(database, n
     database.execute('DROP INDEX "price_alerts_active_idx"')
     second = release()
 
-    assert (first.returncode, "Phase 7 in all          18/18     188/188     33/33          13/13" in first.stdout) == (0, True)
+    assert (first.returncode, "Phase 7, total          18/18     188/188     33/33          13/13" in first.stdout) == (0, True)
     assert (second.returncode, "index.missing" in second.stdout) == (4, True)
 
 

@@ -93,7 +93,6 @@ class PriceAlertAdmin(UserRowsMixin, ModelAdmin):
         "last_checked",
     ]
     list_filter = ["active", "triggered", "last_checked"]
-    filter_titles = {"triggered": "fired"}
     search = (RoutePrefix("created_at"), *UserRowsMixin.search)
     search_help_text = "A route (GRU-LIS), a departure airport (GRU), an id, or the user's name, e-mail address or id."
     actions = ["pause", "rearm"]
@@ -103,7 +102,7 @@ class PriceAlertAdmin(UserRowsMixin, ModelAdmin):
     figures = (
         Figure("Armed alerts", lambda: Q(active=True, triggered=False), lambda: ARMED),
         Figure(
-            "Armed alerts, not checked for 6 hours",
+            "Armed alerts not checked for 6 hours",
             lambda: Q(active=True, triggered=False, last_checked__lt=overdue()),
             lambda: {**ARMED, "last_checked__until": f"{overdue():%Y-%m-%dT%H:%MZ}"},
         ),
@@ -168,11 +167,11 @@ class PriceAlertAdmin(UserRowsMixin, ModelAdmin):
     def recorded_prices(self, alert):
         """Return a link to the page of the route, and why its prices need not be those of the checks, where the state does not."""
         return format_html(
-            '<a href="{}">{} on {}</a> <span class="quiet">{}</span>',
+            '<a href="{}">{} on {}</a>{}',
             route_page(alert),
             route(alert),
             formats.beginning(alert.depart_date),
-            "" if getattr(alert, "reached", None) else OWN_PRICE,
+            "" if getattr(alert, "reached", None) else format_html('<br><span class="quiet">{}</span>', OWN_PRICE),
         )
 
     def happened(self, alert):

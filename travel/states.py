@@ -24,11 +24,11 @@ class State(StrEnum):
 OWN_PRICE = "The site's check decides whether an alert fires. It finds its own price, which may differ from the recorded ones."
 # The first sentence of why_in_full(); {ago} is when it fired, with a blank before it.
 REASONS = {
-    State.FIRED: "Fired{ago}; it does not fire again until it is re-armed.",
-    State.PAUSED: "Paused; it does not fire until it is active.",
-    State.DEPARTED: "The departure date has passed; it does not fire.",
+    State.FIRED: "Fired{ago}; will not fire again until re-armed.",
+    State.PAUSED: "Paused; will not fire until active.",
+    State.DEPARTED: "The departure date has passed; will not fire.",
     State.WAITING: "Active, waiting for a lower price.",
-    State.DUE: "Active; it fires at the next check if the price is still as low.",
+    State.DUE: "Active; fires at the next check if the price is still as low.",
 }
 
 
@@ -63,7 +63,7 @@ def why_in_full(alert: PriceAlert, reached: Reached | None = None) -> str:
     """Return the reason, the price at which an alert fires, the price that its last check found, and what was recorded."""
     current, target, checked = _facts(alert)
     reason = REASONS[state_of(alert)].format(ago=_fired_ago(alert))
-    checks = f"It fires at or below {target}; the price was {current} at its last check, {checked}."
+    checks = f"Target: {target} or less. Last checked price: {current}, {checked}."
     return " ".join(filter(None, [reason, checks, reached and _recorded(alert, reached)]))
 
 

@@ -55,7 +55,10 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("updated_at", models.DateTimeField(auto_now=True, db_column="updatedAt")),
-                ("last_login", models.DateTimeField(blank=True, db_column="lastLoginAt", null=True)),
+                (
+                    "last_login",
+                    models.DateTimeField(blank=True, db_column="lastLoginAt", null=True, verbose_name="last sign-in"),
+                ),
             ],
             options={
                 "db_table": "users",

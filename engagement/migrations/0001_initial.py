@@ -40,7 +40,6 @@ class Migration(migrations.Migration):
             ],
             options={
                 "verbose_name": "sign-in",
-                "verbose_name_plural": "login history",
                 "db_table": "login_history",
                 "indexes": [
                     fly2any.postgres.indexes.Index(fields=["user", "timestamp"], name="login_history_userId_timestamp_idx")
@@ -68,7 +67,7 @@ class Migration(migrations.Migration):
                             ("booking_confirmed", "Booking confirmed"),
                             ("booking_cancelled", "Booking cancelled"),
                             ("booking_modified", "Booking modified"),
-                            ("price_alert_triggered", "Price alert triggered"),
+                            ("price_alert_triggered", "Price alert fired"),
                             ("payment_successful", "Payment successful"),
                             ("payment_failed", "Payment failed"),
                             ("system_update", "System update"),

@@ -14,7 +14,6 @@ class Migration(migrations.Migration):
             options={
                 "default_permissions": ("add", "change", "delete", "view", "export"),
                 "verbose_name": "sign-in",
-                "verbose_name_plural": "login history",
             },
         ),
         migrations.AlterModelOptions(

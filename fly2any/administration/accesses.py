@@ -1,4 +1,4 @@
-"""The record of access: which staff opened a conversation, exported rows, or erased a person."""
+"""The access records: which staff opened a conversation, exported rows, or erased a person."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Moves certificates of erasures between the admin's log and the record of access. Migrations import this path: it is frozen."""
+"""Moves certificates of erasures between the admin's log and the access records. Migrations import this path: it is frozen."""
 
 from __future__ import annotations
 

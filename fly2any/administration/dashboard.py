@@ -138,7 +138,7 @@ def read_tables(admins: Iterable[tuple[Any, str]]) -> dict[type[models.Model], T
         bounds = histograms.get(table, [])
         growth, drawn = _growth(bounds, estimate), _spark(bounds)
         since = f"since {bounds[0]:%b %Y}" if drawn else ""
-        reason = "No rows" if count.number == 0 else "" if model in added else "Not counted by time"
+        reason = "No rows" if count.number == 0 else "" if model in added else "No creation time"
         if not drawn and not reason and table in stored and stored[table].kind.is_of_citus:
             reason = f"Not known for a {stored[table].kind}"
         name = str(admin.opts.verbose_name_plural)

@@ -24,7 +24,6 @@ class Filter(FieldListFilter):
 
     def __init__(self, field, request, params, model, model_admin, field_path):
         super().__init__(field, request, params, model, model_admin, field_path)
-        self.title = getattr(model_admin, "filter_titles", {}).get(field_path, self.title)
         used: dict[str, Any] = self.used_parameters
         self.given: dict[str, str] = {name: values[-1] for name, values in used.items()}
 

@@ -72,7 +72,7 @@ def age(value: datetime) -> str:
     now = timezone.now()
     words = timesince(value, now, reversed=value > now, time_strings=UNITS, depth=1)
     if words.startswith("0"):
-        return "now"
+        return "just now"
     return f"{words} ago" if value <= now else f"in {words}"
 
 

@@ -1,4 +1,4 @@
-"""The admin's own tables: the record of access, and notes about people."""
+"""The admin's own tables: the access records, and notes about people."""
 
 from django.conf import settings
 from django.db import models
@@ -34,12 +34,10 @@ class Access(models.Model):
     ids_kept = ("person_id", "row_id", "staff_id", "certificate")
     certificate_field = "certificate"
     append_only = True
-    nouns = ("access record", "access records")
 
     class Meta:
         db_table = "fly2any_accesses"
-        verbose_name = "access"
-        verbose_name_plural = "record of access"
+        verbose_name = "access record"
         default_permissions = ("view",)
         permissions = [
             ("view_database", "Can see the database's health and backups"),

@@ -34,7 +34,6 @@ class ModelAdmin(
     """
 
     written_by_machines: tuple[str, ...] = ()
-    filter_titles: dict[str, str] = {}  # The titles of filters, where the column's name is not the word of the pages.
     figures: tuple[Figure, ...] = ()
     newest = ""
     list_per_page = 50

@@ -1,4 +1,4 @@
-"""Exports and erases a person, as `dbperson` does, with the certificate in the record of access."""
+"""Exports and erases a person, as `dbperson` does, with the certificate in the access records."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def read_notes(person_id: str) -> tuple[list[Note], dict[str, str]]:
 
 
 class AccessKeeper:
-    """Keeps the certificate of an erasure in the record of access, and an entry in the admin's log: both commit with the erasure."""
+    """Keeps the certificate of an erasure in the access records, and an entry in the admin's log: both commit with the erasure."""
 
     def __init__(self, request, model) -> None:
         self.access = access_of(request, Access.Action.ERASED, model)

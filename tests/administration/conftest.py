@@ -96,7 +96,7 @@ def app_role(django_db_setup, django_db_blocker):
 
 @contextmanager
 def as_owner():
-    """Run the block as the superuser, because the app's role may not change the record of access."""
+    """Run the block as the superuser, because the app's role may not change the access records."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT current_user")
         role = cursor.fetchone()[0]

@@ -82,7 +82,7 @@ def test_an_alert_says_which_recorded_prices_reached_its_target(member, client):
         "decides whether an alert fires. It finds its own price, which may differ from the recorded ones."
     ) in form
     assert form.count("It finds its own price") == 1
-    in_line = "Waiting: 268.50 USD is above 250.00 USD, checked now; recorded at 229.07 USD 4 weeks ago"
+    in_line = "Waiting: 268.50 USD is above 250.00 USD, checked just now; recorded at 229.07 USD 4 weeks ago"
     assert [in_line in overview, in_line in found] == [True, True]
 
 

@@ -1,4 +1,4 @@
-"""The migration that moves the certificates of erasures from the admin's log to the record of access, and back."""
+"""The migration that moves the certificates of erasures from the admin's log to the access records, and back."""
 
 import json
 

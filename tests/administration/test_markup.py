@@ -30,8 +30,8 @@ def test_ages_are_djangos_words(monkeypatch):
     monkeypatch.setattr(formats.timezone, "now", lambda: now)
     for _ in range(500):
         distance = timedelta(seconds=int(10 ** chance.uniform(0, 9.2)))
-        assert formats.age(now - distance).removesuffix(" ago") in (timesince(now - distance, now, depth=1), "now")
-        assert formats.age(now + distance).removeprefix("in ") in (timeuntil(now + distance, now, depth=1), "now")
+        assert formats.age(now - distance).removesuffix(" ago") in (timesince(now - distance, now, depth=1), "just now")
+        assert formats.age(now + distance).removeprefix("in ") in (timeuntil(now + distance, now, depth=1), "just now")
     assert formats.age(now - timedelta(days=1)) == "1\xa0day ago"
     assert formats.age(now + timedelta(weeks=2)) == "in 2\xa0weeks"
-    assert formats.age(now - timedelta(seconds=59)) == "now"
+    assert formats.age(now - timedelta(seconds=59)) == "just now"

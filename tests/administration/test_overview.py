@@ -82,7 +82,7 @@ def test_empty_tables_are_one_line_and_second_factors_appear_for_staff_only(memb
     [page, of_staff] = [client.get(address(User, "overview", user.pk)).content.decode() for user in (ana, client.user)]
 
     [[empty], [of_staff]] = [re.findall(r'<p class="quiet">No rows in: (.*?)\.</p>', one) for one in (page, of_staff)]
-    assert {"OAuth accounts", "price alerts", "login history"} < set(empty.split(", "))
+    assert {"OAuth accounts", "price alerts", "sign-ins"} < set(empty.split(", "))
     assert (len(re.findall('<section class="module panel">', page)), "Conversations</h2>" in page) == (4, True)
     assert ("TOTP devices" in empty, "TOTP devices" in of_staff) == (False, True)
 
@@ -91,8 +91,8 @@ def test_an_alert_says_why_it_did_not_fire(member):
     ana, now = User.objects.create(email="ana@example.com"), timezone.now()
     usual = {"user": ana, **ROUTE, "depart_date": "2999-07-01", "current_price": 512, "target_price": 400, "last_checked": now}
     said = {
-        "Waiting: 512.00\xa0USD is above 400.00\xa0USD, checked now": {},
-        "Fires at the next check: 399.00\xa0USD is at or below 400.00\xa0USD, checked now": {"current_price": 399},
+        "Waiting: 512.00\xa0USD is above 400.00\xa0USD, checked just now": {},
+        "Fires at the next check: 399.00\xa0USD is at or below 400.00\xa0USD, checked just now": {"current_price": 399},
         "The departure date has passed": {"depart_date": "2026-01-01"},
         "Paused": {"active": False},
         "Fired 2\xa0days ago; re-arm it to let it fire again": {
@@ -105,13 +105,13 @@ def test_an_alert_says_why_it_did_not_fire(member):
     client = member("Support")
     overview = unescape(client.get(address(User, "overview", ana.pk)).content.decode())
     assert [sentence in overview for sentence in said] == [True] * 5
-    facts = "It fires at or below 400.00\xa0USD; the price was {}.00\xa0USD at its last check, now."
+    facts = "Target: 400.00\xa0USD or less. Last checked price: {}.00\xa0USD, just now."
     in_full = [
         f"Active, waiting for a lower price. {facts.format(512)}",
-        f"Active; it fires at the next check if the price is still as low. {facts.format(399)}",
-        f"The departure date has passed; it does not fire. {facts.format(512)}",
-        f"Paused; it does not fire until it is active. {facts.format(512)}",
-        f"Fired 2\xa0days ago; it does not fire again until it is re-armed. {facts.format(512)}",
+        f"Active; fires at the next check if the price is still as low. {facts.format(399)}",
+        f"The departure date has passed; will not fire. {facts.format(512)}",
+        f"Paused; will not fire until active. {facts.format(512)}",
+        f"Fired 2\xa0days ago; will not fire again until re-armed. {facts.format(512)}",
     ]
     pages = [unescape(client.get(address(PriceAlert, "change", alert.pk)).content.decode()) for alert in alerts]
     assert [sentence in page for sentence, page in zip(in_full, pages, strict=True)] == [True] * 5

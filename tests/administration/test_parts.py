@@ -226,7 +226,7 @@ def test_values_are_shown_for_people():
     now = timezone.now()
     assert formats.age(now - timedelta(days=3, hours=2)) == "3\xa0days ago"
     assert formats.age(now + timedelta(hours=5, minutes=1)) == "in 5\xa0hours"
-    assert formats.age(now) == "now"
+    assert formats.age(now) == "just now"
     assert formats.when(MOMENT).startswith('<time datetime="2026-05-01T00:00:00+00:00" title="2026-05-01 00:00:00 UTC">')
     assert "2026-05-01 00:00:00 UTC" in formats.epoch(unit=0.001)(1_777_593_600_000, None)
     assert formats.epoch(unit=1)(2**62, None) == f"{2**62:,}"

@@ -141,11 +141,11 @@ def test_routes_airports_and_addresses_lead_to_their_pages_and_rows(member):
     assert found(client, "lisbo")["Airports"][0] == "/admin/travel/pricehistory/?q=LIS"
     assert found(client, "203.0.113.8") == {
         "signed-in devices": [page(device)],
-        "login history": [page(logins[2]), page(logins[0])],
+        "sign-ins": [page(logins[2]), page(logins[0])],
     }
     panels = client.get("/admin/search/", {"q": "203.0.113.8"}).context["panels"]
     assert panels[1].headers == ["timestamp", "user", "success", "IP address", "device"]
-    assert found(client, "2001:DB8::1") == {"login history": [page(logins[1])]}
+    assert found(client, "2001:DB8::1") == {"sign-ins": [page(logins[1])]}
     assert list(listed(client, LoginHistory, q="203.0.113.8").result_list) == [logins[2], logins[0]]
     assert listed(client, LoginHistory, q="203.0.113.8").order_description == "Newest first"
     assert list(listed(client, UserSession, q="203.0.113.8").result_list) == [device]

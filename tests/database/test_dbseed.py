@@ -127,7 +127,7 @@ def test_the_command_reports_what_it_added_and_shows_the_password_once(own_serve
     for role in ("support", "operations"):
         assert f"{role}{DEMO_DOMAIN} was created with the role {role}. One-time password: " in first.stdout
     assert second.stdout.endswith(
-        "0 rows added in all.\n"
+        "0 rows added in total.\n"
         f"The demo administrator admin{DEMO_DOMAIN} exists; `manage.py changepassword admin{DEMO_DOMAIN}` sets another password.\n"
         f"support{DEMO_DOMAIN} now has the role support. The password stays.\n"
         f"operations{DEMO_DOMAIN} now has the role operations. The password stays.\n"

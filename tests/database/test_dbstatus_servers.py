@@ -143,7 +143,7 @@ def test_a_role_without_any_right_on_the_schema_gets_the_whole_report(own_server
     result = manage("dbstatus", url=server.url("watcher"))
 
     assert (result.returncode, result.stderr) == (0, "")
-    assert "  Phase 7 in all          18/18     188/188     33/33          13/13\n" in result.stdout
+    assert "  Phase 7, total          18/18     188/188     33/33          13/13\n" in result.stdout
     assert (
         "The role watcher does not hold SELECT, INSERT, UPDATE, DELETE, ALTER, USAGE in the schema, CREATE in the schema"
         in result.stdout
@@ -186,7 +186,7 @@ def test_a_schema_with_a_comma_in_its_name_is_found(database):
     migrated, result = manage("migrate", "-v0", url=url), manage("dbstatus", url=url)
 
     assert (migrated.returncode, migrated.stderr) == (0, "")
-    assert "  Phase 7 in all          18/18     188/188     33/33          13/13\n" in result.stdout
+    assert "  Phase 7, total          18/18     188/188     33/33          13/13\n" in result.stdout
 
 
 @pytest.mark.slow

@@ -32,12 +32,12 @@ def test_people_erased_in_the_admin_since_the_backup_are_named_with_the_command_
     accesses = filled.execute("SELECT * FROM fly2any_accesses ORDER BY certificate->>'person'")
 
     assert restored(filled, place) == [
-        "Erased    in the admin, by the record of access: p1, p2. For each: `manage.py dbperson erase ID --yes`."
+        "Erased    in the admin, by the access records: p1, p2. For each: `manage.py dbperson erase ID --yes`."
     ]
 
     for _ in range(2):  # The certificates are in the restored database too.
         assert restored(filled, place) == [
-            "Erased    in the admin, by the record of access: p1, p2. For each: `manage.py dbperson erase ID --yes`."
+            "Erased    in the admin, by the access records: p1, p2. For each: `manage.py dbperson erase ID --yes`."
         ]
     assert filled.execute("SELECT * FROM fly2any_accesses ORDER BY certificate->>'person'") == [
         (number, *row) for number, (_, *row) in zip((1, 3, 2), accesses, strict=True)
@@ -56,7 +56,7 @@ def test_an_old_database_without_certificates_names_nobody_and_one_that_cannot_b
 
     filled.execute("ALTER TABLE fly2any_accesses RENAME action TO did")
     [line] = restored(filled, place)
-    assert line.startswith("Erased    in the admin is unknown, because the old database's record of access could not be read (")
+    assert line.startswith("Erased    in the admin is unknown, because the old database's access records could not be read (")
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ class Migration(migrations.Migration):
                     models.DateTimeField(db_column="executionTime", db_default=fly2any.postgres.expressions.CurrentTimestamp()),
                 ),
                 ("alerts_checked", models.IntegerField(db_column="alertsChecked")),
-                ("alerts_triggered", models.IntegerField(db_column="alertsTriggered")),
+                ("alerts_triggered", models.IntegerField(db_column="alertsTriggered", verbose_name="alerts fired")),
                 ("alerts_failed", models.IntegerField(db_column="alertsFailed")),
                 ("errors", models.JSONField(blank=True, null=True)),
                 ("duration", models.IntegerField(verbose_name="duration (ms)")),
@@ -88,12 +88,12 @@ class Migration(migrations.Migration):
                 ("target_price", models.FloatField(db_column="targetPrice")),
                 ("currency", models.TextField(db_default="USD", default="USD")),
                 ("active", models.BooleanField(db_default=True, default=True)),
-                ("triggered", models.BooleanField(db_default=False, default=False)),
+                ("triggered", models.BooleanField(db_default=False, default=False, verbose_name="fired")),
                 (
                     "last_checked",
                     models.DateTimeField(db_column="lastChecked", db_default=fly2any.postgres.expressions.CurrentTimestamp()),
                 ),
-                ("triggered_at", models.DateTimeField(blank=True, db_column="triggeredAt", null=True)),
+                ("triggered_at", models.DateTimeField(blank=True, db_column="triggeredAt", null=True, verbose_name="fired at")),
                 ("last_notified_at", models.DateTimeField(blank=True, db_column="lastNotifiedAt", null=True)),
                 ("notification_count", models.IntegerField(db_column="notificationCount", db_default=0, default=0)),
                 (

@@ -27,8 +27,7 @@ class Migration(migrations.Migration):
                 ("ip_address", models.TextField(blank=True, null=True, verbose_name="IP address")),
             ],
             options={
-                "verbose_name": "access",
-                "verbose_name_plural": "record of access",
+                "verbose_name": "access record",
                 "db_table": "fly2any_accesses",
                 "default_permissions": ("view",),
                 "indexes": [

@@ -1,4 +1,4 @@
-"""Grants the permissions to read the record of access and to see the groups."""
+"""Grants the permissions to read the access records and to see the groups."""
 
 from django.db import migrations
 

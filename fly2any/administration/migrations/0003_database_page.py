@@ -16,8 +16,7 @@ class Migration(migrations.Migration):
             options={
                 "default_permissions": ("view",),
                 "permissions": [(VIEW, "Can see the database's health and backups")],
-                "verbose_name": "access",
-                "verbose_name_plural": "record of access",
+                "verbose_name": "access record",
             },
         ),
         grant("administration", {OPERATIONS: [VIEW], ADMINISTRATORS: [VIEW]}),

@@ -1,4 +1,4 @@
-"""The record of access gets the certificates of erasures."""
+"""The access records get the certificates of erasures."""
 
 from django.db import migrations, models
 

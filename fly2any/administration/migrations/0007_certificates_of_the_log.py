@@ -1,4 +1,4 @@
-"""Moves the certificates of erasures from the admin's log to the record of access."""
+"""Moves the certificates of erasures from the admin's log to the access records."""
 
 from django.db import migrations
 

@@ -128,7 +128,7 @@ def privileges(read: Reader) -> Iterator[Figure | Finding]:
                 "If it is the site, have it connect as the role that `manage.py dbroles` prints for it: it needs none of that.",
             )  # fmt: skip
     writers = [row.name for row in read(WRITERS_SQL, people=PEOPLE)]
-    yield Figure(f"roles that write to {PEOPLE}", ", ".join(writers) or "none but superusers", len(writers))
+    yield Figure(f"roles that write to table {PEOPLE}", ", ".join(writers) or "none but superusers", len(writers))
     for excess in read_excess(read.connection, schema=read.schema):
         yield Finding(
             Severity.WARNING, "security.ledger", excess.name,
@@ -227,25 +227,25 @@ def _of_people(read: Reader, table: str, sample: str) -> Iterator[Figure | Findi
     people = read.one(PASSWORDS_SQL.format(table=table, sample=sample), bcrypt=BCRYPT)
     yield Figure(
         "people's passwords",
-        f"{people.seen:,} seen{', a sample' if sample else ''}, {people.not_bcrypt} not bcrypt, {people.cheap} with fewer than 2^10 rounds",
+        f"{people.seen:,} checked{', a sample' if sample else ''}, {people.not_bcrypt} not bcrypt, {people.cheap} with fewer than 2^10 rounds",
     )
     if people.not_bcrypt:
         yield Finding(
             Severity.ERROR, "security.password_kind", f"{PEOPLE}.password",
-            f"Of {plural(people.seen, 'password')} seen, {plural(people.not_bcrypt, 'is not a bcrypt hash: it', 'are not bcrypt hashes: they')} may be stored in plain text.",
+            f"Of {plural(people.seen, 'password')} checked, {plural(people.not_bcrypt, 'is not a bcrypt hash: it', 'are not bcrypt hashes: they')} may be stored in plain text.",
             f"SELECT id FROM {PEOPLE} WHERE password !~ '{BCRYPT}' lists the people; set their passwords to NULL, and ask them to set new ones.",
         )  # fmt: skip
     if people.cheap:
         yield Finding(
             Severity.WARNING, "security.password_cost", f"{PEOPLE}.password",
-            f"Of {plural(people.seen, 'password')} seen, {plural(people.cheap, 'is a bcrypt hash', 'are bcrypt hashes')} with fewer than 2^10 rounds, which can be cracked quickly.",
+            f"Of {plural(people.seen, 'password')} checked, {plural(people.cheap, 'is a bcrypt hash', 'are bcrypt hashes')} with fewer than 2^10 rounds, which can be cracked quickly.",
             "A changed password is hashed with 2^12 rounds: ask people with many privileges to change theirs.",
         )  # fmt: skip
 
 
 def _of_staff(read: Reader, table: str) -> Iterator[Figure | Finding]:
     staff = read.one(STAFF_SQL.format(table=table))
-    idle = f", {staff.idle} of them not signed in for 90 days" if staff.staff else ""
+    idle = f" ({staff.idle} inactive for 90 days)" if staff.staff else ""
     factor = "required" if settings.SECOND_FACTOR else "not required"
     yield Figure(
         "staff with a password",
@@ -332,7 +332,7 @@ def audit(read: Reader) -> Iterator[Figure | Finding]:
     schema = by_pgaudit or found.get("log_statement") in ("ddl", "mod", "all")
     said = f"connections {'on' if connections else 'off'}, DDL {'on' if schema else 'off'}"
     yield Figure("the server's log", f"{said}{', pgaudit' if by_pgaudit else ''}{unseen}")
-    yield Figure("the admin", "changes, opened conversations, exports and sign-ins are recorded in its tables")
+    yield Figure("the admin", "changes, opened conversations, exports and sign-ins are recorded in the database")
     if not (connections and schema):
         missing = "DDL is" if connections else "Connections are" if schema else "Connections and DDL are"
         cure, is_sql = server.cure({"log_connections": "on", "log_statement": "ddl"})

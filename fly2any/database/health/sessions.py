@@ -124,7 +124,7 @@ def locks(read: Reader, *, longest: timedelta = timedelta(seconds=10)) -> Iterat
     """Report which sessions wait for which, and since when."""
     rows = read(BLOCKED_SQL)
     waiting = len({row.pid for row in rows})
-    yield Figure("sessions that wait for a lock", str(waiting), waiting, "sessions_waiting")
+    yield Figure("sessions waiting for a lock", str(waiting), waiting, "sessions_waiting")
     for lock, name in NAMES.items():
         holders, waiters = (read_activity(read.connection, sql, lock=lock) for sql in (HOLDER_SQL, WAITERS_SQL))
         if holders or waiters:

@@ -63,7 +63,7 @@ class Certificate:
 
     @property
     def is_whole(self) -> bool:
-        """Whether everything was searched, and nothing remains but the id in the record of access, and similar addresses."""
+        """Whether everything was searched, and nothing remains but the id in the access records, and similar addresses."""
         remaining = [place for place in self.remaining if place.holds != "similar" and place.reason != RECORD]
         return not (self.changed or self.unsearched or remaining)
 

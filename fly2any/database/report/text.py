@@ -91,7 +91,7 @@ def _lines(report: Report, verbosity: int) -> Iterator[str]:
 def _server(verified: Verification, engine: Engine | None) -> Iterator[str]:
     server = verified.server
     yield "Server"
-    yield f"  PostgreSQL   {server.version}{', a standby' if server.standby else ''}, at {server.host or 'a local socket'}"
+    yield f"  PostgreSQL   {server.version}{', a standby' if server.standby else ''}, {f'at {server.host}' if server.host else 'on a local socket'}"
     if engine:
         yield f"  Engine       {engine}"
     yield f"  Database     {server.database}, schema {server.schema or 'none'}, role {server.role}"

@@ -21,7 +21,7 @@ from .objects import Catalog
 # Only the role that migrates writes them. They are created when they are first needed, whatever is recorded.
 LEDGERS = (RECORD, JOURNAL)
 PRISMAS_LEDGER = "_prisma_migrations"
-APPEND_ONLY = tables("append_only")  # The record of access (fly2any_accesses).
+APPEND_ONLY = tables("append_only")  # The access records (fly2any_accesses).
 
 # The excess privileges of a role PREFIX_app that `dbroles` creates. The sequence of a column counts as its table.
 EXCESS_SQL = f"""
@@ -46,7 +46,7 @@ EXCESS_SQL = f"""
 
 @dataclass(frozen=True, slots=True)
 class Excess:
-    """Privileges of the site's role on a ledger, or on the record of access, that `dbroles` does not give it."""
+    """Privileges of the site's role on a ledger, or on the access records, that `dbroles` does not give it."""
 
     name: str
     kind: str  # of pg_class

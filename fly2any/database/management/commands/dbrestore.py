@@ -115,11 +115,11 @@ class Command(BaseCommand):
         if erasures.people:
             people = ", ".join(map(one_line, erasures.people))
             self.stdout.write(
-                f"Erased    in the admin, by the record of access: {people}. For each: `manage.py dbperson erase ID --yes`."
+                f"Erased    in the admin, by the access records: {people}. For each: `manage.py dbperson erase ID --yes`."
             )
         if erasures.error:
             self.stdout.write(
-                f"Erased    in the admin is unknown, because the old database's record of access could not be read ({erasures.error})."
+                f"Erased    in the admin is unknown, because the old database's access records could not be read ({erasures.error})."
             )
 
         if erasures.uncopied:

@@ -59,13 +59,13 @@ class Command(BaseCommand):
         place = connections[database].settings_dict
         if not (production or settings.DEBUG):
             raise Refusal(
-                f"Database {place['NAME']} at {place['HOST'] or 'the local socket'} is in production (DEBUG is off):"
+                f"Database {place['NAME']} {f'at {host}' if (host := place['HOST']) else 'on the local socket'} is in production (DEBUG is off):"
                 " give --production to add demo data to it, or set DEBUG=true if it is a development database."
             )
         added = self.seed(connections[database], users, seed, until or datetime.now(UTC), yes)
         for table, number in added.items():
             self.stdout.write(f"  {table:<20}{number:>12,} {'row' if number == 1 else 'rows'} added")
-        self.stdout.write(f"{plural(sum(added.values()), 'row')} added in all.")
+        self.stdout.write(f"{plural(sum(added.values()), 'row')} added in total.")
         if admin:
             self.make_administrator(database)
             for role in ("support", "operations"):
