@@ -3,6 +3,7 @@
 import io
 import json
 import time
+import tracemalloc
 from contextlib import contextmanager
 
 import pytest
@@ -181,6 +182,68 @@ def test_foreign_keys_of_other_roles_tables_restrict_and_clear_like_ours(two):
         "Nothing was changed. The foreign key invoices_u_fkey of mal.invoices (ON DELETE RESTRICT) prevents the erasure because of 1 row:"
         " remove or change it first."
     )
+
+
+def test_large_rows_of_other_roles_are_not_held_in_memory(two):
+    large = "repeat('x', 1000000) || n"
+    statements = (
+        f"CREATE TABLE mal.news AS SELECT '{EMAIL} ' || {large} AS body FROM generate_series(1, 30) n",
+        "CREATE TABLE mal.child (u text REFERENCES users ON DELETE CASCADE, note text)",
+        f"INSERT INTO mal.child SELECT '{ANA}', '{EMAIL} ' || {large} FROM generate_series(1, 30) n",
+        "INSERT INTO mal.child SELECT * FROM mal.child WHERE note ~ '[12]$'",
+    )
+    with other_role(two, *statements), django(two) as connection:
+        person = find(connection, EMAIL)
+        plan(connection, person)
+        tracemalloc.start()
+        foreseen = plan(connection, person)
+        given = [json.loads(text.lstrip(",\n"))["note"][-3:] for text in export(connection, person) if '"note"' in text]
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        certificate = erase(connection, person, Stream(io.StringIO()))
+
+    assert foreseen.removed == certificate.removed == {"users": 1, "mal.child": 36}
+    assert [(place.table, place.holds, place.rows) for place in foreseen.remaining] == [("mal.news", "address", 30)]
+    assert [(place.table, place.holds, place.rows) for place in certificate.remaining] == [("mal.news", "address", 30)]
+    assert (len(given), len(set(given))) == (36, 30)
+    assert peak < 20_000_000
+
+
+def test_rows_of_other_roles_that_would_take_too_much_memory_are_refused(two, monkeypatch):
+    monkeypatch.setattr("fly2any.database.person.copied.MOST_HELD", 2000)
+    statements = (
+        "CREATE TABLE mal.child (u text REFERENCES users ON DELETE CASCADE)",
+        f"INSERT INTO mal.child SELECT '{ANA}' FROM generate_series(1, 10)",
+    )
+    with other_role(two, *statements) as role:
+        assert refused(two) == (
+            "Nothing was changed. The rows that refer by the foreign key child_u_fkey cannot be counted: mal.child belongs to the role"
+            f" {role}, and its rows take more than 2.0 kB of memory: ask its owner to delete them, or drop the foreign key."
+        )
+
+
+def test_large_values_of_other_roles_tables_are_searched_as_those_of_ours(two, monkeypatch):
+    for module in ("copied", "search"):
+        monkeypatch.setattr(f"fly2any.database.person.{module}.LARGE", 60)
+    monkeypatch.setattr("fly2any.database.person.copied.PIECE", 16)
+    values = [
+        f"{'x' * 60} {EMAIL.upper()}\\t{ANA}",
+        f"{'x' * 60}{EMAIL}",
+        f"{'x' * 60} {EMAIL.replace('@', '&#64;')}",
+        f"x{EMAIL}",
+        "x" * 90,
+    ]
+    table = "CREATE TABLE {}.large AS SELECT v AS a, convert_to(v, 'UTF8') AS b, ARRAY[v] AS c FROM unnest(ARRAY[{}]) AS v"
+    listed = ", ".join(f"E'{value}'" for value in values)
+    two.execute(table.format("public", listed))
+    with other_role(two, table.format("mal", listed)):
+        found = [(place.table, place.column, place.holds, place.rows) for place in planned(two).remaining]
+
+    of_ours = [("large", *rest) for table, *rest in found if table == "large"]
+    assert of_ours == [("large", *rest) for table, *rest in found if table == "mal.large"]
+    assert [rest for _, *rest in of_ours] == [
+        [column, *rest] for column in "abc" for rest in (["address", 2], ["similar", 1], ["id", 1])
+    ]
 
 
 def test_tables_that_need_a_roles_code_are_reported(two):

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from .. import facts
 from ..roles import SECRETS
-from .copied import copied_columns, fields
+from .copied import rows_at
 from .other_people import Others
 from .people import Person
 from .plan import reach, rows_of_person
@@ -61,10 +61,9 @@ def _rows(connection, tables: Tables, oid: int, places: set[str]) -> Iterator[st
     names = {tables.label(one) for one in tables.ancestry(oid)}
     hidden = {column for name in names for column in (*SECRETS.get(name, ()), *OF_STAFF.get(name, ()))}
     if not table.is_ours:
-        columns_there = [column.name for column in copied_columns(tables, oid)]
-        for place in sorted(places):
-            row = dict(zip(columns_there, fields(place), strict=True))
-            yield json.dumps({name: value for name, value in row.items() if name not in hidden}, ensure_ascii=False)
+        with connection.cursor() as cursor:
+            for row in rows_at(cursor, tables, table, places):
+                yield json.dumps({name: value for name, value in row.items() if name not in hidden}, ensure_ascii=False)
         return
     columns = ", ".join(_as_json(column) for column in tables.columns[oid] if column.name not in hidden)
     with connection.chunked_cursor() as cursor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .copied import copied_columns, fields
+from .copied import naming_anyone
 from .tables import CLEARING, ForeignKey, Tables, quoted
 from .trace import Rows, keys_of, places_of, referring, rows_of
 
@@ -44,9 +44,7 @@ class Others:
         if table.is_ours:
             known = " AND ".join(f"c.{quoted(name)} IS NOT NULL" for name in fk.columns)
             return places_of(self.cursor, table, f"{table.at_sql()} AND {known}", [sorted(places)], lock=False)[oid]
-        names = [column.name for column in copied_columns(self.tables, oid)]
-        at = [names.index(name) for name in fk.columns]
-        return {place for place in places if all(fields(place)[one] is not None for one in at)}
+        return naming_anyone(self.tables, oid, places, fk)
 
     def _naming_person(self, fk: ForeignKey, oid: int) -> set[str]:
         """Return the rows of the table that refer to the person by `fk`."""

@@ -8,6 +8,7 @@ from functools import cache
 
 # Lengths of an id. A shorter one may be an ordinary word, so only a whole value matches; one of 16 or more matches anywhere.
 SHORT, LONG = 8, 16
+LARGE = 32 << 20  # Bytes. A larger text exceeds the memory of ~*, so escapes in it are not found.
 MIN_PART = 3  # A part of the address must be longer than this to be searched for first.
 # Other ways in which JSON, arrays, composites, SQL and HTML write a character.
 NAMED = {
@@ -58,6 +59,11 @@ class Pattern:
     digits: str
     plain: tuple[str, ...]
     parts: tuple[str, ...]
+
+    @property
+    def forms(self) -> list[str]:
+        """The texts that `plain` finds."""
+        return [re.sub(r"\\(.)", r"\1", one[1:-1]) for one in self.plain]
 
     @property
     def compiled(self) -> re.Pattern[str]:

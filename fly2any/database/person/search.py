@@ -14,14 +14,13 @@ from django.db import Error, transaction
 from ..errors import first_line, sqlstate
 from ..progress import Progress
 from . import copied
-from .patterns import Pattern, Patterns, patterns_for
+from .patterns import LARGE, Pattern, Patterns, patterns_for
 from .people import Person
 from .tables import Column, Table, Tables, quoted, read_tables
 from .trace import Rows
 
 ATTEMPTS = 2  # At most, for tables that are created or renamed during a search.
 LOCKED = "55P03"  # lock_not_available
-LARGE = 32 << 20  # Bytes. A larger text exceeds the memory of ~*, so escapes in it are not found.
 KINDS = {"m": "materialized view", "f": "foreign table"}
 
 

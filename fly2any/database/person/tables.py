@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..errors import Refusal
 from ..schema.relations import Kind, has_citus, read_placed
@@ -221,6 +221,13 @@ class ForeignKey:
     sets: tuple[str, ...]  # The columns that SET NULL or SET DEFAULT changes.
 
 
+@dataclass(slots=True)
+class Held:
+    """The memory that places of other roles' rows take (copied.py), those that were released included."""
+
+    bytes: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Tables:
     """The tables and foreign keys of a database, and the schema of our tables."""
@@ -230,6 +237,7 @@ class Tables:
     tables: dict[int, Table]
     columns: dict[int, tuple[Column, ...]]
     foreign_keys: tuple[ForeignKey, ...]
+    held: Held = field(default_factory=Held)
 
     @property
     def people(self) -> Table:
