@@ -194,25 +194,25 @@ def test_a_locked_table_is_reported_and_the_others_are_swept(filled):
 
 IN_THE_WAY = {
     "CREATE TABLE theirs (id int, a text REFERENCES notifications ON DELETE CASCADE)": (
-        "notifications", "notifications is referenced by a foreign key of theirs, whose rows would be deleted too: remove notifications from RETENTION, or fix that.",
+        "notifications", "notifications is referenced by a foreign key of theirs, whose rows would be deleted or changed too: remove notifications from RETENTION, or drop that foreign key, once its owner agrees: ALTER TABLE theirs DROP CONSTRAINT theirs_a_fkey;",
     ),
     "CREATE TABLE theirs (id int, a text REFERENCES ai_messages ON DELETE CASCADE)": (
-        "ai_conversations", "ai_messages is referenced by a foreign key of theirs, whose rows would be deleted too: remove ai_conversations from RETENTION, or fix that.",
+        "ai_conversations", "ai_messages is referenced by a foreign key of theirs, whose rows would be deleted or changed too: remove ai_conversations from RETENTION, or drop that foreign key, once its owner agrees: ALTER TABLE theirs DROP CONSTRAINT theirs_a_fkey;",
     ),
     'ALTER TABLE notifications ADD "parentId" text CONSTRAINT thread REFERENCES notifications ON DELETE CASCADE': (
-        "notifications", "notifications is referenced by a foreign key of its own, thread, so that newer rows would be deleted or changed too: remove notifications from RETENTION, or fix that.",
+        "notifications", "notifications is referenced by a foreign key of its own, thread, so that newer rows would be deleted or changed too: remove notifications from RETENTION, or drop that foreign key, once its owner agrees: ALTER TABLE notifications DROP CONSTRAINT thread;",
     ),
     'ALTER TABLE ai_messages ADD "replyTo" text CONSTRAINT reply REFERENCES ai_messages ON DELETE SET NULL': (
-        "ai_conversations", "ai_messages is referenced by a foreign key of its own, reply, so that newer rows would be deleted or changed too: remove ai_conversations from RETENTION, or fix that.",
+        "ai_conversations", "ai_messages is referenced by a foreign key of its own, reply, so that newer rows would be deleted or changed too: remove ai_conversations from RETENTION, or drop that foreign key, once its owner agrees: ALTER TABLE ai_messages DROP CONSTRAINT reply;",
     ),
     'ALTER TABLE ai_messages ADD "quotedId" text REFERENCES ai_conversations ON DELETE CASCADE': (
-        "ai_conversations", "ai_conversations is referenced by a foreign key of ai_messages, whose rows would be deleted too: remove ai_conversations from RETENTION, or fix that.",
+        "ai_conversations", "ai_conversations is referenced by a foreign key of ai_messages, whose rows would be deleted or changed too: remove ai_conversations from RETENTION, or drop that foreign key, once its owner agrees: ALTER TABLE ai_messages DROP CONSTRAINT \"ai_messages_quotedId_fkey\";",
     ),
     "CREATE TABLE theirs () INHERITS (notifications)": (
-        "notifications", "notifications has rows in theirs, which inherits from it: remove notifications from RETENTION, or fix that.",
+        "notifications", "notifications has rows in theirs, which inherits from it: remove notifications from RETENTION, or end the inheritance, once the owner of that table agrees: ALTER TABLE theirs NO INHERIT notifications;",
     ),
     "DROP TABLE price_monitor_logs; CREATE VIEW price_monitor_logs AS SELECT 'a' AS id": (
-        "price_monitor_logs", "price_monitor_logs is a view: remove price_monitor_logs from RETENTION, or fix that.",
+        "price_monitor_logs", "price_monitor_logs is a view: remove price_monitor_logs from RETENTION, or restore the table (`manage.py dbstatus` shows how).",
     ),
 }  # fmt: skip
 

@@ -49,15 +49,17 @@ CHILDREN_SQL = "SELECT {key}, count(*) FROM {children} WHERE {key} = ANY (%(ids)
 VERSIONS_SQL = "SELECT id, {version} FROM {rows} WHERE id = ANY (%(ids)s)"
 DELETE_BY_ID_SQL = "DELETE FROM {rows} WHERE id = ANY (%(ids)s) RETURNING id"
 DELETE_CHILDREN_SQL = "DELETE FROM {children} WHERE {key} = ANY (%(ids)s)"
-# Why these statements cannot be used: rows are in an inheriting table, or rows that are not the rule's would be deleted too.
+# Why these statements cannot be used, and the cure: rows are in an inheriting table, or rows that are not the rule's would be deleted too.
 UNSUITABLE_SQL = """
-    SELECT 'has rows in ' || i.inhrelid::regclass::text || ', which inherits from it'
+    SELECT 'has rows in ' || i.inhrelid::regclass::text || ', which inherits from it',
+           'end the inheritance, once the owner of that table agrees: ALTER TABLE ' || i.inhrelid::regclass::text || ' NO INHERIT ' || i.inhparent::regclass::text || ';'
     FROM pg_catalog.pg_inherits AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.inhparent
     WHERE i.inhparent = pg_catalog.to_regclass(%(table)s)::oid AND c.relkind <> 'p'
     UNION ALL
     SELECT 'is referenced by a foreign key of '
            || CASE WHEN k.conrelid = k.confrelid THEN 'its own, ' || pg_catalog.quote_ident(k.conname) || ', so that newer rows would be deleted or changed too'
-                   ELSE k.conrelid::regclass::text || ', whose rows would be deleted too' END
+                   ELSE k.conrelid::regclass::text || ', whose rows would be deleted or changed too' END,
+           'drop that foreign key, once its owner agrees: ALTER TABLE ' || k.conrelid::regclass::text || ' DROP CONSTRAINT ' || pg_catalog.quote_ident(k.conname) || ';'
     FROM pg_catalog.pg_constraint AS k
     WHERE k.contype = 'f' AND k.conparentid = 0::oid AND k.confrelid = pg_catalog.to_regclass(%(table)s)::oid
       AND NOT (k.conrelid = pg_catalog.to_regclass(%(child)s)::oid
@@ -90,7 +92,7 @@ def require_own(cursor, connection, rule: Rule) -> None:
                 UNSUITABLE_SQL, {"table": quote(table), "child": quote(child) if child else None, "key": rule.child_key}
             )
             if row := cursor.fetchone():
-                raise Refusal(f"{table} {row[0]}: remove {rule.table} from RETENTION, or fix that.")
+                raise Refusal(f"{table} {row[0]}: remove {rule.table} from RETENTION, or {row[1]}")
 
 
 def delete_old(connection, rule: Rule, part: dict[str, Any]) -> set[Any]:

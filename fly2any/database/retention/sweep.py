@@ -85,7 +85,9 @@ def _with_table_kinds(connection, rule: Rule) -> Rule:
     kinds = {name: relations[name].kind for name in names}
     for name, kind in kinds.items():
         if kind in (Kind.FOREIGN, Kind.VIEW):
-            raise Refusal(f"{name} is a {kind}: remove {rule.table} from RETENTION, or fix that.")
+            raise Refusal(
+                f"{name} is a {kind}: remove {rule.table} from RETENTION, or restore the table (`manage.py dbstatus` shows how)."
+            )
     return replace(rule, kinds=frozenset(kinds.values()))
 
 
