@@ -23,11 +23,12 @@ PRICE_ALERTS_SQL = f"""
     SELECT pg_temp.make_id('alerts', row.k), pg_temp.make_id('users', u.n), r.origin, r.destination, to_char(departs, 'YYYY-MM-DD'),
            CASE WHEN pg_temp.dice('return', row.k) < 0.6 THEN to_char(departs + 10, 'YYYY-MM-DD') END,
            price, CASE WHEN fired_at IS NULL THEN floor(price * (0.7 + 0.25 * target)) ELSE ceil(price * (1 + 0.1 * target)) END, 'USD', pg_temp.dice('active', row.k) < 0.6, fired_at IS NOT NULL,
-           coalesce(fired_at, greatest(at, %(until)s::timestamptz - interval '1 minute' * floor(720 * pg_temp.dice('checked', row.k)))), fired_at, fired_at, (fired_at IS NOT NULL)::int, at, at
+           checked, fired_at, fired_at, (fired_at IS NOT NULL)::int, at, checked
     {per_user(at_most(2, "alerts"))} {ROUTE.format(salt="alerts")}
     CROSS JOIN LATERAL (SELECT %(until)s::date + (3 + pg_temp.dice('departs', row.k) * 200)::int AS departs, pg_temp.dice('target', row.k) AS target,
                                pg_temp.moment('alerts', row.k, u.n, %(until)s) AS at) AS t
     CROSS JOIN LATERAL (SELECT CASE WHEN pg_temp.dice('triggered', row.k) < 0.2 THEN least(at + interval '2 days', %(until)s) END AS fired_at) AS f
+    CROSS JOIN LATERAL (SELECT coalesce(fired_at, greatest(at, %(until)s::timestamptz - interval '1 minute' * floor(720 * pg_temp.dice('checked', row.k)))) AS checked) AS c
     CROSS JOIN LATERAL (SELECT pg_temp.price(r.kilometres, departs - %(until)s::date, pg_temp.dice('luck', row.k)) AS price) AS p
 """
 

@@ -67,9 +67,10 @@ def test_an_alert_of_the_demo_data_fired_only_at_or_below_its_target_and_at_its_
 
     states = rows(
         """SELECT triggered, count(*), bool_and("currentPrice" <= "targetPrice"), bool_or("currentPrice" <= "targetPrice"),
-                  bool_and("lastChecked" IS NOT DISTINCT FROM "triggeredAt"), bool_and("createdAt" <= "lastChecked")
+                  bool_and("lastChecked" IS NOT DISTINCT FROM "triggeredAt"), bool_and("createdAt" <= "lastChecked"),
+                  bool_and("lastChecked" <= "updatedAt")
            FROM price_alerts GROUP BY triggered ORDER BY triggered"""
     )
 
-    assert [state[2:] for state in states] == [(False, False, False, True), (True, True, True, True)]
+    assert [state[2:] for state in states] == [(False, False, False, True, True), (True, True, True, True, True)]
     assert min(number for _, number, *_ in states) > 50
