@@ -80,6 +80,16 @@ def test_staff_set_up_a_second_factor_before_they_see_anything(client, boss):
     assert device.key not in client.get(reverse("admin:otp_totp_totpdevice_change", args=[device.pk])).content.decode()
 
 
+def test_a_passkey_is_offered_only_at_a_host_name(client, boss):
+    sign_in(client, boss)
+
+    pages = [client.get(reverse(ENROL), headers={"host": host}).content.decode() for host in ("localhost", "127.0.0.1:8000")]
+
+    offered = ["passkey-register-button" in page for page in pages]
+    explained = ["this page was opened at an IP address" in page for page in pages]
+    assert (offered, explained) == ([True, False], [False, True])
+
+
 def test_the_next_sign_in_asks_for_a_code_and_takes_each_once(client, boss):
     sign_in(client, boss)
     device, codes = enrolled(client, boss)
