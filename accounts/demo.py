@@ -17,12 +17,13 @@ USERS_SQL = f"""
            pg_temp.pick(ARRAY['BR','US','PT','ES','FR','GB','DE','IT','JP','IN'], 'country', u.n),
            pg_temp.pick(ARRAY['America/Sao_Paulo','America/New_York','Europe/Lisbon','Europe/Madrid','Asia/Tokyo'], 'zone', u.n),
            CASE WHEN pg_temp.dice('bio', u.n) < 0.1 THEN 'Travels for ' || pg_temp.pick(ARRAY['work','food','the sea','family','football'], 'why', u.n) || '.' END,
-           NULL, pg_temp.dice('completed', u.n) < 0.6, joined, joined + interval '2 hours',
-           {LAST_SIGN_IN}
+           NULL, pg_temp.dice('completed', u.n) < 0.6, joined, greatest(joined + interval '2 hours', signed_in),
+           signed_in
     FROM generate_series(%(low)s::bigint, %(high)s::bigint - 1) AS u (n)
     CROSS JOIN LATERAL (SELECT pg_temp.pick(%(first_names)s::text[], 'first', u.n) AS first,
                                pg_temp.pick(%(last_names)s::text[], 'last', u.n) AS last,
                                pg_temp.joined(u.n, %(until)s) AS joined) AS person
+    CROSS JOIN LATERAL (SELECT {LAST_SIGN_IN} AS signed_in) AS login
 """
 
 ACCOUNTS_SQL = f"""
