@@ -128,6 +128,7 @@ CODES = frozenset(
         "settings.wrong",
         "extensions.outdated",
         "extensions.unavailable",
+        "extensions.untrusted",
         "waiver.expired",
         "backup.none",
         "backup.old",

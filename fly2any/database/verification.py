@@ -8,6 +8,7 @@ from typing import Any
 
 from . import staff_permissions
 from .clock import Clock, read_clock
+from .extensions import read_untrusted
 from .findings import Finding, Severity
 from .leftover_databases import read_leftovers
 from .migration import journal
@@ -121,6 +122,7 @@ def verify(
         indexes = read_index_use(connection, schema=schema) if with_indexes else None
         extents = read_extents(connection, schema=schema) if with_tables else None
         untrusted = tuple(read_untrusted_code(connection, schema=schema))
+        extension = read_untrusted(connection, schema)
         applied = {record.name for record in migrations.applied} if migrations.readable else set(contract.migrations)
         live = Live(connection, schema)
         comparison = _compare(contract, applied, actual, live)
@@ -134,7 +136,7 @@ def verify(
     ours = tuple(table for table in actual.tables if table.name in apps and table.kind in ("table", "partitioned table"))
     findings = [*server.findings(connection.alias), *lacking(server, ours, site=site), *clock.findings()]
     findings += [*(one.finding for one in left), *migrations.findings()]
-    findings += [*untrusted_findings(actual), *(one.finding for one in untrusted)]
+    findings += [*untrusted_findings(actual), *(one.finding for one in untrusted), *([extension] if extension else [])]
     findings += [maker[1]] if maker else _of_records(found, applied, schema)
     findings += [*_failed(runs, migrations, running), *([_stale(stale)] if stale else [])]
     findings += permissions

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from ..extensions import read_untrusted
 from ..findings import Finding, Severity
 from ..migration import journal
 from ..migration.prisma import PrismaMigration, may_read
@@ -268,8 +269,8 @@ def unreadable(connection, schema: str, live: Catalog, role: str) -> Iterator[Fi
         )
 
 
-def extension(connection, role: str) -> Iterator[Finding]:
-    """Yield a finding if a later migration needs pg_trgm, which the server lacks or this role cannot create."""
+def extension(connection, schema: str, role: str) -> Iterator[Finding]:
+    """Yield a finding if a later migration needs pg_trgm, which the server lacks, this role cannot create, or another role can drop."""
     missing, offered, may_create = fetch_one(connection, EXTENSION_SQL)
     if not offered or (missing and not may_create):
         lacks = f"the role {role} may not create it" if offered else "the server does not have it"
@@ -282,6 +283,8 @@ def extension(connection, role: str) -> Iterator[Finding]:
             if offered
             else "Install PostgreSQL's contrib package on the server.",
         )
+    if untrusted := read_untrusted(connection, schema):
+        yield untrusted
 
 
 def zones(connection, schema: str, names: list[str], server: Server) -> Iterator[Finding]:

@@ -196,7 +196,7 @@ def _other_blockers(connection, server: Server, schema: str, names: list[str], l
     yield from untrusted_findings(live)
     yield from (one.finding for one in read_untrusted_code(connection, schema=schema, deletes=False))
     yield from blockers.unreadable(connection, schema, live, server.role)
-    yield from blockers.extension(connection, server.role)
+    yield from blockers.extension(connection, schema, server.role)
     yield from blockers.zones(connection, schema, names, server)
     yield from (
         finding for finding in server.findings() if finding.code in ("server.schema", "server.encoding", "server.collation")

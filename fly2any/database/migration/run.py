@@ -15,10 +15,12 @@ from django.db import Error, connections
 from fly2any.postgres.search_path import local
 
 from ..errors import Refusal, first_line, sqlstate
+from ..extensions import refuse_untrusted
 from ..progress import Progress
 from ..schema import contract as contracts
 from ..schema.ledgers import protect
 from ..schema.untrusted_code import block_untrusted_triggers
+from ..server import read_home
 from ..sql import LONGEST_IDLE
 from ..units import span
 from . import journal
@@ -130,6 +132,9 @@ class Run:
         with self.watched():
             block_untrusted_triggers(self.connection)
 
+    def refuse_untrusted_extension(self) -> None:
+        refuse_untrusted(self.connection, read_home(self.connection)[0] or "")
+
     def attempt(self, action: Callable[[], T]) -> T:
         """Run `action` and return its result; its waits for locks together last about as long as one statement may wait."""
         self.waited, self.attempting = 0.0, True
@@ -205,6 +210,8 @@ class Run:
         if self.connection.in_atomic_block and SAVEPOINT.fullmatch(text):
             # It waits for no lock; watched, it would make the run forget who blocked the statement before it.
             return execute(statement, parameters, many, context)
+        if OPERATOR_CLASS in text:  # Another role may have created the extension after the run began.
+            self.refuse_untrusted_extension()
         concurrent = CONCURRENTLY.match(text) is not None
         rows = list(parameters) if many else parameters  # A list, because it may be run more than once.
 
@@ -320,6 +327,7 @@ def migrating(alias: str, *, patience: float, progress: Progress) -> Iterator[Ru
         stack.enter_context(run.watcher.running())
         stack.enter_context(_session(run))
         run.with_retries(run.block_untrusted_triggers, what="the run")
+        run.refuse_untrusted_extension()
         stack.enter_context(connection.execute_wrapper(run))
         yield run
 
