@@ -15,7 +15,7 @@ OF_THE_SERVER = (
     "tests/administration/test_references_of_others.py",
     *_of(
         "mutations", "contract", "drift", "sql", "states", "home", "health_alarms", "security_reach", "dbstatus", "dbhealth",
-        "security", "untrusted_code", "untrusted_triggers", "locked_references", "dbroles", "migrate", "migrate_waits", "reversals",
+        "security", "untrusted_code", "untrusted_triggers", "trigger_creators", "locked_references", "dbroles", "migrate", "migrate_waits", "reversals",
         "losses",
         "concurrent_builds", "dbadopt", "dbadopt_columns", "dbseed", "dbperson", "dbperson_untrusted_code", "backup",
         "backup_contents", "backup_entries",

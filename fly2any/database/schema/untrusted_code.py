@@ -19,22 +19,12 @@ from ..sql import TRUSTED_ROLES_SQL, TRUSTED_SQL, execute, fetch_all, quote
 from ..units import plural
 from . import contract as contracts
 from .ledgers import LEDGERS
+from .trigger_creators import OF_SUPABASE_SQL, read_unknown
 
-# Whether the function `p` is one of Supabase's, such as that of its Database Webhooks: it runs as its owner, to which the superuser
-# supabase_admin has granted the schema, and which only trusted roles can become. No other role can create such a grant.
-OF_SUPABASE_SQL = """
-    (p.prosecdef AND EXISTS (
-        SELECT FROM pg_catalog.pg_namespace AS n JOIN pg_catalog.pg_roles AS s ON s.oid = n.nspowner
-        CROSS JOIN LATERAL pg_catalog.aclexplode(n.nspacl) AS g
-        WHERE n.oid = p.pronamespace AND n.nspname = 'supabase_functions' AND s.rolname = 'supabase_admin' AND s.rolsuper
-          AND g.grantor = s.oid AND g.grantee = p.proowner AND g.privilege_type = 'CREATE')
-     AND NOT EXISTS (
-        SELECT FROM pg_catalog.pg_roles AS m WHERE m.oid <> p.proowner AND pg_catalog.pg_has_role(m.oid, p.proowner, 'MEMBER')
-            AND NOT EXISTS (SELECT FROM trusted AS t WHERE t.oid = m.oid)))
-"""
 # For the tables in `checked`: what `part` of which (a trigger, an index, statistics, a constraint, a default, a policy, a rule, or the
 # table itself, for its columns and partition key) uses a function, an operator or a type of which role that is not in `trusted`, and
-# whether all of these run as their owner. Enums and composite types run no code of their own; collations and schemas neither.
+# whether all of these run as their owner. Enums and composite types run no code of their own, except by a cast to json in the condition
+# of a trigger; collations and schemas neither.
 # Nothing is recorded of PostgreSQL's own objects, nor of what belongs to the first superuser.
 USED_CODE_SQL = f"""
     parts AS (
@@ -71,7 +61,8 @@ USED_CODE_SQL = f"""
         WHERE u.used_class <> 'pg_catalog.pg_class'::regclass AND o.refobjid NOT IN (SELECT oid FROM trusted)
           AND {OF_SUPABASE_SQL} IS NOT TRUE
           AND NOT EXISTS (SELECT FROM pg_catalog.pg_type AS t
-                          WHERE u.used_class = 'pg_catalog.pg_type'::regclass AND t.oid = u.used AND t.typtype IN ('c', 'e'))
+                          WHERE u.used_class = 'pg_catalog.pg_type'::regclass AND t.oid = u.used AND t.typtype IN ('c', 'e')
+                            AND u.class <> 'pg_catalog.pg_trigger'::regclass)
         GROUP BY u."table", u.class, u.object, o.refobjid
     )
 """
@@ -170,6 +161,11 @@ STRANGERS_SQL = f"""{TABLES_SQL}, checked AS (
     LEFT JOIN pg_catalog.pg_trigger AS t ON u.class = 'pg_catalog.pg_trigger'::regclass AND t.oid = u.object
     WHERE t.oid IS NULL OR c.place = '' OR t.tgtype & c.events <> 0
     UNION
+    SELECT 'unknown', c.origin, t.oid::text, 1, '', false, c.place
+    FROM checked AS c JOIN pg_catalog.pg_trigger AS t ON t.tgrelid = c.oid
+    WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND (c.place = '' OR t.tgtype & c.events <> 0)
+      AND NOT EXISTS (SELECT FROM used_code AS u WHERE u.class = 'pg_catalog.pg_trigger'::regclass AND u.object = t.oid)
+    UNION
     SELECT 'reference', c.origin, c.place, 1, pg_catalog.pg_get_userbyid(c.relowner)::text, false, c.code
     FROM beyond AS c WHERE NOT c.trusted AND c.code IS NOT NULL
     UNION
@@ -205,6 +201,8 @@ UNLOCKED = (
 )
 # To give it the functions of a trigger would not do: those that they call would still be the other role's, and run as the owner.
 COPY = "or, if it is needed, let the owner of the table create it anew, with copies of all functions that it calls, once you have read them."
+MOVE = "or, if the owner of the table created it, let the owner create it anew without WHEN, and test the condition in its function."
+UNLESS = "Unless the site created it, DROP TRIGGER {}; then, in both cases, {} which removes no trigger."
 OF_TABLE = "Ask the owner of the table to change the type of the column, or the partition key, that uses it."
 ROUNDS = 5  # Each locks the tables that refer to those locked before.
 
@@ -226,7 +224,7 @@ class UntrustedCode:
 
     table: str
     what: str
-    role: str
+    role: str  # "" if it is not known.
     cure: str
     is_definer: bool  # It runs as its owner.
     runs: str = "runs"
@@ -236,7 +234,8 @@ class UntrustedCode:
     def sentence(self) -> str:
         how = "as that role, which can replace it with code that runs " if self.is_definer else ""
         why = f", because {self.reason}" if self.reason else ""
-        return f"{self.what} {self.runs} code of the role {self.role} {how}with the privileges of the role that writes to {self.table}{why}"
+        whose = f"the role {self.role}" if self.role else "the role that created it, which PostgreSQL does not record,"
+        return f"{self.what} {self.runs} code of {whose} {how}with the privileges of the role that writes to {self.table}{why}"
 
     @property
     def finding(self) -> Finding:
@@ -265,6 +264,7 @@ def read_untrusted_code(
     names = our_tables() if tables is None else list(tables)
     wanted = {"schema": schema, "tables": names, "all": tables is None, "deletes": deletes, "updates": _listed(updates)}
     rows = fetch_all(connection, STRANGERS_SQL, {**wanted, "locked": locked})
+    unknown = read_unknown(connection, schema, (int(name) for kind, _, name, *_ in rows if kind == "unknown"))
     for kind, table, name, number, role, is_definer, code in rows:
         at = f"{quote(schema)}.{quote(table)}"
         if kind == "owner":
@@ -285,6 +285,14 @@ def read_untrusted_code(
                 if kind in ("table", "partitioned")
                 else f"Ask the owner of {name.rpartition(' ')[2]} to drop that {kind}, {COPY}"
             )
+        elif kind == "unknown":
+            if one := unknown.get(int(name)):
+                place = f"{one.name} ON {one.table}"
+                what = f"Trigger {place}, whose foreign key leads to {table}," if code else f"Trigger {place}"
+                revoke = f"REVOKE TRIGGER ON {one.table} FROM {one.holders};" if one.holders else ""
+                cure = f"DROP TRIGGER {place}; {revoke} {MOVE}" if one.always else UNLESS.format(place, revoke)
+                yield UntrustedCode(table, what, "", " ".join(cure.split()), False, "may run", one.reason)
+            continue
         elif kind == "planted":
             what = f"Trigger {name}, whose foreign key leads to {table},"
             cure = f"DROP TRIGGER {name}; REVOKE TRIGGER ON that table FROM {quote(role)}, PUBLIC; {COPY}"
@@ -369,9 +377,9 @@ def _lock(connection, places: list[str], mode: str = LOCK) -> None:
 
 
 def block_untrusted_triggers(connection) -> None:
-    """Let only their owners create triggers on our tables, then raise Refusal if one runs code of another role.
+    """Raise Refusal if a trigger on our tables runs code of another role, and let only their owners create triggers.
 
-    It locks the tables in between, and so waits for a transaction that is adding a trigger.
+    It locks the tables before, and so waits for a transaction that is adding a trigger.
     """
     if (schema := read_home(connection)[0]) is None:
         return
@@ -380,11 +388,10 @@ def block_untrusted_triggers(connection) -> None:
         with transaction.atomic(using=connection.alias):
             places = [f"{quote(schema)}.{quote(table)}" for table, is_open in tables.items() if is_open]
             _lock(connection, places)  # REVOKE fails where a trigger is being created: both change the table's row in pg_class.
+            refuse_untrusted_code(connection, tables)  # Some triggers are found only while another role holds TRIGGER.
             for place in places:
                 revoke_trigger(connection, place)
     except Error as error:
         if sqlstate(error) != READ_ONLY:  # Nothing can be written to a read-only database.
             raise
-    with transaction.atomic(using=connection.alias):
-        refuse_untrusted_code(connection, tables)
     refuse_untrusted_code(connection)
