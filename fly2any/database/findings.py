@@ -147,6 +147,7 @@ CODES = frozenset(
         "maintenance.unfinished",
         "maintenance.locked",
         "maintenance.not_owner",
+        "maintenance.untrusted",
         "maintenance.failed",
         "health.not_asked",
         "security.not_asked",

@@ -7,8 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from fly2any.database.maintenance.run import maintain as run_of
+from fly2any.database.migration.lock import MAINTENANCE_LOCK, advisory_lock
 from fly2any.database.progress import Progress
 from fly2any.database.retention.rules import RULES
+from fly2any.database.sql import fetch_all
 from tests.conftest import django, manage
 from tests.database.old_rows import maintain
 from tests.database.taken import rows
@@ -151,6 +153,30 @@ def test_each_period_includes_the_shorter_one(filled):
     assert names[0] == ["connections", "queries", "tables"]
     assert set(names[0]) < set(names[1]) < set(names[2])
     assert {"privileges", "encryption", "passwords", "exposure", "audit", "secrets"} < set(names[2])
+
+
+def test_tables_of_untrusted_roles_are_left_to_autovacuum(filled, other_role_of):
+    role = other_role_of(filled)
+    filled.execute(
+        "CREATE FUNCTION public.releases(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN"
+        f" PERFORM pg_catalog.pg_advisory_unlock({MAINTENANCE_LOCK}); RETURN $1; END $$; CREATE TABLE theirs (id int);"
+        f"INSERT INTO theirs SELECT generate_series(1, 90); CREATE INDEX ON theirs (releases(id)); ALTER TABLE theirs OWNER TO {role};"
+        f"ALTER FUNCTION releases OWNER TO {role}; DELETE FROM theirs WHERE id < 9; CREATE TABLE of_the_site AS SELECT 1"
+    )
+
+    with django(filled) as connection, advisory_lock(connection, MAINTENANCE_LOCK, patience=1, say=print):
+        run = run_of(connection, "monthly", seconds=60, progress=Progress())
+        held = fetch_all(
+            connection,
+            "SELECT l.objid FROM pg_catalog.pg_locks AS l WHERE l.locktype = 'advisory' AND l.pid = pg_backend_pid()",
+        )
+
+    assert held == [(MAINTENANCE_LOCK,)]
+    assert "of_the_site" in run.refreshed.analysed
+    assert "theirs" not in (*run.refreshed.vacuumed, *run.refreshed.analysed)
+    assert [(one.where, one.message) for one in run.report.findings if one.code == "maintenance.untrusted"] == [
+        ("public", "Tables of roles that are not trusted were neither vacuumed nor analysed: theirs.")
+    ]
 
 
 def test_a_role_that_owns_nothing_sweeps_and_reports_what_it_may_not_do(filled):

@@ -31,7 +31,7 @@ from ..retention.witness import require_witness
 from ..schema.extents import Extent, read_extents
 from ..schema.relations import Kind
 from ..server import flush_statistics, read_schema
-from ..sql import fetch_all, quote
+from ..sql import TRUSTED_SQL, fetch_all, quote
 from ..units import plural
 
 LONGEST = 2_147_483  # Seconds; the server accepts no longer timeout.
@@ -43,11 +43,13 @@ LOOKED_AT = {
     "quarterly": tuple(TOPICS),
 }
 
-# Whether this role may run VACUUM and ANALYZE (MAINTAIN is new in PostgreSQL 17).
-TABLES_SQL = """
+# Whether this role may run VACUUM and ANALYZE (MAINTAIN is new in PostgreSQL 17), and whether a trusted role owns the table: they run
+# the functions in a table's indexes as its owner, but in this session, whose lock such a function could release.
+TABLES_SQL = f"""
     SELECT c.relname AS name,
            pg_catalog.pg_has_role(c.relowner, 'USAGE')
-           OR CASE WHEN current_setting('server_version_num')::int >= 170000 THEN has_table_privilege(c.oid, 'MAINTAIN') ELSE false END AS may
+           OR CASE WHEN current_setting('server_version_num')::int >= 170000 THEN has_table_privilege(c.oid, 'MAINTAIN') ELSE false END AS may,
+           {TRUSTED_SQL} AS trusted
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE n.nspname = %s AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND NOT c.relispartition
     ORDER BY c.relname COLLATE "C"
@@ -210,18 +212,24 @@ def _refresh(
     flush_statistics(connection)
     schema = read_schema(connection)
     extents = read_extents(connection, schema=schema, sizes=False)
-    listed = [(extents[name], may) for name, may in fetch_all(connection, TABLES_SQL, [schema]) if name in extents]
+    listed = [(extents[name], *rest) for name, *rest in fetch_all(connection, TABLES_SQL, [schema]) if name in extents]
     with connection.cursor() as cursor:
-        tables = [
-            (table.name, bool(table.dead) or table.name in emptied, may)
-            for table, may in sorted(listed, key=lambda pair: pair[0].rows or 0)
+        due = [
+            (table.name, bool(table.dead) or table.name in emptied, may, trusted)
+            for table, may, trusted in sorted(listed, key=lambda one: one[0].rows or 0)
             if table.name in emptied or (whole and (table.dead or _needs_analyse(table)))
         ]
-        forbidden = [name for name, _, may in tables if not may]
-        if forbidden:
+        if untrusted := [name for name, _, _, trusted in due if not trusted]:
+            yield Finding(
+                Severity.NOTE, "maintenance.untrusted", schema,
+                f"Tables of roles that are not trusted were neither vacuumed nor analysed: {_some(untrusted)}.",
+                "Leave them to autovacuum, or ask their owners to run VACUUM (ANALYZE).",
+            )  # fmt: skip
+        tables = [(name, dead, may) for name, dead, may, trusted in due if trusted]
+        if forbidden := [name for name, _, may in tables if not may]:
             yield Finding(
                 Severity.WARNING, "maintenance.not_owner", connection.settings_dict["USER"] or "this role",
-                f"The role may neither vacuum nor analyse {', '.join(forbidden[:5])}{' and more' if len(forbidden) > 5 else ''}.",
+                f"The role may neither vacuum nor analyse {_some(forbidden)}.",
                 "Run it as the role that owns the tables (dbroles calls it fly2any_migrate), or from PostgreSQL 17 on GRANT MAINTAIN.",
             )  # fmt: skip
         for place, (name, dead, may) in enumerate(tables):
@@ -253,6 +261,10 @@ def _refresh(
             finally:
                 if not cursor.connection.closed:
                     cursor.execute("RESET lock_timeout; RESET statement_timeout")
+
+
+def _some(names: list[str]) -> str:
+    return f"{', '.join(names[:5])}{' and more' if len(names) > 5 else ''}"
 
 
 def _needs_analyse(table: Extent) -> bool:
