@@ -121,8 +121,9 @@ def read_readiness() -> dict[str, str]:
         if cursor.fetchone()[0]:
             checks["database"] = "only reads"
         schema, recorded = read_home(probe)
-        if read_migrations(probe, schema=schema or "public", recorded=recorded, readable=True, loader=_loader()).pending:
-            checks["migrations"] = "pending"
+        state = read_migrations(probe, schema=schema or "public", recorded=recorded, readable=True, loader=_loader())
+        if state.pending or not state.readable:
+            checks["migrations"] = "pending" if state.pending else "unknown"
     return checks
 
 

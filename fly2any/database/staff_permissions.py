@@ -30,8 +30,9 @@ EXISTING_SQL = """
 
 
 def is_readable(catalog: Catalog) -> bool:
-    """Return whether a role may read all tables of permissions without running code of other roles."""
-    found = {table.name for table in catalog.tables if table.kind == "table" and table.trusted and table.readable}
+    """Return whether a role may read all rows of the tables of permissions without running code of other roles."""
+    seen = (table for table in catalog.tables if table.readable and "SELECT" not in table.restricted)
+    found = {table.name for table in seen if table.kind == "table" and table.trusted}
     return found >= {*TABLES}
 
 

@@ -3,6 +3,9 @@
 import pytest
 from django.db import Error, connection, transaction
 
+from fly2any.database.adoption import assess
+from fly2any.database.errors import Refusal
+from fly2any.database.migration.other_tools import refuse_tables_of_other_tools
 from fly2any.database.verification import verify
 from tests.database.test_table_privileges import GRANT, seen_by
 from tests.database.test_writes import run
@@ -125,3 +128,71 @@ def test_row_security_of_supabase_is_no_error():
     (finding,) = [one for one in verify(connection).findings if one.code == "table.different"]
 
     assert (str(finding.severity), finding.message) == ("note", BYPASSED)
+
+
+HIDDEN = "Row-level security hides the rows of django_migrations from the role site"
+REVEAL = (
+    "Connect as the owner of django_migrations or as a role with BYPASSRLS, or run as the owner:"
+    ' CREATE POLICY reads ON django_migrations FOR SELECT TO "site" USING (true);'
+    " (or ALTER TABLE django_migrations DISABLE ROW LEVEL SECURITY;)"
+)
+OF_RECORDS = ("migrations.unreadable", "migrations.unrecorded", "table.different", "permissions.missing")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("policy", "hidden"),
+    [
+        ("", True),
+        ("CREATE POLICY none ON django_migrations USING (app = 'nobody')", True),
+        ("CREATE POLICY reads ON django_migrations FOR SELECT TO site USING (true)", False),
+        ("CREATE POLICY most ON django_migrations FOR SELECT USING (id > 0)", False),
+        ("ALTER ROLE site BYPASSRLS", False),
+    ],
+)
+def test_a_record_of_migrations_whose_rows_are_hidden_is_not_taken_for_an_empty_one(policy, hidden):
+    secured = "ALTER TABLE django_migrations ENABLE ROW LEVEL SECURITY; ALTER TABLE users ENABLE ROW LEVEL SECURITY"
+    found = seen_by("site", GRANT, secured, *filter(None, [policy]), codes=OF_RECORDS)
+    run("SET ROLE site")
+    refused = []
+    for action in (refuse_tables_of_other_tools, assess):
+        try:
+            action(connection)
+        except Refusal as refusal:
+            refused.append(str(refusal))
+    run("RESET ROLE")
+
+    places = [(str(one.severity), one.where, one.message, one.cure) for one in found if one.code == "migrations.unreadable"]
+    why = f"{HIDDEN}, so the schema is compared as if every migration were applied, and `migrate` refuses to run."
+    assert places == ([("error", "django_migrations", why, REVEAL)] if hidden else [])
+    assert refused == ([f"{HIDDEN}. {REVEAL}"] * 2 if hidden else [])
+    rest = {(one.code, one.where) for one in found if one.code != "migrations.unreadable"}
+    assert rest == {("table.different", "users"), ("table.different", "django_migrations")}
+
+
+@pytest.mark.django_db
+def test_the_cure_for_a_hidden_record_reveals_it():
+    cure = REVEAL.partition("owner: ")[2].partition(" (or")[0]
+
+    assert not seen_by(
+        "site", GRANT, "ALTER TABLE django_migrations ENABLE ROW LEVEL SECURITY", cure, codes=("migrations.unreadable",)
+    )
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("table", ["auth_permission", "django_content_type", "auth_group_permissions"])
+def test_hidden_permissions_are_not_reported_as_missing(table):
+    secured = f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY"
+    person = "INSERT INTO users (id, email, \"updatedAt\") VALUES ('one', 'one@fly2any.example', now())"
+    member = "INSERT INTO users_groups (user_id, group_id) SELECT 'one', min(group_id) FROM auth_group_permissions"
+    found = seen_by(
+        "site",
+        GRANT,
+        person,
+        member,
+        "SET CONSTRAINTS ALL IMMEDIATE",
+        secured,
+        codes=("permissions.missing", "table.different"),
+    )
+
+    assert [(one.code, one.where) for one in found] == [("table.different", table)]

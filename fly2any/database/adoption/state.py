@@ -139,7 +139,7 @@ def assess(connection, *, contract: Contract | None = None, ahead: bool = True) 
 
     The steps of the later migrations are determined only with `ahead`.
     Raises django.db.Error if the database cannot be reached or read, and Refusal if no schema of the search path exists, if its
-    record of migrations is lost, or if Citus distributes its tables.
+    record of migrations is lost or hidden, or if Citus distributes its tables.
     """
     contract = contract or contracts.load()
     expected = contracts.catalog_of(contract.expected(FIRST)).where(lambda thing: thing.table not in LEDGERS)
@@ -152,6 +152,7 @@ def assess(connection, *, contract: Contract | None = None, ahead: bool = True) 
         existing = {table.name for table in live.tables}
         recorded = any(table.name == RECORD and table.trusted for table in live.tables)
         migrations = read_migrations(connection, schema=schema, recorded=recorded, readable=server.may_read_migrations)
+        migrations.refuse_hidden()
         prisma = read_prisma(connection, schema=schema, catalog=live)
         applied = {record.name for record in migrations.applied}
         if migrations.readable and not applied and is_built(contract, live, Live(connection, schema)):

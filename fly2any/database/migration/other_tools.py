@@ -52,6 +52,7 @@ def refuse_tables_of_other_tools(connection, *, fake: bool = False) -> None:
     if schema is None:
         return  # The server will report the error.
     migrations = read_migrations(connection, schema=schema, recorded=recorded, readable=True)
+    migrations.refuse_hidden()
     if not migrations.pending or migrations.too_early:  # Django reports the error.
         return
     contract, live = contracts.load(), read_catalog(connection, schema=schema)

@@ -10,14 +10,21 @@ from django.db.migrations.loader import MigrationLoader
 
 from fly2any.postgres.take_over import TakeOver
 
+from ..errors import Refusal
 from ..findings import Finding, Severity
 from ..schema import Catalog, Index, Object, Table, key_of, where
 from ..schema.contract import Contract
 from ..schema.ledgers import LEDGERS
-from ..sql import fetch_all, quote
+from ..schema.row_security import RESTRICTED_SQL
+from ..sql import RECORD, fetch_all, fetch_one, quote
 
 RECORDS_SQL = """
     SELECT app || '.' || name AS name, applied FROM {schema}.django_migrations ORDER BY id
+"""
+HIDDEN_SQL = f"""
+    SELECT CASE WHEN 'SELECT' = ANY ({RESTRICTED_SQL}) THEN current_user::text ELSE '' END
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = %(schema)s AND c.relname = %(name)s
 """
 
 
@@ -30,16 +37,38 @@ class Applied:
 @dataclass(frozen=True, slots=True)
 class MigrationState:
     recorded: bool  # whether the table of records exists
-    readable: bool  # whether this role may read it
+    readable: bool  # whether this role may read it, and row-level security does not hide its rows
     applied: tuple[Applied, ...]
     pending: tuple[str, ...]  # in the order in which `migrate` would apply them
     unknown: tuple[str, ...]
     known: tuple[str, ...]  # known to the code, in the order of application
     too_early: tuple[str, ...]  # applied, though a migration they need is not
     taking_over: tuple[str, ...] = ()  # pending, and only to take over an unmanaged object
+    hidden_from: str = ""  # the role from which row-level security hides the records
+
+    def refuse_hidden(self) -> None:
+        if self.hidden_from:
+            raise Refusal(f"{self._hidden}. {self._reveal}")
+
+    @property
+    def _hidden(self) -> str:
+        return f"Row-level security hides the rows of {RECORD} from the role {self.hidden_from}"
+
+    @property
+    def _reveal(self) -> str:
+        policy = f"CREATE POLICY reads ON {RECORD} FOR SELECT TO {quote(self.hidden_from)} USING (true);"
+        return (
+            f"Connect as the owner of {RECORD} or as a role with BYPASSRLS, or run as the owner: {policy}"
+            f" (or ALTER TABLE {RECORD} DISABLE ROW LEVEL SECURITY;)"
+        )
 
     def findings(self) -> Iterator[Finding]:
-        if not self.readable:
+        if self.hidden_from:
+            message = (
+                f"{self._hidden}, so the schema is compared as if every migration were applied, and `migrate` refuses to run."
+            )
+            yield Finding(Severity.ERROR, "migrations.unreadable", RECORD, message, self._reveal)
+        elif not self.readable:
             yield Finding(
                 Severity.NOTE,
                 "migrations.unreadable",
@@ -92,6 +121,8 @@ def read_migrations(
     applied: tuple[Applied, ...] = ()
     if recorded:
         applied = tuple(Applied(*row) for row in fetch_all(connection, RECORDS_SQL.format(schema=quote(schema))))
+        if not applied and (role := fetch_one(connection, HIDDEN_SQL, {"schema": schema, "name": RECORD})[0]):
+            return MigrationState(recorded, False, (), (), (), tuple(known), (), hidden_from=role)
     replaced = replaced_migrations(loader)
     names = {record.name for record in applied}
     names.update(name for name, parts in replaced.items() if parts <= names)

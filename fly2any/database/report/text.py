@@ -119,7 +119,7 @@ def _migrations(verified: Verification) -> Iterator[str]:
     state = verified.migrations
     yield "Migrations"
     if not state.readable:
-        yield "  unknown      this role may not read django_migrations"
+        yield f"  unknown      {'row-level security hides' if state.hidden_from else 'this role may not read'} django_migrations"
         return
     # The record of a squashed migration comes after all that ran.
     ran = [migration for migration in state.applied if "_squashed_" not in migration.name]
