@@ -198,6 +198,25 @@ def test_a_database_with_a_trigger_of_another_role_is_not_adopted(exact, other_r
     assert blockers == ["verification_tokens"]
 
 
+def test_rows_are_not_filled_once_another_role_has_added_a_trigger(exact, other_role_of):
+    role = other_role_of(exact)
+    exact.execute(RUNS.format(role=role) + "RESET ROLE; INSERT INTO verification_tokens VALUES ('a', 'b', now())")
+
+    def done(step, seconds):
+        if step.table == "verification_tokens" and step.what.startswith("the column id"):
+            exact.execute(EVERY_ROW.format(table="verification_tokens"))
+
+    with (
+        django(exact) as connection,
+        pytest.raises(Refusal, match=f"Trigger zz of verification_tokens runs code of the role {role}"),
+    ):
+        adopt(connection.alias, patience=1, progress=Progress(), repair=True, end_idle=False, done=done)
+
+    assert exact.execute("SELECT count(*) FROM verification_tokens WHERE id IS NULL") == exact.execute(
+        "SELECT count(*) FROM verification_tokens"
+    )
+
+
 def test_a_trigger_on_a_site_table_reached_by_a_foreign_key_does_not_run(migrated, other_role_of):
     role = other_role_of(migrated)
     migrated.execute(

@@ -14,6 +14,7 @@ from ..migration import journal
 from ..migration.executor import Executor
 from ..migration.run import Run, migrating
 from ..progress import Progress
+from ..schema.untrusted_code import refuse_untrusted_code
 from ..sql import ask, execute, pinned
 from .state import FIRST, Assessment, Kind, assess
 from .steps import Step
@@ -88,6 +89,8 @@ def _transact(run: Run, step: Step, statements: tuple[str, ...]) -> int:
 
     def once():
         with transaction.atomic(using=run.connection.alias):
+            if step.fills:
+                refuse_untrusted_code(run.connection, [step.table], updates=[step.fills])
             return [execute(run.connection, statement) for statement in statements][-1]
 
     if any(" CONCURRENTLY " in statement for statement in statements):

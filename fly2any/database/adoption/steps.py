@@ -82,6 +82,7 @@ class Step:
     transactions: tuple[tuple[str, ...], ...]
     index_bytes: int = 0  # rebuilt while the lock is held
     repeated: str = ""  # while this query returns true
+    fills: str = ""  # the column that it updates
     undo: str = ""  # run if a row violates the new constraint
     may_fail: bool = False  # because of that row; the column then stays unchanged
 
@@ -219,7 +220,9 @@ def add_column(column: Column, live_column: Column | None, live: Catalog) -> Ite
     if live_column is None or live_column.may_hold_null:
         batch = f"SELECT ctid FROM {quote(table)} WHERE {quote(name)} IS NULL LIMIT {BATCH}"
         update = f"UPDATE {quote(table)} SET {quote(name)} = DEFAULT WHERE ctid = ANY (ARRAY({batch}))"
-        yield Step(table, f"{name} of the existing rows, {BATCH:,} at a time", ((update,),), repeated=is_null(column))
+        yield Step(
+            table, f"{name} of the existing rows, {BATCH:,} at a time", ((update,),), repeated=is_null(column), fills=name
+        )
         yield require(column)
     if not any(key.table == table and key.primary for key in live.keys):
         key = f"{table}_pkey"
