@@ -82,7 +82,7 @@ def repair_identity(column: Column, live: Column) -> str:
     # As long as it belongs to the column, pg_get_serial_sequence may return it.
     statements += [f"ALTER SEQUENCE {one.name} OWNED BY NONE;" for one in owned]
     dropped = f" DROP DEFAULT, ALTER COLUMN {quote(column.name)}" if live.default is not None else ""
-    statements.append(f"{alter}{dropped} ADD GENERATED {column.identity.upper()} AS IDENTITY;")
+    made = f"{alter}{dropped} ADD GENERATED {column.identity.upper()} AS IDENTITY;"
     sequence = f"pg_get_serial_sequence({literal(quote(column.table))}, {literal(column.name)})"
     limit = LARGEST.get(column.type)
     last = [f"SELECT max({quote(column.name)}) FROM {quote(column.table)}"]
@@ -90,8 +90,17 @@ def repair_identity(column: Column, live: Column) -> str:
         fits = f" WHERE last_value <= {limit}" if limit and one.largest > limit else ""
         last.append(f"SELECT last_value - (NOT is_called)::int FROM {one.name}{fits}")
     used = f"SELECT GREATEST({', '.join(f'({one})' for one in last)}, 0) AS last"
-    statements.append(f"SELECT setval({sequence}, GREATEST(last, 1), last > 0) FROM ({used}) AS used;")
+    # In one transaction, because an INSERT in between would take a number that is in use, or will be.
+    statements.append(at_once(made, f"PERFORM setval({sequence}, GREATEST(last, 1), last > 0) FROM ({used}) AS used;"))
     return "\n".join([*statements, *(f"DROP SEQUENCE {one.name};" for one in owned if not one.shared)])
+
+
+def at_once(*statements: str) -> str:
+    """Return one statement of PL/pgSQL that runs `statements`."""
+    body, tag = "\n".join(statements), "$$"
+    while tag in body:  # As the name of another role's sequence may be chosen.
+        tag = f"$a{tag[1:]}"
+    return f"DO {tag} BEGIN\n{body}\nEND {tag};"
 
 
 def mentions(expression: str | None, column: Column) -> bool:
