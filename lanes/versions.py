@@ -16,7 +16,7 @@ OF_THE_SERVER = (
     *_of(
         "mutations", "contract", "drift", "sql", "states", "home", "health_alarms", "security_reach", "dbstatus", "dbhealth",
         "security", "untrusted_code", "untrusted_triggers", "trigger_creators", "locked_references", "dbroles", "migrate", "migrate_waits", "reversals",
-        "losses",
+        "losses", "written_by_triggers",
         "concurrent_builds", "dbadopt", "dbadopt_columns", "dbseed", "dbperson", "dbperson_untrusted_code", "backup",
         "backup_contents", "backup_entries",
         "backup_verdicts", "backup_hostile_code", "restore", "restore_into_empty", "restore_roles",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from django.db import Error, transaction
 
@@ -20,6 +21,7 @@ from ..units import plural
 from . import contract as contracts
 from .ledgers import LEDGERS
 from .trigger_creators import OF_SUPABASE_SQL, read_unknown
+from .written_by_triggers import FIRED_SQL, OPEN_SQL
 
 # For the tables in `checked`: what `part` of which (a trigger, an index, statistics, a constraint, a default, a policy, a rule, or the
 # table itself, for its columns and partition key) uses a function, an operator or a type of which role that is not in `trusted`, and
@@ -101,7 +103,7 @@ CHANGED_SQL = """
                                  WHERE g.attrelid = {table} AND g.attgenerated <> '' AND NOT g.attisdropped) END
 """
 # The tables that are written to ('i' is an INSERT), and the tables `beyond` them that foreign keys read ('f'), delete from ('d') or
-# update ('u'): the given columns, or any if there are none.
+# update ('u'): the given columns, or any if there are none. Those of `further`, whose origin is '', a trigger may write to.
 TABLES_SQL = f"""
     WITH RECURSIVE home AS (SELECT n.oid FROM pg_catalog.pg_namespace AS n WHERE n.nspname = %(schema)s),
     trusted AS ({TRUSTED_ROLES_SQL.format(schema="(SELECT oid FROM home)")}), ours AS (
@@ -119,6 +121,8 @@ TABLES_SQL = f"""
                                                  WHERE a.attrelid = w.oid AND a.attname = ANY (%(updates)s::text[]))) AS s (columns)
         WHERE %(updates)s::text[] IS NULL OR cardinality(%(updates)s::text[]) > 0
         UNION
+        SELECT f.oid::oid, '', e.event, NULL FROM pg_catalog.unnest(%(further)s::bigint[]) AS f (oid), (VALUES ('i'), ('d'), ('u')) AS e (event)
+        UNION
         SELECT n.oid, r.origin, n.event, n.columns FROM reached AS r, LATERAL (
             SELECT k.conrelid, e.event, CASE e.event WHEN 'u' THEN {CHANGED_SQL.format(table="k.conrelid", columns="k.conkey")} END
             FROM pg_catalog.pg_constraint AS k,
@@ -128,6 +132,7 @@ TABLES_SQL = f"""
             UNION ALL
             SELECT k.confrelid, 'f', NULL FROM pg_catalog.pg_constraint AS k
             WHERE k.conrelid = r.oid AND k.contype = 'f' AND r.event IN ('i', 'u') AND (r.columns IS NULL OR k.conkey && r.columns)
+              AND r.origin <> ''
             UNION ALL
             SELECT i.inhrelid, r.event, NULL FROM pg_catalog.pg_inherits AS i WHERE i.inhparent = r.oid) AS n (oid, event, columns)
     ), held AS (
@@ -166,6 +171,8 @@ STRANGERS_SQL = f"""{TABLES_SQL}, checked AS (
     WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND (c.place = '' OR t.tgtype & c.events <> 0)
       AND NOT EXISTS (SELECT FROM used_code AS u WHERE u.class = 'pg_catalog.pg_trigger'::regclass AND u.object = t.oid)
     UNION
+    SELECT 'rule', c.origin, '', 1, '', false, '' FROM checked AS c JOIN pg_catalog.pg_rewrite AS w ON w.ev_class = c.oid
+    UNION
     SELECT 'reference', c.origin, c.place, 1, pg_catalog.pg_get_userbyid(c.relowner)::text, false, c.code
     FROM beyond AS c WHERE NOT c.trusted AND c.code IS NOT NULL
     UNION
@@ -179,6 +186,7 @@ BEYOND_SQL = f"""{TABLES_SQL}
     WHERE c.relkind IN ('r', 'p') AND {MAY_LOCK_SQL} AND NOT c.locked AND CASE WHEN c.trusted THEN c.event <> 'f' ELSE c.code IS NULL END
     ORDER BY 1
 """
+WRITING_SQL = f"{TABLES_SQL}{FIRED_SQL}"
 READABLE_SQL = f"""
     SELECT c.relname::text FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE n.nspname = %s AND {TRUSTED_SQL}
@@ -219,6 +227,15 @@ WRITTEN_SQL = """
 
 
 @dataclass(frozen=True, slots=True)
+class Further:
+    """The tables (oids) that a trigger or a rule `name`, which a write to `table` runs, may write to."""
+
+    table: str = ""
+    name: str = ""
+    oids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class UntrustedCode:
     """A table of ours, a trigger on one, or a table that references one, that runs code of an untrusted role."""
 
@@ -255,17 +272,28 @@ def read_untrusted_code(
     deletes: bool = True,
     updates: Iterable[str] | None = None,
     locked: bool = False,
+    further: Further | None = None,
 ) -> Iterator[UntrustedCode]:
     """Yield the code of untrusted roles that a write to `tables`, or to all of `schema`, runs.
 
     With `deletes`, also a deletion, and the update of the columns `updates`, None for any. With `locked`, a table that this
-    transaction has not locked counts as one that this role may not lock.
+    transaction has not locked counts as one that this role may not lock. `further` is read unless it is given.
     """
     names = our_tables() if tables is None else list(tables)
     wanted = {"schema": schema, "tables": names, "all": tables is None, "deletes": deletes, "updates": _listed(updates)}
-    rows = fetch_all(connection, STRANGERS_SQL, {**wanted, "locked": locked})
+    rows = fetch_all(connection, STRANGERS_SQL, {**wanted, "locked": locked, "further": [*further.oids] if further else []})
+    if further is None:
+        further = _read_further(connection, wanted) if any(kind in ("unknown", "rule") for kind, *_ in rows) else Further()
+        if further.oids:
+            rows = fetch_all(connection, STRANGERS_SQL, {**wanted, "locked": locked, "further": [*further.oids]})
+    direct = {(kind, *rest) for kind, table, *rest in rows if table}
+    rows = [row for row in rows if row[0] != "rule" and (row[1] or (row[0], *row[2:]) not in direct)]
     unknown = read_unknown(connection, schema, (int(name) for kind, _, name, *_ in rows if kind == "unknown"))
     for kind, table, name, number, role, is_definer, code in rows:
+        of_table, connected = f"whose foreign key leads to {table},", table
+        if not table:
+            connected = f"a table that the {further.name} may write to"
+            of_table, table = f"on {connected},", further.table
         at = f"{quote(schema)}.{quote(table)}"
         if kind == "owner":
             others = f" and {plural(number - 1, 'other')}" if number > 1 else ""
@@ -288,16 +316,16 @@ def read_untrusted_code(
         elif kind == "unknown":
             if one := unknown.get(int(name)):
                 place = f"{one.name} ON {one.table}"
-                what = f"Trigger {place}, whose foreign key leads to {table}," if code else f"Trigger {place}"
+                what = f"Trigger {place}, {of_table}" if code else f"Trigger {place}"
                 revoke = f"REVOKE TRIGGER ON {one.table} FROM {one.holders};" if one.holders else ""
                 cure = f"DROP TRIGGER {place}; {revoke} {MOVE}" if one.always else UNLESS.format(place, revoke)
                 yield UntrustedCode(table, what, "", " ".join(cure.split()), False, "may run", one.reason)
             continue
         elif kind == "planted":
-            what = f"Trigger {name}, whose foreign key leads to {table},"
+            what = f"Trigger {name}, {of_table}"
             cure = f"DROP TRIGGER {name}; REVOKE TRIGGER ON that table FROM {quote(role)}, PUBLIC; {COPY}"
         else:
-            what = f"Table {name}, which foreign keys connect with {table},"
+            what = f"Table {name}, which foreign keys connect with {connected},"
             cure = "Ask its owner to remove that, or drop the foreign key."
         if kind == "unlocked":
             [(user,)] = fetch_all(connection, "SELECT current_user::text")
@@ -338,16 +366,16 @@ def refuse_untrusted_code(
                 f"Nothing was changed. {row[0]} comes before {row[1]} in the search path: remove its schema from"
                 " the path, or name ours in POSTGRES_URL (?schema=)."
             )
+    further = None
     if locks := bool(names and connection.in_atomic_block and not reads):
         # From PostgreSQL 16 on, INSERT alone allows this lock.
         lockable = fetch_all(connection, WRITTEN_SQL, {"schema": schema, "tables": names})
         _lock(connection, [f"{quote(schema)}.{quote(table)}" for table, _ in lockable])
         wanted = {"schema": schema, "tables": names, "all": tables is None, "deletes": deletes, "updates": changed}
-        for _ in range(ROUNDS):
-            if not (beyond := fetch_all(connection, BEYOND_SQL, wanted)):
-                break
-            _lock(connection, [place for place, is_trusted in beyond if is_trusted])
-            _lock(connection, [place for place, is_trusted in beyond if not is_trusted], LOCK_OF_UNTRUSTED)
+        _lock_beyond(connection, {**wanted, "further": []})
+        further = _read_further(connection, wanted)
+        if further.oids:
+            _lock_beyond(connection, {**wanted, "further": [*further.oids]})
     if found := list(
         read_untrusted_code(
             connection,
@@ -356,6 +384,7 @@ def refuse_untrusted_code(
             deletes=deletes,
             updates=changed,
             locked=locks,
+            further=further,
         )
     ):
         raise Refusal(f"Nothing was changed. {in_sentences(found)}")
@@ -369,6 +398,21 @@ def in_sentences(found: list[UntrustedCode]) -> str:
 
 def _listed(columns: Iterable[str] | None) -> list[str] | None:
     return None if columns is None else list(columns)
+
+
+def _read_further(connection, wanted: dict[str, Any]) -> Further:
+    if opened := fetch_all(connection, OPEN_SQL, {"schema": wanted["schema"]}):
+        for table, name in fetch_all(connection, WRITING_SQL, {**wanted, "further": []}):
+            return Further(table, name, tuple(oid for (oid,) in opened))
+    return Further()
+
+
+def _lock_beyond(connection, wanted: dict[str, Any]) -> None:
+    for _ in range(ROUNDS):
+        if not (beyond := fetch_all(connection, BEYOND_SQL, wanted)):
+            break
+        _lock(connection, [place for place, is_trusted in beyond if is_trusted])
+        _lock(connection, [place for place, is_trusted in beyond if not is_trusted], LOCK_OF_UNTRUSTED)
 
 
 def _lock(connection, places: list[str], mode: str = LOCK) -> None:

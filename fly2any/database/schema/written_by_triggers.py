@@ -1,0 +1,55 @@
+"""The tables of trusted roles that triggers and rules of the site may write to, where that could run code of an untrusted role.
+
+What a trigger writes is not known: any table counts that an untrusted role may add triggers or foreign keys to, or has added some to.
+"""
+
+from __future__ import annotations
+
+from ..sql import TRUSTED_ROLES_SQL, literal
+from .trigger_creators import HARMLESS_EXTENSIONS, HARMLESS_TRIGGERS, OF_SUPABASE_SQL
+
+# Triggers of functions of trusted roles come with TRIGGER, except for their conditions (trigger_creators.py).
+OPEN_SQL = f"""
+    WITH trusted AS ({TRUSTED_ROLES_SQL.format(schema="(SELECT n.oid FROM pg_catalog.pg_namespace AS n WHERE n.nspname = %(schema)s)")})
+    SELECT c.oid::bigint FROM pg_catalog.pg_class AS c
+    WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND c.oid >= 16384 AND c.relowner IN (SELECT oid FROM trusted) AND (
+        EXISTS (SELECT FROM pg_catalog.aclexplode(c.relacl) AS a
+                WHERE a.privilege_type IN ('TRIGGER', 'REFERENCES') AND a.grantee NOT IN (SELECT oid FROM trusted))
+        OR EXISTS (SELECT FROM pg_catalog.pg_attribute AS t CROSS JOIN LATERAL pg_catalog.aclexplode(t.attacl) AS a
+                   WHERE t.attrelid = c.oid AND t.attacl IS NOT NULL AND a.privilege_type = 'REFERENCES'
+                     AND a.grantee NOT IN (SELECT oid FROM trusted))
+        OR EXISTS (SELECT FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid
+                   WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'
+                     AND (t.tgqual IS NOT NULL OR p.proowner NOT IN (SELECT oid FROM trusted)))
+        OR EXISTS (SELECT FROM pg_catalog.pg_constraint AS k JOIN pg_catalog.pg_class AS o ON o.oid = k.conrelid
+                   WHERE k.confrelid = c.oid AND k.contype = 'f' AND o.relowner NOT IN (SELECT oid FROM trusted)))
+    ORDER BY 1
+"""
+# The body of a function that sets columns to the time, and does nothing else.
+TIMES = (
+    r"^\s*begin\s+(new\.\x22?\w+\x22?\s*:?=\s*(now\(\)|current_timestamp(\(\d\))?|(clock|statement|transaction)_timestamp\(\)|localtimestamp"
+    r"|timezone\('utc'(::text)?,\s*now\(\)\)|now\(\)\s+at\s+time\s+zone\s+'utc')\s*;\s*)+return\s+new\s*;\s*end\s*;?\s*$"
+)
+# One trigger or rule that a write to a table of `reached` runs, and that may write to other tables, with the table that is written.
+FIRED_SQL = f"""
+    SELECT f.origin, f.name || ' ON ' || pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) FROM (
+        SELECT r.oid, r.origin, 'trigger ' || pg_catalog.quote_ident(t.tgname)
+        FROM reached AS r JOIN pg_catalog.pg_trigger AS t ON t.tgrelid = r.oid JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid
+        WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'
+          AND t.tgtype & CASE r.event WHEN 'i' THEN 36 WHEN 'd' THEN 8 WHEN 'u' THEN 16 ELSE 0 END <> 0
+          AND NOT (p.oid < 16384 AND p.proname::text = ANY (pg_catalog.string_to_array({literal(HARMLESS_TRIGGERS)}, ' ')))
+          AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
+                          WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid
+                            AND d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.deptype = 'e'
+                            AND e.extname::text = ANY (pg_catalog.string_to_array({literal(HARMLESS_EXTENSIONS)}, ' ')))
+          AND {OF_SUPABASE_SQL} IS NOT TRUE
+          AND NOT (p.prosrc ~* {literal(TIMES)}
+                   AND p.prolang = (SELECT l.oid FROM pg_catalog.pg_language AS l WHERE l.lanname = 'plpgsql'))
+        UNION ALL
+        SELECT r.oid, r.origin, 'rule ' || pg_catalog.quote_ident(w.rulename)
+        FROM reached AS r JOIN pg_catalog.pg_rewrite AS w ON w.ev_class = r.oid
+        WHERE w.ev_enabled <> 'D' AND w.ev_type::text = CASE r.event WHEN 'i' THEN '3' WHEN 'd' THEN '4' WHEN 'u' THEN '2' END
+    ) AS f (oid, origin, name) JOIN pg_catalog.pg_class AS c ON c.oid = f.oid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p') AND c.relowner IN (SELECT oid FROM trusted)
+    ORDER BY 1, 2 LIMIT 1
+"""
