@@ -28,6 +28,8 @@ AT = "price_alerts.price_alerts_active_idx"
         ("ALTER TABLE users ALTER email TYPE varchar", ("note", "column.different", "users.email", SAME)),
         ("ALTER TABLE users ALTER id TYPE varchar", ("note", "column.different", "users.id", SAME)),
         ('ALTER TABLE sessions ALTER "userId" TYPE varchar', ("note", "column.different", "sessions.userId", SAME)),
+        ("ALTER TABLE price_alerts ALTER id SET DEFAULT gen_random_uuid()::text",
+         ("note", "default.extra", "price_alerts.id", "it is harmless: only an insert without a value uses it.")),
         (f"{ACTIVE} INCLUDE (id)", ("note", "index.different", AT, SAME)),
         (f'{ACTIVE} INCLUDE (id, "createdAt")', ("note", "index.different", AT, SAME)),
         (f"{OWNER} INCLUDE (currency)", ("note", "unique.different", "user_preferences.user_preferences_userId_key",
@@ -49,6 +51,7 @@ def test_what_works_the_same_is_a_note(sql, expected):
     [
         ("ALTER TABLE users ALTER phone TYPE varchar(40)", [("error", "column.different", "users.phone")]),
         ('ALTER TABLE users ALTER phone TYPE varchar COLLATE "C"', [("error", "column.different", "users.phone")]),
+        ("ALTER TABLE users ALTER phone SET DEFAULT '0'", [("warning", "default.extra", "users.phone")]),
         ("ALTER TABLE user_preferences ALTER currency TYPE varchar", [("note", "column.different", "user_preferences.currency")]),
         ("ALTER TABLE user_preferences ALTER currency TYPE varchar, ALTER currency SET DEFAULT 'EUR'",
          [("note", "column.different", "user_preferences.currency"), ("error", "default.different", "user_preferences.currency")]),

@@ -12,10 +12,6 @@ from .comparing import MAY_BE_ANOTHERS, Comparing
 from .contract import MAY_BE_NULL
 from .objects import Column, ForeignKey, Key, where
 
-# The creation time of a row, a harmless default of a NOT NULL column.
-THIS_MOMENT = re.compile(
-    r"(CURRENT_TIMESTAMP|LOCALTIMESTAMP)(\(\d\))?|(now|transaction_timestamp|statement_timestamp|clock_timestamp)\(\)"
-)
 # What a row gets from another default in place of CURRENT_TIMESTAMP, with the same effect on all queries.
 MOMENTS = {
     "statement_timestamp()": "the time of the statement, not of the beginning of its transaction",
@@ -206,14 +202,20 @@ def _default(to: Comparing, column: Column, live: Column) -> Column:
     if found == wanted:
         return live
     if wanted is None:
-        harmless = not column.nullable and column.type.startswith("timestamp") and THIS_MOMENT.fullmatch(found or "")
-        why = "; it is harmless: only an insert without a value uses it." if harmless else "."
+        # Our INSERTs send every column; without the default, one that leaves out a NOT NULL column fails.
+        harmless = not column.nullable
+        why = (
+            "; it is harmless: only an insert without a value uses it."
+            if harmless
+            else "; an insert without a value stores it, not NULL."
+        )
         to.add(
             "default.extra",
             column,
             f"{what} has the default {found}, and should have none{why}",
             f"{_alter(column)} DROP DEFAULT;",
             Severity.NOTE if harmless else Severity.WARNING,
+            loses="" if harmless else "the site's inserts may rely on it",
         )
     elif found is None:
         message = f"{what} has no default: the site's inserts, which leave it to the database, fail or write NULL."
