@@ -12,7 +12,7 @@ OTHER_TYPE = {
     "text": "character varying(255)",
     "timestamp with time zone": "timestamp(3) without time zone",
     "boolean": "text",
-    "integer": "bigint",
+    "integer": "smallint",
     "bigint": "numeric",
     "double precision": "real",
     "jsonb": "json",

@@ -117,6 +117,7 @@ def test_the_script_cures_what_was_damaged(migrated, status, place):
     contract = contracts.load()
     final = contracts.catalog_of(contract.expected(contract.migrations))
     noted = {("default.extra", where(column)) for column in final.columns if not column.nullable}
+    noted |= {("column.different", where(column)) for column in final.columns if column.type == "smallint"}
     assert code == (4 if any(mutation.found - noted for mutation in possible) else 0)
     # Cures that build on a renaming, or on a table in the place of a view, fail without it.
     needs_agreement = any(reason in script for reason in (MAY_BE_ANOTHERS, NO_LONGER_READ, MAY_RELY))

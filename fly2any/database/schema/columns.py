@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from ..findings import Severity
+from ..findings import Finding, Severity
 from ..sql import quote
 from . import cures
 from .comparing import MAY_BE_ANOTHERS, Comparing
@@ -18,6 +18,8 @@ MOMENTS = {
     "clock_timestamp()": "the time when it is written, not of the beginning of its transaction",
     **{f"CURRENT_TIMESTAMP({digits})": f"a time with {digits} digits after the second" for digits in (3, 4, 5, 6)},
 }
+WIDER = {"smallint": ("integer", "bigint"), "integer": ("bigint",)}
+CAST = re.compile(r"\(?'?(-?\d+)'?\)?::(integer|bigint)")  # As PostgreSQL prints a number in a wider column.
 BOUNDED = re.compile(r"\(\d{1,3}\)")  # A short text fits into a row.
 
 
@@ -92,6 +94,14 @@ def _state(to: Comparing, column: Column, live: Column) -> None:
 def _type(to: Comparing, column: Column, live: Column) -> Column:
     if (live.type, live.collation) == (column.type, column.collation):
         return live
+    if live.type in WIDER.get(column.type, ()):
+        message = (
+            f"{_name_of(column)} is {live.type}, not {column.type}; each value that fits into {column.type} works the same."
+        )
+        cure = f"Keep it: PostgreSQL rewrites the table to make it {column.type} again, and refuses to where a value is larger."
+        to.findings.append(Finding(Severity.NOTE, "column.different", where(column), message, cure))
+        plain = CAST.fullmatch(live.default or "")
+        return replace(live, default=plain[1]) if plain else live
     same = (live.type, column.type) == ("character varying", "text") and live.collation == column.collation
     what = f"{_name_of(column)} is {_typed(live)}, not {_typed(column)}"
     message, severity = (f"{what}; it works the same.", Severity.NOTE) if same else (f"{what}.", Severity.ERROR)
