@@ -35,6 +35,11 @@ def q(name: str) -> str:
     return f'"{name}"'
 
 
+def within(cure: str) -> str:
+    """A cure as a test runs it, which is in a transaction already."""
+    return re.sub(r"^(?:BEGIN|COMMIT);\n?", "", cure.replace(" CONCURRENTLY", ""), flags=re.M)
+
+
 def columns(names) -> str:
     return ", ".join(map(q, names))
 

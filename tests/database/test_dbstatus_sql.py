@@ -35,9 +35,7 @@ SET search_path TO "public";
 
 -- ERROR column.different at price_alerts.notificationCount: Column notificationCount of price_alerts is numeric, not integer.
 -- Commented out: values of the type numeric are rounded or truncated if integer cannot hold them.
--- ALTER TABLE "price_alerts" ALTER COLUMN "notificationCount" DROP DEFAULT;
--- ALTER TABLE "price_alerts" ALTER COLUMN "notificationCount" TYPE integer USING "notificationCount"::integer;
--- ALTER TABLE "price_alerts" ALTER COLUMN "notificationCount" SET DEFAULT 0;
+-- ALTER TABLE "price_alerts" ALTER COLUMN "notificationCount" DROP DEFAULT, ALTER COLUMN "notificationCount" TYPE integer USING "notificationCount"::integer, ALTER COLUMN "notificationCount" SET DEFAULT 0;
 -- ANALYZE "price_alerts" ("notificationCount");
 
 -- ERROR column.different at wishlist_items.notes: Column notes of wishlist_items may not be NULL, so writes without it fail.
@@ -180,6 +178,43 @@ def test_a_script_that_rebuilds_all_indexes_waits_for_their_readers(migrated, st
     assert (lines[place - 1], lines[place + 1]) == ("SET lock_timeout TO '0';", LIMIT)
     assert psql(migrated, script) == (0, "")
     assert status()[0] == 0
+
+
+CONSTRAINTS = "SELECT count(*) = cardinality(names) FROM pg_constraint, (SELECT ARRAY[{}]) AS _ (names) WHERE conname = ANY (names) GROUP BY names"
+INDEX = """SELECT EXISTS (SELECT FROM pg_index WHERE indrelid = 'users'::regclass AND indisvalid AND indexrelid::regclass::text ~ 'users_createdAt_idx')"""
+MESSAGES = 'ALTER TABLE ai_messages {} CONSTRAINT "ai_messages_conversationId_fkey"'
+REFERS = 'FOREIGN KEY ("conversationId") REFERENCES ai_conversations (id) ON DELETE CASCADE ON UPDATE CASCADE'
+
+
+@pytest.mark.parametrize(
+    ("damage", "remains"),
+    [
+        ("ALTER TABLE notifications ALTER priority TYPE varchar(99)",
+         "SELECT column_default IS NOT NULL FROM information_schema.columns WHERE (table_name, column_name) = ('notifications', 'priority')"),
+        ('ALTER TABLE notifications DROP CONSTRAINT "notifications_userId_fkey", ADD CONSTRAINT "notifications_userId_fkey" FOREIGN KEY ("userId") REFERENCES users',
+         CONSTRAINTS.format("'notifications_userId_fkey'")),
+        ("ALTER TABLE users DROP CONSTRAINT users_email_key, ADD CONSTRAINT users_email_key UNIQUE (email) DEFERRABLE", CONSTRAINTS.format("'users_email_key'")),
+        ("ALTER TABLE users DROP CONSTRAINT users_email_key, ADD CONSTRAINT users_email_key CHECK (email <> '')", CONSTRAINTS.format("'users_email_key'")),
+        ("ALTER TABLE django_admin_log DROP CONSTRAINT django_admin_log_action_flag_check, ADD CONSTRAINT django_admin_log_action_flag_check CHECK (action_flag > 0)",
+         CONSTRAINTS.format("'django_admin_log_action_flag_check'")),
+        (f"{MESSAGES.format('DROP')}; ALTER TABLE ai_conversations DROP CONSTRAINT ai_conversations_pkey, ADD CONSTRAINT ai_conversations_pkey"
+         f" UNIQUE (id); {MESSAGES.format('ADD')} {REFERS}",
+         CONSTRAINTS.format("'ai_conversations_pkey', 'ai_messages_conversationId_fkey'")),
+        (f"{MESSAGES.format('DROP')}; ALTER TABLE ai_messages ALTER \"conversationId\" TYPE uuid USING NULL; ALTER TABLE ai_conversations ALTER id TYPE uuid USING NULL;"
+         f" {MESSAGES.format('ADD')} {REFERS}", CONSTRAINTS.format("'ai_conversations_pkey', 'ai_messages_conversationId_fkey'")),
+        ('DROP INDEX "users_createdAt_idx"; CREATE INDEX "users_createdAt_idx" ON users ("createdAt", id)', INDEX),
+    ],
+    ids=["default", "foreign key", "unique", "another constraint", "check", "key of a foreign key", "types of a foreign key", "index"],
+)  # fmt: skip
+def test_an_interrupted_script_leaves_what_it_replaces(migrated, status, damage, remains):
+    migrated.execute(damage)
+    _, script = status()
+
+    for part in re.findall(r"^BEGIN;\n(?:.*\n)*?COMMIT;$|^(?!-- ).*;$", agreed(script), flags=re.M):
+        assert psql(migrated, part) == (0, "")
+        assert migrated.execute(remains) == [(True,)], part
+
+    assert status() == (0, "-- Nothing to cure in the database.\n")
 
 
 @pytest.mark.parametrize(

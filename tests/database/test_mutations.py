@@ -11,7 +11,7 @@ from fly2any.database.schema import Column, read_catalog
 from fly2any.database.schema.drift import compare
 from fly2any.database.schema.live import Live
 from fly2any.database.schema.unmanaged import AGREE
-from tests.database.mutation import EXPECTED, Mutation
+from tests.database.mutation import EXPECTED, Mutation, within
 from tests.database.mutations import mutations, rounds
 
 # Each table is damaged in each round's way in the end; every fifth round is enough for `make test`.
@@ -32,7 +32,7 @@ def drift(expected=EXPECTED):
 
 def run(sql):
     with connection.cursor() as cursor:
-        cursor.execute(sql)
+        cursor.execute(within(sql))
 
 
 @pytest.mark.django_db
@@ -73,7 +73,7 @@ def what_is_wrong(together):
             for finding in findings:
                 cure = finding.cure.removeprefix(AGREE)
                 if finding.is_sql or cure != finding.cure:
-                    run(cure.replace(" CONCURRENTLY", ""))
+                    run(cure)
             left = [finding for finding in drift() if finding.severity is not Severity.NOTE]
             transaction.set_rollback(True)
     except DatabaseError as error:
@@ -157,7 +157,7 @@ def test_a_generated_field_in_a_model_of_ours_is_compared_and_cured(damage, foun
     findings = drift(WITH_COMPUTED)
     assert [(finding.code, finding.where.removeprefix("price_alerts.")) for finding in findings] == found
     for finding in findings:
-        run(finding.cure.replace(" CONCURRENTLY", ""))
+        run(finding.cure)
 
     assert drift(WITH_COMPUTED) == ()
     if damage in ("SELECT 1", PLAIN) or "SET NOT NULL" in damage:

@@ -49,6 +49,6 @@ def test_the_identity_is_not_given_to_an_index_that_cannot_have_it():
 
     (finding,) = drift()
 
-    assert finding.cure.splitlines()[0] == 'ALTER TABLE "users" REPLICA IDENTITY DEFAULT;'
+    assert 'ALTER TABLE "users" REPLICA IDENTITY DEFAULT;' in finding.cure.splitlines()
     run(finding.cure.replace(" CONCURRENTLY", ""))
     assert drift() == ()

@@ -4,7 +4,7 @@ import pytest
 from django.db import Error, connection, transaction
 
 from fly2any.database.verification import verify
-from tests.database.mutation import EXPECTED
+from tests.database.mutation import EXPECTED, within
 
 FIRST = "first save the definition of what uses the column and drop it; create it again afterwards: "
 TRIGGER = """
@@ -15,7 +15,7 @@ TRIGGER = """
 
 def run(sql):
     with connection.cursor() as cursor:
-        cursor.execute(sql)
+        cursor.execute(within(sql))
 
 
 @pytest.mark.django_db

@@ -11,7 +11,7 @@ from fly2any.database.schema.unmanaged import AGREE
 from fly2any.database.verification import verify
 from fly2any.database.write_check import check_writes
 from tests.conftest import recorded_migrations
-from tests.database.mutation import EXPECTED
+from tests.database.mutation import EXPECTED, within
 
 RAISES = """CREATE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this'; END $$"""
 
@@ -19,7 +19,7 @@ RAISES = """CREATE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS $$ BEGI
 def run(*statements):
     with connection.cursor() as cursor:
         for statement in statements:
-            cursor.execute(statement)
+            cursor.execute(within(statement))
 
 
 def found():

@@ -262,7 +262,9 @@ def repair(code: str, thing, cure: str) -> tuple[Step, ...]:
     kind, _, verdict = code.partition(".")
     if code == "column.weaker":
         return (require(thing),)
-    if verdict == "missing" and re.search(r"^(DROP|ALTER \w+ \S+ (RENAME|DROP CONSTRAINT))", cure, re.M):
+    if verdict == "missing" and re.search(
+        r"^(DROP|ALTER \w+ \S+ (RENAME|DROP CONSTRAINT|REPLICA IDENTITY DEFAULT))", cure, re.M
+    ):
         return ()  # An unmanaged object has this name.
     if isinstance(thing, Key) and verdict == "missing":
         word = "PRIMARY KEY" if thing.primary else "UNIQUE"

@@ -109,18 +109,20 @@ def _type(to: Comparing, column: Column, live: Column) -> Column:
     if where(live) != where(joined[0]):  # The cure of the first column changes all.
         joined, fks, strange = [live], [], []
     blockers = {f"constraint {fk.name} on table {fk.table}" for fk in strange}
-    statements, theirs = [], []
+    changes, following, theirs = [], [], []
     ours = {where(one): one for one in to.expected.columns}
     for found in joined:
         wanted = ours.get(where(found)) or replace(found, type=column.type, collation=column.collation)
         computed = [one for one in to.actual.columns if one.table == found.table and cures.mentions(one.generated, found)]
-        statements.append(cures.around(computed, to.actual, cures.retype(wanted, found, _alter(found))))
+        change, then = cures.retype(wanted, found, computed, to.actual)
+        changes += change
+        following += then
         blockers |= {blocker for one in (found, *computed) for blocker in one.used_by}
         for key in _including(to, found):
             blockers |= {*key.used_by}
             fks += [fk for fk in to.referring(key) if fk not in fks]
         theirs += [where(found)] if where(found) not in ours else []
-    cure = cures.after(sorted(blockers), "\n".join([*map(cures.drop, fks), *statements, *map(cures.add, fks)]))
+    cure = cures.after(sorted(blockers), "\n".join([cures.without(fks, changes), *following]))
     lost = cures.lost_by_type_change(column, live) or cures.blocked(sorted(blockers))
     if theirs and not lost:
         lost = f"ask the owner of {', '.join(theirs)} first, whose type changes too"

@@ -2,6 +2,8 @@
 
 Indexes are built CONCURRENTLY, and foreign keys and checks are first NOT VALID, so that writes continue. Other cures hold a lock
 until they are done: `add` builds the index of a key, `require` scans the table, and `store` and `retype` may rewrite it.
+A cure that drops something and creates it again does both in one statement or transaction, or the new one first: if it is
+interrupted, the old one remains.
 report/script.py prints the cures as a script (`dbstatus --sql`), and report/text.py each beside its finding.
 """
 
@@ -18,6 +20,7 @@ from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Tab
 
 LARGEST = {"smallint": 2**15 - 1, "integer": 2**31 - 1}
 INTEGERS = (*LARGEST, "bigint")
+Constraint = Key | Check | ForeignKey
 # Pairs of types other than text of which the second keeps or rejects every value of the first.
 KEPT = {
     *permutations(INTEGERS, 2),
@@ -108,12 +111,6 @@ def mentions(expression: str | None, column: Column) -> bool:
     return expression is not None and re.search(rf"(?<![\w$]){re.escape(column.name)}(?![\w$])", expression) is not None
 
 
-def around(computed: Iterable[Column], actual: Catalog, cure: str) -> str:
-    """Return `cure` with the generated columns dropped before it, and recreated after it with their dependent objects."""
-    drops = [f"ALTER TABLE {quote(column.table)} DROP COLUMN {quote(column.name)};" for column in computed]
-    return "\n".join([*drops, cure, *(statement for column in computed for statement in _again(column, column, actual))])
-
-
 def blocked(blockers: Iterable[str], what: str = "column") -> str:
     """Return why a column or key cannot be changed as long as other objects use it, "" if none does."""
     names = ", ".join(blockers)
@@ -127,16 +124,20 @@ def after(blockers: Iterable[str], cure: str, what: str = "column") -> str:
 
 def generate(column: Column, live: Column, actual: Catalog) -> str:
     """Return the statements that recreate `column` as generated: no version of PostgreSQL can convert an existing column."""
-    drop = f"ALTER TABLE {quote(column.table)} DROP COLUMN {quote(column.name)};"
-    return "\n".join([drop, *_again(column, live, actual)])
+    actions = [f"DROP COLUMN {quote(column.name)}", *_again(column, live, actual)]
+    return "\n".join([f"ALTER TABLE {quote(column.table)} {', '.join(actions)};", *_indexes_again(live, actual)])
 
 
 def _again(column: Column, live: Column, actual: Catalog) -> Iterable[str]:
-    yield f"ALTER TABLE {quote(column.table)} ADD COLUMN {column.sql()};"
+    """Yield the actions of ALTER TABLE that recreate a column and the constraints that PostgreSQL drops with it."""
+    yield f"ADD COLUMN {column.sql()}"
     constraints: tuple[Any, ...] = (*actual.keys, *actual.checks, *actual.foreign_keys)
     for thing in constraints:
         if thing.table == live.table and live.name in (*thing.columns, *getattr(thing, "include", ())):
-            yield f"ALTER TABLE {quote(thing.table)} ADD {thing.sql()};"
+            yield f"ADD {thing.sql()}"
+
+
+def _indexes_again(live: Column, actual: Catalog) -> Iterable[str]:
     for index in actual.indexes:
         if index.table == live.table and live.name in (*index.uses, *index.columns, *index.include):
             yield f"{index.sql()};"
@@ -146,9 +147,13 @@ def store(column: Column) -> str:
     """Return the statements that turn a virtual generated column into an ordinary one with its current values."""
     table, name, new = quote(column.table), quote(column.name), quote(f"{column.name}_new")
     made = replace(column, name=f"{column.name}_new", nullable=True, default=None)
-    return (
-        f"ALTER TABLE {table} ADD COLUMN {made.sql()};\nUPDATE {table} SET {new} = {name};\n"
-        f"ALTER TABLE {table} DROP COLUMN {name};\nALTER TABLE {table} RENAME COLUMN {new} TO {name};"
+    return together(
+        [
+            f"ALTER TABLE {table} ADD COLUMN {made.sql()};",
+            f"UPDATE {table} SET {new} = {name};",
+            f"ALTER TABLE {table} DROP COLUMN {name};",
+            f"ALTER TABLE {table} RENAME COLUMN {new} TO {name};",
+        ]
     )
 
 
@@ -163,20 +168,50 @@ def repair_key(key: Key, live: Key | None, referring: Iterable[ForeignKey]) -> s
         return add(key)
     if replace(live, valid=True) == key:
         return f"REINDEX INDEX CONCURRENTLY {quote(key.name)};"
-    cure = "\n".join([*(drop(fk) for fk in referring), drop(live), add(key), *(add(fk) for fk in referring)])
-    return after(live.used_by, cure, "key")
+    return after(live.used_by, without(referring, [add(key, live)]), "key")
 
 
-def use_index(key: Key, index: Index) -> str:
+def without(foreign_keys: Iterable[ForeignKey], changes: Iterable[str]) -> str:
+    """Return a transaction that drops foreign keys, makes changes that they block and creates them again; they are validated after it."""
+    fks = [*foreign_keys]
+    if not fks:
+        return "\n".join(changes)
+    return "\n".join([together([*map(drop, fks), *changes, *map(_add_not_valid, fks)]), *map(validate, fks)])
+
+
+def together(statements: Iterable[str]) -> str:
+    return "\n".join(["BEGIN;", *statements, "COMMIT;"])
+
+
+def use_index(key: Key, index: Index, live: Constraint | None) -> str:
     kind = "PRIMARY KEY" if key.primary else "UNIQUE"
-    return f"ALTER TABLE {quote(key.table)} ADD CONSTRAINT {quote(key.name)} {kind} USING INDEX {quote(index.name)};"
+    return f"{_alter(key, live)} ADD CONSTRAINT {quote(key.name)} {kind} USING INDEX {quote(index.name)};"
 
 
-def free_name(other: Object, thing: Object) -> str:
-    """Return the statement that frees the name of `other` for `thing`."""
-    if other.table == thing.table:
-        return drop(other)
-    return rename(other, old_name(other.name))
+def _alter(thing: Constraint, live: Constraint | None) -> str:
+    """Return the beginning of the statement that adds `thing` in the place of `live`."""
+    if live is None:
+        return f"ALTER TABLE {quote(thing.table)}"
+    kept = replace(live, identifies=False) if isinstance(live, Key) and getattr(thing, "identifies", False) else live
+    return f"{drop(kept).removesuffix(';')},"
+
+
+def free_name(other: Object, thing: Object) -> tuple[str, Constraint | None, str]:
+    """Return how `thing` gets the name of `other`: statements before, the constraint whose place it takes, and statements after."""
+    if isinstance(other, Table) or other.table != thing.table:
+        return rename(other, old_name(other.name)) + "\n", None, ""
+    if isinstance(other, Key | Check | ForeignKey) and isinstance(thing, Key | Check | ForeignKey):
+        return "", other, ""
+    before, after = _aside(other, thing)
+    return f"{before}\n", None, f"\n{after}"
+
+
+def _aside(live: Any, thing: Any) -> tuple[str, str]:
+    """Return the statements that rename `live`, and those that drop it once `thing` exists."""
+    old = replace(live, name=old_name(live.name))
+    if getattr(thing, "identifies", False):
+        old = replace(old, identifies=False)
+    return rename(live, old.name), drop(old)
 
 
 def lost_by_type_change(column: Column, live: Column) -> str:
@@ -200,38 +235,47 @@ def _is_text(type_: str) -> bool:
     return type_ == "text" or type_.startswith("character varying")
 
 
-def retype(column: Column, live: Column, alter: str) -> str:
+def retype(column: Column, live: Column, computed: Iterable[Column], actual: Catalog) -> tuple[list[str], list[str]]:
+    """Return the statements that change the type of `live`, and those that follow; `computed` are the generated columns that use it."""
+    alter = f"ALTER COLUMN {quote(live.name)}"
     words = [f"{alter} TYPE {column.type}"]
     if live.collation != column.collation:
         words.append(f"COLLATE {quote(column.collation)}" if column.collation else 'COLLATE pg_catalog."default"')
+    to_zone = column.type == "timestamp with time zone" and live.type != column.type
     without_zone = live.type.startswith("timestamp") and live.type.endswith("without time zone")
-    if column.type == "timestamp with time zone" and without_zone and column.collation == live.collation:
-        # With the session in UTC and no USING, PostgreSQL keeps the table as it is and reads its values as UTC.
-        statements = ["SET TimeZone TO 'UTC';", f"{words[0]};"]
-    else:
-        if (
-            live.type != column.type and not _is_text(column.type) and not column.generated
-        ):  # With USING, values that are too long would be truncated.
-            words.append(f"USING {quote(column.name)}::{column.type}")
-        # Times without a zone are UTC here.
-        zone = ["SET TimeZone TO 'UTC';"] if column.type == "timestamp with time zone" and live.type != column.type else []
-        statements = [*zone, f"{' '.join(words)};"]
+    # With the session in UTC and no USING, PostgreSQL keeps the table as it is and reads its values as UTC.
+    kept = to_zone and without_zone and column.collation == live.collation
+    if (
+        live.type != column.type and not kept and not _is_text(column.type) and not column.generated
+    ):  # With USING, values that are too long would be truncated.
+        words.append(f"USING {quote(live.name)}::{column.type}")
+    actions = [" ".join(words)]
     if live.default is not None and live.generated is None:
         # USING does not convert a default: it is dropped before and set again afterwards.
-        statements.insert(0, f"{alter} DROP DEFAULT;")
+        actions.insert(0, f"{alter} DROP DEFAULT")
         if column.default is not None:
-            statements.append(f"{alter} SET DEFAULT {column.default};")
-    if live.type != column.type:  # PostgreSQL discards the column's statistics.
-        statements.append(f"ANALYZE {quote(column.table)} ({quote(column.name)});")
-    return "\n".join(statements)
+            actions.append(f"{alter} SET DEFAULT {column.default}")
+    computed = [*computed]
+    actions = [*(f"DROP COLUMN {quote(one.name)}" for one in computed), *actions]
+    actions += [action for one in computed for action in _again(one, one, actual)]
+    # Times without a zone are UTC here.
+    changes = [*(["SET TimeZone TO 'UTC';"] if to_zone else []), f"ALTER TABLE {quote(live.table)} {', '.join(actions)};"]
+    # PostgreSQL discards the column's statistics.
+    analyze = [f"ANALYZE {quote(live.table)} ({quote(live.name)});"] if live.type != column.type else []
+    return changes, [*analyze, *(statement for one in computed for statement in _indexes_again(one, actual))]
 
 
-def add(thing: Key | Check | ForeignKey) -> str:
-    alter = f"ALTER TABLE {quote(thing.table)}"
+def add(thing: Constraint, live: Constraint | None = None) -> str:
+    """Return the cure that adds a constraint, in the statement that drops `live`, which has its place."""
     if isinstance(thing, Key):
-        return f"{comment(f'Remove duplicates first: {duplicates(thing)}')}\n{alter} ADD {thing.sql()};"
+        identify = f", REPLICA IDENTITY USING INDEX {quote(thing.name)}" if thing.identifies else ""
+        return f"{comment(f'Remove duplicates first: {duplicates(thing)}')}\n{_alter(thing, live)} ADD {thing.sql()}{identify};"
     # In two steps, so that the table is not locked against writes while its rows are checked.
-    return f"{alter} ADD {thing.sql()} NOT VALID;\n{validate(thing)}"
+    return f"{_add_not_valid(thing, live)}\n{validate(thing)}"
+
+
+def _add_not_valid(thing: Check | ForeignKey, live: Constraint | None = None) -> str:
+    return f"{_alter(thing, live)} ADD {thing.sql()} NOT VALID;"
 
 
 def duplicates(key: Key) -> str:
@@ -278,11 +322,12 @@ def for_partitioned(cure: str) -> str:
 NAME = r'"(?:[^"]|"")+"'
 # What PostgreSQL refuses for an inherited column or check, and what it does to the tables that inherit from one too.
 REFUSED_IF_INHERITED = re.compile(
-    rf"^ALTER TABLE ({NAME}) (?:ALTER COLUMN ({NAME}) (?:TYPE|DROP NOT NULL|DROP EXPRESSION)|(?:DROP|RENAME) COLUMN ({NAME})|DROP CONSTRAINT ({NAME}))",
-    re.MULTILINE,
+    rf"(?:^ALTER TABLE {NAME}|,) (?:ALTER COLUMN ({NAME}) (?:TYPE|DROP NOT NULL|DROP EXPRESSION)|(?:DROP|RENAME) COLUMN ({NAME})|DROP CONSTRAINT ({NAME}))"
 )
+ALTER_TABLE = re.compile(rf"^ALTER TABLE ({NAME}) .*", re.MULTILINE)
 SPREADS = re.compile(
-    rf"^ALTER TABLE ({NAME}) (?:(?:ALTER|ADD|DROP|RENAME) COLUMN|ADD CONSTRAINT {NAME} CHECK|VALIDATE)", re.MULTILINE
+    rf"^ALTER TABLE ({NAME}) (?:(?:ALTER|ADD|DROP|RENAME) COLUMN|(?:DROP CONSTRAINT {NAME}, )?ADD CONSTRAINT {NAME} CHECK|VALIDATE)",
+    re.MULTILINE,
 )
 
 
@@ -292,7 +337,11 @@ def unquoted(name: str) -> str:
 
 def refused_if_inherited(cure: str) -> list[tuple[str, str]]:
     """Return the tables, each with the column or constraint, that statements of `cure` could not change if they were inherited."""
-    return [(unquoted(table), unquoted("".join(names))) for table, *names in REFUSED_IF_INHERITED.findall(cure)]
+    return [
+        (unquoted(statement[1]), unquoted("".join(names)))
+        for statement in ALTER_TABLE.finditer(cure)
+        for names in REFUSED_IF_INHERITED.findall(statement[0])
+    ]
 
 
 def spreads(cure: str) -> list[str]:
@@ -308,14 +357,13 @@ def drop(thing: Object) -> str:
     if (
         isinstance(thing, Index | Key) and thing.identifies
     ):  # Without it, every UPDATE and DELETE of a published table would fail.
-        return f"ALTER TABLE {quote(thing.table)} REPLICA IDENTITY DEFAULT;\n{drop(replace(thing, identifies=False))}"
+        identity = f"ALTER TABLE {quote(thing.table)} REPLICA IDENTITY DEFAULT"
+        if isinstance(thing, Key):
+            return f"{identity}, DROP CONSTRAINT {quote(thing.name)};"
+        return f"{identity};\n{drop(replace(thing, identifies=False))}"
     if isinstance(thing, Index):
         return f"DROP INDEX CONCURRENTLY {quote(thing.name)};"
     return f"ALTER TABLE {quote(thing.table)} DROP CONSTRAINT {quote(thing.name)};"
-
-
-def identify(thing: Key | Index) -> str:
-    return f"ALTER TABLE {quote(thing.table)} REPLICA IDENTITY USING INDEX {quote(thing.name)};"
 
 
 def rename(thing: Object, name: str) -> str:
@@ -331,18 +379,22 @@ def repair_check(thing: Check, live: Check | None) -> str:
         return add(thing)
     if replace(live, valid=True) == thing:
         return validate(thing)
-    return f"{drop(live)}\n{add(thing)}"
+    return add(thing, live)
 
 
 def repair_foreign_key(fk: ForeignKey, live: ForeignKey | None) -> str:
     if live is not None and replace(live, valid=True) == fk:
         return validate(fk)
-    return add(fk) if live is None else f"{drop(live)}\n{add(fk)}"
+    return add(fk, live)
 
 
 def repair_index(index: Index, live: Index | None) -> str:
-    if live is None:
-        return f"{index.sql()};"
-    if replace(live, valid=True, ready=True) == index:
+    if live is not None and replace(live, valid=True, ready=True) == index:
         return f"REINDEX INDEX CONCURRENTLY {quote(index.name)};"
-    return f"{drop(live)}\n{index.sql()};"
+    create = f"{index.sql()};"
+    if index.identifies:
+        create += f"\nALTER TABLE {quote(index.table)} REPLICA IDENTITY USING INDEX {quote(index.name)};"
+    if live is None:
+        return create
+    before, after = _aside(live, index)
+    return f"{before}\n{create}\n{after}"

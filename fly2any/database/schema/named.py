@@ -72,7 +72,7 @@ def _compare(
             blocked = (
                 cures.blocked(other.used_by, "key") if isinstance(other, Key) and _changed(thing, other) != ["valid"] else ""
             )
-            statements = _identifying(to, thing, other, cure(thing, other))
+            statements = cure(_identifying(to, thing, other), other)
             to.add(f"{kind}.{verdict}", thing, f"{what} {how}{more}.", statements, severity, loses=blocked)
         elif twin := _twin(to, thing, [o for key, o in live.items() if key not in ours]):
             to.claimed.add(twin)
@@ -83,28 +83,25 @@ def _compare(
             to.add(f"{kind}.renamed", thing, message, aside + cures.rename(twin, thing.name), Severity.WARNING)
         elif isinstance(thing, Key) and (index := _index_for(to, thing)):
             to.claimed.add(index)
-            use = _free_name(to, thing, besides=index) + cures.use_index(thing, index)
+            before, instead, then = _free_name(to, thing, besides=index)
+            use = before + cures.use_index(thing, index, instead) + then
             to.add(f"{kind}.different", thing, f"{what} is a unique index ({index.name}), not a constraint.", use)
         else:
             message = f"{what} is missing{_name_taken(to, thing)}."
-            statements = _identifying(to, thing, _taken_by(to, thing), _free_name(to, thing) + cure(thing, None))
-            to.add(f"{kind}.missing", thing, message, statements)
+            new = _identifying(to, thing, _taken_by(to, thing))
+            before, instead, then = _free_name(to, new)
+            statements = cures.add(new, instead) if instead else cure(new, None)
+            to.add(f"{kind}.missing", thing, message, before + statements + then)
 
 
-def _identifying(to: Comparing, thing: Any, other: Any, statements: str) -> str:
-    """Return a cure after which `thing` identifies rows in logical replication as `other` did, which it drops."""
+def _identifying(to: Comparing, thing: Any, other: Any) -> Any:
+    """Return `thing`, which takes the place of `other`, as what identifies rows in logical replication if `other` does."""
     required = {c.name for c in to.expected.columns if c.table == thing.table and not c.nullable}
     fit = isinstance(thing, Key) or (isinstance(thing, Index) and thing.unique and thing.predicate is None)
     same_table = getattr(other, "table", None) == thing.table
-    if (
-        fit
-        and same_table
-        and getattr(other, "identifies", False)
-        and required.issuperset(thing.columns)
-        and "DROP " in statements
-    ):
-        return f"{statements}\n{cures.identify(thing)}"
-    return statements
+    if fit and same_table and getattr(other, "identifies", False) and required.issuperset(thing.columns):
+        return replace(thing, identifies=True)
+    return thing
 
 
 def _twin(to: Comparing, thing: Any, others: Iterable[Any]) -> Any:
@@ -155,22 +152,23 @@ def _name_taken(to: Comparing, thing: Object) -> str:
     return f", and {holder[0].lower()} {holder[1]} has its name" if holder else ""
 
 
-def _free_name(to: Comparing, thing: Object, besides: Object | None = None) -> str:
+def _free_name(to: Comparing, thing: Object, besides: Object | None = None) -> tuple[str, cures.Constraint | None, str]:
+    """Return how a missing object gets its name, as `cures.free_name` does."""
     other = _taken_by(to, thing)
     if other is None:
         holder = _holder(to, thing)
-        return cures.set_aside(*holder) + "\n" if holder else ""
+        return (cures.set_aside(*holder) + "\n" if holder else "", None, "")
     if other == besides:
-        return ""
+        return "", None, ""
     to.claimed.add(other)
-    return cures.free_name(other, thing) + "\n"
+    return cures.free_name(other, thing)
 
 
 def _renamed_aside(to: Comparing, thing: Object, live: dict[tuple[str, str], Any]) -> str:
     """Return the statement that renames what has the name of `thing`, which may be another object of ours; it is then compared by that name."""
     other = _taken_by(to, thing)
     if other is None or isinstance(other, Table):
-        return _free_name(to, thing)
+        return _free_name(to, thing)[0]
     new = replace(other, name=cures.old_name(other.name))
     to.actual = to.actual.with_instead(other, new)
     to.freed.add(other.name)
