@@ -2,11 +2,14 @@
 
 import psycopg
 import pytest
+from django.db import connection
 
 from fly2any.database.findings import Severity
+from fly2any.database.schema import read_catalog
 from fly2any.database.schema.obstacles import AGREE
 from fly2any.database.verification import verify
 from tests.conftest import django
+from tests.database.test_writes import run
 
 DELETE = "DELETE FROM users WHERE id = 'u'"
 CHANGE = "UPDATE users SET email = 'v@example.com' WHERE id = 'u'"
@@ -170,3 +173,18 @@ def test_an_owner_without_privileges_is_an_error(migrated, person, sql, where, c
     quoted = f'"{person}"'
     assert before == (True, [(Severity.ERROR, "table.owner", where.format(role=person), cure.format(role=quoted))])
     assert (fails(migrated, write), found(migrated)) == (False, [])
+
+
+@pytest.mark.django_db
+def test_only_tables_of_the_contract_are_followed():
+    """Chains of other tables would take quadratic time."""
+    run(
+        "CREATE TABLE theirs (id int PRIMARY KEY, u text REFERENCES users ON DELETE CASCADE)",
+        "CREATE TABLE next (id int REFERENCES theirs ON DELETE CASCADE); CREATE RULE kept AS ON DELETE TO next DO INSTEAD NOTHING",
+    )
+
+    tables = read_catalog(connection, schema="public").tables
+
+    assert {table.name: [met[:5] for met in table.met] for table in tables if table.met} == {
+        "users": [("next", "next_id_fkey", "theirs", "rule", "kept")]
+    }

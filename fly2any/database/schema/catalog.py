@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from ..sql import TRUSTED_ROLES_SQL, TRUSTED_SQL, catalogue, literal
+from . import contract as contracts
 from .called_functions import CALLED_SQL, OWN_SQL
 from .names import relative
 from .objects import PRIVILEGES, Catalog, Check, Column, Domain, ForeignKey, Index, Key, Sequence, Table
@@ -292,11 +293,15 @@ SPELLED = {"type", "default", "generated", "expression", "predicate", "partition
 ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 
 
+def _tables_of_contract() -> list[str]:
+    return sorted({version.object.name for version in contracts.load().versions if isinstance(version.object, Table)})
+
+
 def read_catalog(connection, *, schema: str) -> Catalog:
     """Return the catalogue of `schema`: names in other schemas are qualified."""
     with catalogue(connection) as cursor:
         cursor.execute("SET LOCAL quote_all_identifiers = off")
-        cursor.execute(CATALOG_SQL, {"schema": schema})
+        cursor.execute(CATALOG_SQL, {"schema": schema, "ours": _tables_of_contract()})
         tables, columns, constraints, indexes = (_spelled_rows(rows or (), schema) for rows in cursor.fetchone())
     return Catalog(
         tables=_objects(Table, tables),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from ..sql import TRUSTED_ROLES_SQL
 from .publications import PUBLICATIONS_SQL
 
-# The enforced foreign keys; the tables that a DELETE from `origin` reaches by cascades, including unmanaged ones; the columns `changed`
+# The tables of the contract; the enforced foreign keys; the tables that a DELETE from `origin`, one of those, reaches by cascades, including unmanaged ones; the columns `changed`
 # of the table `oid` that change with the column `att` of `origin`, or with a deletion of its rows (0), also where foreign keys follow
 # on; and what each foreign key then does: its command and the columns that it sets.
 LINKS_CTES = """
@@ -20,13 +20,17 @@ LINKS_CTES = """
             (SELECT array_agg(v::int2) FROM jsonb_array_elements_text(NULLIF(to_jsonb(k) -> 'confdelsetcols', 'null')) AS v), k.conkey)) AS s (keys)
         WHERE k.contype = 'f' AND k.conparentid = 0 AND COALESCE((to_jsonb(k) ->> 'conenforced')::boolean, true)
           AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgconstraint = k.oid AND t.tgrelid = k.confrelid AND t.tgenabled IN ('D', 'R'))
+    ), ours AS MATERIALIZED (
+        SELECT c.oid FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname = %(schema)s AND c.relname = ANY (%(ours)s::text[])
     ), reached AS (
-        SELECT link.confrelid AS origin, link.confrelid AS oid FROM link
+        SELECT link.confrelid AS origin, link.confrelid AS oid FROM link WHERE link.confrelid IN (SELECT oid FROM ours)
         UNION SELECT r.origin, l.conrelid FROM reached AS r JOIN link AS l ON l.confrelid = r.oid AND l.confdeltype = 'c'
     ), changed AS (
         SELECT k.confrelid AS origin, k.att, k.confrelid AS oid, k.att AS changed
         FROM (SELECT link.confrelid, pg_catalog.unnest(link.confkey) AS att FROM link) AS k
-        WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = k.confrelid AND i.indisprimary AND k.att = ANY (i.indkey::int2[]))
+        WHERE k.confrelid IN (SELECT oid FROM ours)
+          AND NOT EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = k.confrelid AND i.indisprimary AND k.att = ANY (i.indkey::int2[]))
         UNION SELECT r.origin, 0::int2, l.conrelid, pg_catalog.unnest(l.sets)
         FROM reached AS r JOIN link AS l ON l.confrelid = r.oid AND l.confdeltype IN ('n', 'd')
         UNION SELECT r.origin, r.att, l.conrelid, pg_catalog.unnest(
