@@ -13,6 +13,8 @@ import pytest
 from fly2any.database.findings import Severity
 from fly2any.database.health.examine import examine
 from fly2any.database.health.topics import TOPICS
+from fly2any.database.report.collect import compare_and_collect
+from fly2any.database.schema.obstacles import AGREE
 from fly2any.database.verification import verify
 from tests.conftest import django, manage, start_manage
 from tests.servers import open_transaction, recorded, runs, wait_until
@@ -91,6 +93,25 @@ def test_an_index_whose_removal_was_interrupted_is_invalid_and_rejects_nothing(m
     assert [one.where for one in topic.findings if one.code == "indexes.invalid" and one.message == f"Index {one.where.split('.')[1]} is {ignored}"] == [
         "price_alerts.price_alerts_active_idx", "users.extra_idx", "users.extra_key", "users.users_pkey"
     ]  # fmt: skip
+
+
+def test_what_an_interrupted_reindex_leaves_is_reported_once_and_dropped_without_asking(migrated):
+    """On the name of a copy of an index of another table, or of none, nothing follows."""
+    copies = ["price_alerts_active_idx_ccold1", "users_email_key_ccnew", "notifications_createdAt_idx_ccnew", "theirs_ccnew"]
+    for name in copies:
+        table = "users" if name.startswith("users") else "price_alerts"
+        migrated.execute(f'CREATE INDEX "{name}" ON {table} (id)')
+    migrated.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid::regclass::text ~ 'cc(new|old)'")
+
+    with django(migrated) as connection:
+        report = compare_and_collect(connection, health={"indexes": TOPICS["indexes"]})
+    found = {one.where.partition(".")[2]: one for one in report.findings if one.code in ("index.extra", "indexes.invalid")}
+
+    assert sorted(one.where for one in report.findings) == sorted(one.where for one in found.values())
+    assert {name: (one.code, one.is_sql, one.cure) for name, one in found.items()} == {
+        name: ("index.extra", ours, f'{"" if ours else AGREE}DROP INDEX CONCURRENTLY "{name}";')
+        for name, ours in zip(copies, [True, True, False, False], strict=True)
+    }
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -11,14 +10,13 @@ from ..schema import Index, Key
 from ..schema.catalog import BUILDING_SQL
 from ..schema.cures import for_partitioned
 from ..schema.extents import Extent, IndexUse, read_extents, read_index_use
-from ..schema.objects import of_invalid
+from ..schema.objects import OF_REINDEX, of_invalid
 from ..schema.sequences import FIRST_VALUE_SQL
 from ..sql import literal, quote
 from ..units import plural, share, size, span
 from .examine import Figure, Reader
 from .standby_use import StandbyUse, read_standby_use
 
-OF_REINDEX = re.compile(r"_cc(new|old)\d*$")  # The copy that an interrupted REINDEX CONCURRENTLY leaves beside the index.
 YOUNG = timedelta(days=14)  # Younger statistics do not show which indexes are unused.
 
 # A crash discards all statistics, also if the server stays up: afterwards the database has no time of a reset, but the archiver has.

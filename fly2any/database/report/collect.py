@@ -24,6 +24,9 @@ from .waivers import Waiver, waive
 # Findings that a deploy cannot fix or fixes itself, and those about keys of the site's own tables: notes with `release`.
 NOT_OF_A_RELEASE = ("server.", "backup.", "security.", "replication.", "wraparound.", "foreign_key.restricts")
 
+# With them the schema reports an invalid index, and its cure: the topic of indexes does not report it again.
+OF_INVALID = ("index.extra", "index.weaker", "index.different", "unique.weaker", "primary_key.weaker")
+
 # Without transaction IDs left, or the library that an index of ours needs, writes fail.
 URGENT: dict[str, Question] = {"wraparound": wraparound, "extensions": library}
 
@@ -98,12 +101,17 @@ def collect(
         urgent = examine(connection, asked, schema=verification.server.schema or "")
     at = verification.clock.now() if verification else read_clock(connection).now()
     engine, of_engine = _engine(connection, verification) if verification else (None, ())
+    invalid = {one.where for one in verification.findings if one.code in OF_INVALID} if verification else set()
     everything = [
         *found,
         *(verification.findings if verification else ()),
         *of_engine,
         *(backups.findings() if backups else ()),
-        *_of_topics((*topics, *urgent), "health.not_asked"),
+        *(
+            one
+            for one in _of_topics((*topics, *urgent), "health.not_asked")
+            if one.code != "indexes.invalid" or one.where not in invalid
+        ),
         *_of_topics(guards, "security.not_asked"),
     ]
     left, waived, expired = waive(dict.fromkeys(everything), tuple(waivers), at.date())

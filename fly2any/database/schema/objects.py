@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -210,6 +211,10 @@ class ForeignKey:
         words.append(f"REFERENCES {target} ({_list(self.target_columns)})")
         words += [f"ON {event} {action}" for event, action in self.actions() if action != "NO ACTION"]
         return " ".join(words) + (_deferral(self) if self.deferrable else "")
+
+
+# The copy that an interrupted REINDEX CONCURRENTLY leaves beside the index.
+OF_REINDEX = re.compile(r"_cc(?:new|old)\d*$")
 
 
 def of_invalid(index: Any) -> str:

@@ -12,7 +12,7 @@ from ..units import plural
 from . import cures
 from .cures import mentions
 from .expressions import calls_nothing
-from .objects import Index, Key, of_invalid
+from .objects import OF_REINDEX, Index, Key, of_invalid, where
 from .obstacles import MAY_REFUSE, Obstacles, obstacle
 from .samples import Clash, kind
 
@@ -72,8 +72,12 @@ class Keys(Obstacles):
 
     def of_index(self, index: Index) -> Iterator[Finding]:
         if not ((index.valid and index.ready) or index.building):
-            message = f"Index {index.name} of {index.table} is unmanaged and invalid: {of_invalid(index)}."
-            yield obstacle("index.extra", index, message, cures.drop(index))
+            if self.is_copy(index):
+                message = f"Index {index.name} of {index.table} is what an interrupted REINDEX CONCURRENTLY left: {of_invalid(index)}."
+                yield Finding(Severity.WARNING, "index.extra", where(index), message, cures.drop(index), is_sql=True)
+            else:
+                message = f"Index {index.name} of {index.table} is unmanaged and invalid: {of_invalid(index)}."
+                yield obstacle("index.extra", index, message, cures.drop(index))
             return
         computed = [one for one in (*index.columns, index.predicate) if one and not self.is_column(index.table, one)]
         title = f"Index {index.name} of {index.table} is unmanaged"
@@ -89,6 +93,13 @@ class Keys(Obstacles):
             )
         else:
             yield self.may_raise("index.extra", index, title, trial, ", ".join(computed))
+
+    def is_copy(self, index: Index) -> bool:
+        """Return whether an invalid index is a copy of one of ours; PostgreSQL shortens its name to 63 bytes."""
+        end = OF_REINDEX.search(index.name)
+        things: list[Key | Index] = [*self.expected.indexes, *self.expected.keys]
+        ours = (thing.name for thing in things if thing.table == index.table)
+        return end is not None and any(name[: 63 - len(end[0])] == index.name[: end.start()] for name in ours)
 
     def is_column(self, table: str, name: str) -> bool:
         return any((column.table, column.name) == (table, name) for column in self.actual.columns)
