@@ -59,6 +59,10 @@ def test_what_works_the_same_is_a_note(sql, expected):
 @pytest.mark.parametrize(
     ("sql", "expected"),
     [
+        ('ALTER TABLE users DROP CONSTRAINT users_email_key; CREATE UNIQUE INDEX users_email_key ON users (email)',
+         [("warning", "unique.different", "users.users_email_key")]),
+        ('ALTER TABLE users DROP CONSTRAINT users_email_key, ADD CONSTRAINT users_email_key UNIQUE (email) DEFERRABLE',
+         [("error", "unique.different", "users.users_email_key")]),
         ('ALTER TABLE price_alerts ALTER "notificationCount" TYPE smallint', [("error", "column.different", "price_alerts.notificationCount")]),
         ('ALTER TABLE price_alerts ALTER "notificationCount" TYPE bigint, ALTER "notificationCount" SET DEFAULT 1::bigint',
          [("note", "column.different", "price_alerts.notificationCount"), ("error", "default.different", "price_alerts.notificationCount")]),

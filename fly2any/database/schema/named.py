@@ -85,7 +85,10 @@ def _compare(
             to.claimed.add(index)
             before, instead, then = _free_name(to, thing, besides=index)
             use = before + cures.use_index(thing, index, instead) + then
-            to.add(f"{kind}.different", thing, f"{what} is a unique index ({index.name}), not a constraint.", use)
+            # A unique index refuses the same rows and serves ON CONFLICT; a table without a primary key has no replica identity.
+            severity = Severity.ERROR if thing.primary else Severity.WARNING
+            message = f"{what} is a unique index ({index.name}), not a constraint."
+            to.add(f"{kind}.different", thing, message, use, severity)
         else:
             message = f"{what} is missing{_name_taken(to, thing)}."
             new = _identifying(to, thing, _taken_by(to, thing))
