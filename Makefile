@@ -54,6 +54,7 @@ lanes: $(VENV)/ready ## Run the tests on other versions of Python, Django and Po
 $(VENV)/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or later is needed, and $(PYTHON) is $$($(PYTHON) --version 2>&1): PYTHON=python3.12 make …" >&2; exit 2; }
+	@[ ! -L $(VENV) ] || { echo "$(VENV) is a link, and make would empty the folder that it names. Remove the link, then run make again." >&2; exit 2; }
 	@rm -f $@ $@-dev
 	@# Debian's python3 has no ensurepip without python3-venv; a pip outside can fill the environment too.
 	@$(PYTHON) -m venv --clear $(VENV) >/dev/null 2>&1 \
