@@ -117,3 +117,24 @@ def test_another_time_of_the_same_insert_is_a_note(default, why):
     for finding in findings:
         run(finding.cure)
     assert found() == []
+
+
+KEY = "accounts_userId_fkey"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("sql", "how", "since"),
+    [
+        ("ALTER TABLE accounts DISABLE TRIGGER ALL", "has disabled triggers", 14),
+        (f'ALTER TABLE accounts ALTER CONSTRAINT "{KEY}" NOT ENFORCED', "is NOT ENFORCED", 18),
+    ],
+)
+def test_a_foreign_key_that_is_not_enforced_says_why(sql, how, since):
+    if connection.pg_version < since * 10_000:
+        return
+    run(sql)
+
+    (finding,) = [one for one in verify(connection).findings if one.code == "foreign_key.weaker"]
+
+    assert finding.message == f"Foreign key {KEY} of accounts {how}: orphans can be stored."

@@ -202,6 +202,7 @@ CONSTRAINTS_SQL = f"""
            COALESCE((to_jsonb(k) ->> 'conenforced')::boolean, true) AND NOT EXISTS (
                SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgconstraint = k.oid AND t.tgenabled IN ('D', 'R')
            ) AS enforced,
+           COALESCE((to_jsonb(k) ->> 'conenforced')::boolean, true) AS declared,
            ARRAY(SELECT t.tgname::text FROM pg_catalog.pg_trigger AS t
                  WHERE k.contype = 'f' AND t.tgconstraint = k.oid AND t.tgrelid = k.confrelid AND t.tgname ~ '_a_[0-9]+$'
                  ORDER BY t.tgtype) AS fires,
@@ -391,6 +392,7 @@ def _foreign_key(row: dict[str, Any]) -> ForeignKey:
         deferred=row["deferred"],
         valid=row["valid"],
         enforced=row["enforced"],
+        declared=row["declared"],
         elsewhere=row["elsewhere"],
         full=row["full"],
         fires=row["fires"],

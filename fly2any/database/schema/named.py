@@ -208,7 +208,7 @@ def _check_difference(check: Check, live: Check) -> tuple[str, str]:
 def _foreign_key_difference(fk: ForeignKey, live: ForeignKey) -> tuple[str, str]:
     changed = _changed(fk, live)
     if "enforced" in changed:
-        return "weaker", "is not enforced (NOT ENFORCED, or its triggers are disabled): orphans can be stored"
+        return "weaker", f"{'has disabled triggers' if live.declared else 'is NOT ENFORCED'}: orphans can be stored"
     if changed == ["valid"]:
         return "weaker", "is not validated: existing rows may be orphans"
     return "different", f"is {_body(live)}, not {_body(fk)}"

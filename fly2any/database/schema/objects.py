@@ -197,6 +197,7 @@ class ForeignKey:
     deferred: bool = False
     valid: bool = True  # False: NOT VALID, so existing rows were never checked
     enforced: bool = True  # False: NOT ENFORCED, or its triggers are disabled
+    declared: bool = field(default=True, compare=False)  # False: NOT ENFORCED
     elsewhere: bool = False  # The target is in another schema, and its name qualified and quoted.
     full: bool = field(default=False, compare=False)  # MATCH FULL: all columns are NULL, or none
     # The triggers that act on a DELETE and an UPDATE of the target, which run in the order of their names.
