@@ -58,7 +58,7 @@ _OTHERS = {
         "0|-[0-9]+", "true", "database.float_digits", "clients read a price rounded to {digits}",
     ),
     "default_transaction_isolation": _Setting(
-        "repeatable read|serializable", "configured.is_ours", "database.isolation", "writes at the same time as others fail (40001)",
+        "repeatable read|serializable", "configured.is_ours", "database.isolation", "concurrent writes may fail with serialization errors (40001)",
     ),
     **dict.fromkeys(
         ("enable_indexscan", "enable_bitmapscan"),

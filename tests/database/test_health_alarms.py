@@ -406,4 +406,4 @@ def test_scans_are_counted_from_a_crash_on_which_discards_all_statistics(own_ser
 
     since = figures["scans counted since"]
     assert started < crashed < since.value <= now
-    assert since.text == f"{since.value:%Y-%m-%d %H:%M} UTC, when statistics were last reset"
+    assert since.text == f"{since.value:%Y-%m-%d %H:%M} UTC (last reset of the statistics)"

@@ -244,7 +244,7 @@ def test_a_default_that_rounds_prices_is_found_and_its_cure_works(value, digits)
 @pytest.mark.parametrize(
     ("setting", "value", "code", "does"),
     [
-        ("default_transaction_isolation", "serializable", "database.isolation", "writes at the same time as others fail (40001)."),
+        ("default_transaction_isolation", "serializable", "database.isolation", "concurrent writes may fail with serialization errors (40001)."),
         ("default_transaction_isolation", "read committed", None, ""),
         ("temp_file_limit", "0", "database.temp_files", "a sort or an index build that does not fit into memory fails."),
         ("temp_file_limit", "1GB", None, ""),

@@ -94,7 +94,7 @@ def queries(
         ranks = f"no. {by_mean.index(place) + 1} by mean, no. {place + 1} by total with {share(row.part or 0)} of the time"
         yield Figure(
             _text(row.query),
-            f"{plural(row.calls, 'call')}, {span(row.mean)} each, {ranks}{of(place)}",
+            f"{plural(row.calls, 'call')}, {span(row.mean)}{' each' if row.calls > 1 else ''}, {ranks}{of(place)}",
             row.mean,
         )
     yield from _demanding(rows, of, whole, slow=slow, calls=calls, most=most, busy=busy)

@@ -121,8 +121,8 @@ def indexes(
     contract = {thing.name for thing in final if isinstance(thing, Index | Key)}
     stored = sum(uses[row.name].bytes or 0 for row in rows)
     yield Figure("indexes", f"{len(rows)}, {size(stored)}", stored, "indexes_bytes")
-    since = "when statistics were last reset" if reset.known else "the server's start, or earlier"
-    yield Figure("scans counted since", f"{reset.since:%Y-%m-%d %H:%M} UTC, {since}", reset.since)
+    since = "(last reset of the statistics)" if reset.known else "(the server's start) or earlier"
+    yield Figure("scans counted since", f"{reset.since:%Y-%m-%d %H:%M} UTC {since}", reset.since)
     for row in rows:
         if row.building:
             yield Figure("being built", f"{row.table}.{row.name}")
