@@ -21,7 +21,7 @@ class State(StrEnum):
     DUE = "Fires next"
 
 
-OWN_PRICE = "The site's check decides whether an alert fires. It finds its own price, which may differ from the recorded ones."
+OWN_PRICE = "The site's check decides whether an alert fires. The check looks up the price itself, and that price may differ from the recorded ones."
 # The first sentence of why_in_full(); {ago} is when it fired, with a blank before it.
 REASONS = {
     State.FIRED: "Fired{ago}; will not fire again until re-armed.",

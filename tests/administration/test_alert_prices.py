@@ -79,9 +79,9 @@ def test_an_alert_says_which_recorded_prices_reached_its_target(member, client):
     [form, overview, found] = [unescape(page).replace("\xa0", " ") for page in pages]
     assert (
         "Since the alert was created, 2 recorded prices reached the target, the lowest 229.07 USD 4 weeks ago. The site's check "
-        "decides whether an alert fires. It finds its own price, which may differ from the recorded ones."
+        "decides whether an alert fires. The check looks up the price itself, and that price may differ from the recorded ones."
     ) in form
-    assert form.count("It finds its own price") == 1
+    assert form.count("The check looks up the price itself") == 1
     in_line = "Waiting: 268.50 USD is above 250.00 USD, checked just now; recorded at 229.07 USD 4 weeks ago"
     assert [in_line in overview, in_line in found] == [True, True]
 

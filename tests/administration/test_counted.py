@@ -26,7 +26,7 @@ def chips(page):
 
 @pytest.mark.parametrize(
     ("damage", "expected"),
-    [("", ("good", "OK")), ('DROP INDEX "price_alerts_active_idx"', ("bad", "1 finding"))],
+    [("", ("good", "dbstatus: OK")), ('DROP INDEX "price_alerts_active_idx"', ("bad", "1 finding"))],
     ids=["notes", "notes and a finding"],
 )
 def test_the_first_page_counts_notes_apart_from_findings(member, damage, expected):

@@ -16,7 +16,7 @@ def page_of(client):
 
 def test_the_report_has_the_time_at_which_it_was_made(staff):
     assert re.search(
-        r"The same report as manage\.py dbstatus --security and manage\.py dbhealth, as of \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC\.",
+        r"Findings and topics of manage\.py dbstatus --security and manage\.py dbhealth, as of \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC\.",
         page_of(staff),
     )
 
