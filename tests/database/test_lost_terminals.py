@@ -45,7 +45,11 @@ def test_a_backup_whose_terminal_is_lost_leaves_nothing(filled, place, tmp_path)
         os.close(theirs)
         wait_for_work(process, place)
         os.close(terminal)
-        process.wait(timeout=60)
+        try:
+            process.wait(timeout=60)
+        finally:
+            process.kill()
+            process.wait()
 
     assert process.returncode == 128 + signal.SIGHUP
     assert (os.listdir(place), os.listdir(tmp_path / "work")) == ([], [])

@@ -16,9 +16,12 @@ PLANTED = [
 @pytest.fixture
 def planted():
     with connection.cursor() as cursor:
+        cursor.execute("SELECT last_value, is_called FROM auth_group_id_seq")
+        state = cursor.fetchone()
         for signature in PLANTED:
             cursor.execute(f"CREATE FUNCTION public.{signature} {BODY}")
         yield cursor
+        cursor.execute("SELECT pg_catalog.setval('auth_group_id_seq'::regclass, %s, %s)", state)  # No rollback does so.
 
 
 @pytest.mark.django_db
