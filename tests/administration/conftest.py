@@ -75,7 +75,7 @@ def empty():
         cursor.execute(f"TRUNCATE {tables} CASCADE")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def app_role(django_db_setup, django_db_blocker):
     """The role that the site and the admin run as in production, in the tests' database."""
     prefix = f"t{secrets.token_hex(4)}"
