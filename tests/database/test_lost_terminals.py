@@ -46,7 +46,7 @@ def test_a_backup_whose_terminal_is_lost_leaves_nothing(filled, place, tmp_path)
         wait_for_work(process, place)
         os.close(terminal)
         try:
-            process.wait(timeout=60)
+            process.wait(timeout=180)
         finally:
             process.kill()
             process.wait()
