@@ -37,7 +37,7 @@ def q(name: str) -> str:
 
 def within(cure: str) -> str:
     """A cure as a test runs it, which is in a transaction already."""
-    return re.sub(r"^(?:BEGIN|COMMIT);\n?", "", cure.replace(" CONCURRENTLY", ""), flags=re.M)
+    return cure.replace(" CONCURRENTLY", "")
 
 
 def columns(names) -> str:

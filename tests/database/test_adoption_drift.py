@@ -100,6 +100,11 @@ DRIFTS = {
         "DROP INDEX users_email_key; CREATE UNIQUE INDEX users_email_key ON users (email) WHERE email <> ''",
         ("unique.missing", "users.users_email_key"), (0, []), False,
     ),
+    "a check of a unique index's name": (
+        'ALTER INDEX "user_preferences_userId_key" RENAME TO moved;'
+        ' ALTER TABLE user_preferences ADD CONSTRAINT "user_preferences_userId_key" CHECK (id = id)',
+        ("unique.different", "user_preferences.user_preferences_userId_key"), None, False,
+    ),
     "in the way": ("ALTER TABLE users ADD theirs int NOT NULL DEFAULT 1; ALTER TABLE users ALTER theirs DROP DEFAULT",
                    ("column.extra", "users.theirs"), None, False),
 }  # fmt: skip

@@ -2,8 +2,8 @@
 
 Indexes are built CONCURRENTLY, and foreign keys and checks are first NOT VALID, so that writes continue. Other cures hold a lock
 until they are done: `add` builds the index of a key, `require` scans the table, and `store` and `retype` may rewrite it.
-A cure that drops something and creates it again does both in one statement or transaction, or the new one first: if it is
-interrupted, the old one remains.
+A cure that drops something and creates it again does both in one statement, or the new one first: if it is interrupted, the old
+one remains.
 report/script.py prints the cures as a script (`dbstatus --sql`), and report/text.py each beside its finding.
 """
 
@@ -147,13 +147,11 @@ def store(column: Column) -> str:
     """Return the statements that turn a virtual generated column into an ordinary one with its current values."""
     table, name, new = quote(column.table), quote(column.name), quote(f"{column.name}_new")
     made = replace(column, name=f"{column.name}_new", nullable=True, default=None)
-    return together(
-        [
-            f"ALTER TABLE {table} ADD COLUMN {made.sql()};",
-            f"UPDATE {table} SET {new} = {name};",
-            f"ALTER TABLE {table} DROP COLUMN {name};",
-            f"ALTER TABLE {table} RENAME COLUMN {new} TO {name};",
-        ]
+    return at_once(
+        f"ALTER TABLE {table} ADD COLUMN {made.sql()};",
+        f"UPDATE {table} SET {new} = {name};",
+        f"ALTER TABLE {table} DROP COLUMN {name};",
+        f"ALTER TABLE {table} RENAME COLUMN {new} TO {name};",
     )
 
 
@@ -172,15 +170,11 @@ def repair_key(key: Key, live: Key | None, referring: Iterable[ForeignKey]) -> s
 
 
 def without(foreign_keys: Iterable[ForeignKey], changes: Iterable[str]) -> str:
-    """Return a transaction that drops foreign keys, makes changes that they block and creates them again; they are validated after it."""
+    """Return the statement that drops foreign keys, makes changes that they block and creates them again, and those that validate them."""
     fks = [*foreign_keys]
     if not fks:
         return "\n".join(changes)
-    return "\n".join([together([*map(drop, fks), *changes, *map(_add_not_valid, fks)]), *map(validate, fks)])
-
-
-def together(statements: Iterable[str]) -> str:
-    return "\n".join(["BEGIN;", *statements, "COMMIT;"])
+    return "\n".join([at_once(*map(drop, fks), *changes, *map(_add_not_valid, fks)), *map(validate, fks)])
 
 
 def use_index(key: Key, index: Index, live: Constraint | None) -> str:
