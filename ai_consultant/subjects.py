@@ -23,7 +23,10 @@ MOST_READ = 50  # Messages of a conversation, from its beginning.
 
 
 class TextAt(Func):
-    """The text at a path of a JSON value; an operator with a text, as of Django's KT, could be another role's for two JSON values."""
+    """The text at a path of a JSON value.
+
+    Django's KT uses the operators ->> and #>> with an untyped literal, for which another role could create better matches.
+    """
 
     function = "pg_catalog.jsonb_extract_path_text"
     output_field = TextField()

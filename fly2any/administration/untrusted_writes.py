@@ -11,7 +11,7 @@ from fly2any.database.errors import Refusal
 from fly2any.database.schema.checked_writes import checked_writes
 
 SENTENCE = (
-    "This would run code of another database role, so it was not done. manage.py dbstatus and the server's log name the code.\n"
+    "This would run code of another database role, so nothing was done. The admin's log and manage.py dbstatus name the code.\n"
 )
 _log = logging.getLogger("fly2any.schema")
 

@@ -1,4 +1,4 @@
-"""Triggers of functions that belong to nobody else, which a role with TRIGGER created to run code of its own."""
+"""Triggers whose functions no other role owns, created by a role with TRIGGER to run its own code."""
 
 from contextlib import contextmanager
 

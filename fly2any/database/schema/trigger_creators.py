@@ -1,4 +1,4 @@
-"""Triggers that a role could have created which holds no more than TRIGGER on the table.
+"""Triggers that a role with no privilege other than TRIGGER on the table could have created.
 
 PostgreSQL does not record who created a trigger. The owner of its function says nothing: other roles may call functions of trusted
 roles, of extensions and of PostgreSQL, some of which run any query, or do what the arguments of the trigger say.
@@ -46,7 +46,7 @@ CALLED_SQL = """
     pg_catalog.regexp_matches(t.tgqual::text, ':(?:op)?funcid ([0-9]+)', 'g') AS f (oid)
     JOIN pg_catalog.pg_proc AS p ON p.oid = f.oid[1]::oid
 """
-# Why the condition of the trigger `t` may run any code, whoever owns what it calls; NULL if it may not.
+# Why the condition of the trigger `t` may run any code, regardless of the owners of its functions; NULL if it may not.
 CONDITION_SQL = rf"""
     (SELECT pg_catalog.min(w.why COLLATE "C") FROM (
         SELECT 'its condition contains ' || n.tag[1] FROM pg_catalog.regexp_matches(t.tgqual::text, '\{{([A-Z]+)', 'g') AS n (tag)
