@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from ..schema.untrusted_code import USED_CODE_SQL
+from ..schema.used_code import USED_CODE_SQL
 from ..sql import TRUSTED_ROLES_SQL
 from .examine import Reader
 
@@ -28,27 +28,25 @@ OBSTACLE_SQL = f"""
             WHERE w.ev_class = r.oid) AS n (oid)
     ), checked AS (SELECT r.oid FROM reached AS r), {USED_CODE_SQL},
     owned AS (
-        SELECT d.classid AS class, d.objid AS object, o.refobjid AS role FROM home AS h
+        SELECT d.classid AS class, d.objid AS object, o.refobjid AS role, ' belongs to the role ' AS verb FROM home AS h
         JOIN pg_catalog.pg_depend AS d ON d.refclassid = 'pg_catalog.pg_namespace'::regclass AND d.refobjid = h.oid
         JOIN pg_catalog.pg_shdepend AS o ON o.classid = d.classid AND o.objid = d.objid AND o.deptype = 'o'
             AND o.dbid = (SELECT b.oid FROM pg_catalog.pg_database AS b WHERE b.datname = current_database())
         UNION ALL
-        SELECT 'pg_catalog.pg_class'::regclass, c.oid, c.relowner FROM reached AS r JOIN pg_catalog.pg_class AS c ON c.oid = r.oid
+        SELECT 'pg_catalog.pg_class'::regclass, c.oid, c.relowner, ' belongs to the role ' FROM reached AS r JOIN pg_catalog.pg_class AS c ON c.oid = r.oid
         UNION ALL
-        SELECT 'pg_catalog.pg_type'::regclass, t.oid, t.typowner
+        SELECT 'pg_catalog.pg_type'::regclass, t.oid, t.typowner, ' belongs to the role '
         FROM reached AS r JOIN pg_catalog.pg_attribute AS a ON a.attrelid = r.oid AND NOT a.attisdropped
         JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
         UNION ALL
-        SELECT u.class, u.object, u.role FROM used_code AS u
+        SELECT u.class, u.object, u.role, ' uses code of the role ' FROM used_code AS u
     )
     SELECT CASE WHEN a.grantee = 0 THEN 'every role' ELSE 'the role ' || pg_catalog.pg_get_userbyid(a.grantee) END
            || ' may create objects in the schema ' || %(schema)s AS obstacle, 1 AS place
     FROM home AS h, pg_catalog.aclexplode(h.nspacl) AS a
     WHERE a.privilege_type = 'CREATE' AND a.grantee NOT IN (SELECT oid FROM trusted)
     UNION ALL
-    SELECT pg_catalog.pg_describe_object(o.class, o.object, 0) || CASE WHEN o.class = ANY (ARRAY(SELECT u.class FROM used_code AS u
-               WHERE u.object = o.object AND u.class = o.class)) THEN ' uses code of the role ' ELSE ' belongs to the role ' END
-           || pg_catalog.pg_get_userbyid(o.role), 2
+    SELECT pg_catalog.pg_describe_object(o.class, o.object, 0) || o.verb || pg_catalog.pg_get_userbyid(o.role), 2
     FROM owned AS o WHERE o.role NOT IN (SELECT oid FROM trusted)
     ORDER BY 2, 1 LIMIT 1
 """

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ..errors import Refusal
 from ..schema.relations import Kind, has_citus, read_placed
-from ..schema.untrusted_code import USED_CODE_SQL
+from ..schema.used_code import USED_CODE_SQL
 from ..server import read_schema
 from ..sql import PEOPLE, TRUSTED_ROLES_SQL, catalogue, fetch_all, quote
 

@@ -20,54 +20,10 @@ from ..sql import TRUSTED_ROLES_SQL, TRUSTED_SQL, execute, fetch_all, quote
 from ..units import plural
 from . import contract as contracts
 from .ledgers import LEDGERS
-from .trigger_creators import OF_SUPABASE_SQL, read_unknown
+from .trigger_creators import read_unknown
+from .used_code import USED_CODE_SQL
 from .written_by_triggers import FIRED_SQL, OPEN_SQL
 
-# For the tables in `checked`: what `part` of which (a trigger, an index, statistics, a constraint, a default, a policy, a rule, or the
-# table itself, for its columns and partition key) uses a function, an operator or a type of which role that is not in `trusted`, and
-# whether all of these run as their owner. Enums and composite types run no code of their own, except by a cast to json in the condition
-# of a trigger; collations and schemas neither.
-# Nothing is recorded of PostgreSQL's own objects, nor of what belongs to the first superuser.
-USED_CODE_SQL = f"""
-    parts AS (
-        SELECT c.oid AS "table", 'pg_catalog.pg_class'::regclass::oid AS class, c.oid AS object FROM checked AS c
-        UNION
-        SELECT p."table", d.classid, d.objid
-        FROM parts AS p JOIN pg_catalog.pg_depend AS d ON d.refclassid = p.class AND d.refobjid = p.object AND d.deptype IN ('a', 'i', 'P', 'S')
-        WHERE p.class IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_constraint'::regclass)
-          AND NOT EXISTS (SELECT FROM pg_catalog.pg_class AS c
-                          WHERE d.classid = 'pg_catalog.pg_class'::regclass AND c.oid = d.objid AND c.relkind IN ('r', 'p'))
-    ), uses AS (
-        SELECT p."table", p.class, p.object, p.class AS used_class, p.object AS used FROM parts AS p
-        WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_trigger AS t
-                          WHERE p.class = 'pg_catalog.pg_trigger'::regclass AND t.oid = p.object AND (t.tgisinternal OR t.tgenabled = 'D'))
-        UNION
-        SELECT u."table", u.class, u.object, n.class, n.object FROM uses AS u, LATERAL (
-            SELECT d.refclassid, d.refobjid FROM pg_catalog.pg_depend AS d
-            WHERE d.classid = u.used_class AND d.objid = u.used
-              AND d.refclassid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass, 'pg_catalog.pg_type'::regclass,
-                                   'pg_catalog.pg_opclass'::regclass, 'pg_catalog.pg_opfamily'::regclass)
-            UNION ALL
-            SELECT d.classid, d.objid FROM pg_catalog.pg_depend AS d
-            WHERE d.refclassid = u.used_class AND d.refobjid = u.used AND d.deptype IN ('a', 'i')
-              AND u.used_class IN ('pg_catalog.pg_type'::regclass, 'pg_catalog.pg_opclass'::regclass)
-              AND d.classid IN ('pg_catalog.pg_constraint'::regclass, 'pg_catalog.pg_class'::regclass,
-                                'pg_catalog.pg_amop'::regclass, 'pg_catalog.pg_amproc'::regclass)
-        ) AS n (class, object)
-    ), used_code AS (
-        SELECT u."table", u.class, u.object, o.refobjid AS role, pg_catalog.bool_and(p.prosecdef IS TRUE) AS is_definer,
-               pg_catalog.min(pg_catalog.pg_describe_object(u.used_class, u.used, 0) COLLATE "C") AS used
-        FROM uses AS u JOIN pg_catalog.pg_shdepend AS o ON o.classid = u.used_class AND o.objid = u.used AND o.deptype = 'o'
-            AND o.dbid = (SELECT b.oid FROM pg_catalog.pg_database AS b WHERE b.datname = current_database())
-        LEFT JOIN pg_catalog.pg_proc AS p ON u.used_class = 'pg_catalog.pg_proc'::regclass AND p.oid = u.used
-        WHERE u.used_class <> 'pg_catalog.pg_class'::regclass AND o.refobjid NOT IN (SELECT oid FROM trusted)
-          AND {OF_SUPABASE_SQL} IS NOT TRUE
-          AND NOT EXISTS (SELECT FROM pg_catalog.pg_type AS t
-                          WHERE u.used_class = 'pg_catalog.pg_type'::regclass AND t.oid = u.used AND t.typtype IN ('c', 'e')
-                            AND u.class <> 'pg_catalog.pg_trigger'::regclass)
-        GROUP BY u."table", u.class, u.object, o.refobjid
-    )
-"""
 # Why the table `c` is not plain, NULL if it is: a foreign key then runs code of PostgreSQL alone to find, delete or change its rows,
 # at the COMMIT too. PostgreSQL's own objects have oids below 16384 (FirstNormalObjectId): no role can create or own one of these.
 CODE_SQL = """
@@ -176,7 +132,7 @@ STRANGERS_SQL = f"""{TABLES_SQL}, checked AS (
     SELECT 'reference', c.origin, c.place, 1, pg_catalog.pg_get_userbyid(c.relowner)::text, false, c.code
     FROM beyond AS c WHERE NOT c.trusted AND c.code IS NOT NULL
     UNION
-    SELECT 'unlocked', c.origin, c.place, 1, pg_catalog.pg_get_userbyid(c.relowner)::text, false, ''
+    SELECT 'unlocked', c.origin, c.place, 1, pg_catalog.pg_get_userbyid(c.relowner)::text, false, current_user::text
     FROM beyond AS c WHERE NOT c.trusted AND c.code IS NULL AND NOT CASE WHEN %(locked)s THEN c.locked ELSE {MAY_LOCK_SQL} END
     ORDER BY 1, 2, 3, 5
 """
@@ -207,7 +163,7 @@ UNLOCKED = (
     "Its owner can add a trigger before the write, because {user} does not lock it: GRANT DELETE ON {table} TO {user}; and USAGE on"
     " its schema, or make the owner of {owner} its owner. If that was done, try again."
 )
-# To give it the functions of a trigger would not do: those that they call would still be the other role's, and run as the owner.
+# Giving the owner the functions of the trigger would not be enough: the functions that they call would still be the other role's.
 COPY = "or, if it is needed, let the owner of the table create it anew, with copies of all functions that it calls, once you have read them."
 MOVE = "or, if the owner of the table created it, let the owner create it anew without WHEN, and test the condition in its function."
 UNLESS = "Unless the site created it, DROP TRIGGER {}; then, in both cases, {} which removes no trigger."
@@ -307,11 +263,11 @@ def read_untrusted_code(
             cure = f"DROP TRIGGER {quote(name)} ON {at}; REVOKE TRIGGER ON {at} FROM {quote(role)}, PUBLIC; {COPY}"
         elif kind == "part":
             what, code = f"{code[:1].upper()}{code[1:]}, which {name} uses,", ""
-            kind = name.partition(" ")[0]
+            part = name.partition(" ")[0]
             cure = (
                 OF_TABLE
-                if kind in ("table", "partitioned")
-                else f"Ask the owner of {name.rpartition(' ')[2]} to drop that {kind}, {COPY}"
+                if part in ("table", "partitioned")
+                else f"Ask the owner of {name.rpartition(' ')[2]} to drop that {part}, {COPY}"
             )
         elif kind == "unknown":
             if one := unknown.get(int(name)):
@@ -328,8 +284,7 @@ def read_untrusted_code(
             what = f"Table {name}, which foreign keys connect with {connected},"
             cure = "Ask its owner to remove that, or drop the foreign key."
         if kind == "unlocked":
-            [(user,)] = fetch_all(connection, "SELECT current_user::text")
-            cure = UNLOCKED.format(user=quote(user), table=name, owner=table)
+            cure, code = UNLOCKED.format(user=quote(code), table=name, owner=table), ""
         runs = "may run" if kind in ("reference", "unlocked") else "runs"
         yield UntrustedCode(table, what, role, cure, is_definer, runs, code)
 
