@@ -13,7 +13,7 @@ from fly2any.database.schema import contract as contracts
 from fly2any.database.schema.comparing import MAY_BE_ANOTHERS
 from fly2any.database.schema.cures import lost_by_type_change
 from fly2any.postgres.embedded import bin_folder
-from tests.conftest import django
+from tests.conftest import django, manage
 from tests.database.mutations import mutations, rounds
 from tests.servers import open_transaction
 
@@ -229,3 +229,37 @@ def test_only_text_types_keep_the_spelling_of_a_text(given, wanted, keeps):
     lost = lost_by_type_change(Column("t", "c", wanted, nullable=True), Column("t", "c", given, nullable=True))
 
     assert (lost == "") is keeps
+
+
+PERSON = "00000000-0000-4000-8000-000000000001"
+
+
+@pytest.mark.parametrize("theirs", [False, True])
+def test_columns_that_foreign_keys_join_change_their_type_together(migrated, theirs):
+    """As Prisma creates them for `@db.Uuid`."""
+    migrated.execute(f"""INSERT INTO users (id, email, "updatedAt") VALUES ('{PERSON}', 'a@example.com', now());
+                         INSERT INTO sessions (id, "sessionToken", "userId", expires) VALUES ('s', 't', '{PERSON}', now())""")
+    if theirs:
+        migrated.execute("CREATE TABLE trip (user_id text REFERENCES users ON DELETE CASCADE)")
+    before = migrated.execute("SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'f' ORDER BY 1, 2")
+    joined = migrated.execute("""SELECT k.conrelid::regclass::text, a.attname, k.conname, pg_get_constraintdef(k.oid) FROM pg_constraint AS k
+        JOIN pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = k.conkey[1]
+        WHERE k.contype = 'f' AND k.confrelid = 'users'::regclass""")
+    migrated.execute("; ".join(f'ALTER TABLE {table} DROP CONSTRAINT "{name}"' for table, _, name, _ in joined))
+    for table, column in [("users", "id"), *{(table, column) for table, column, *_ in joined}]:
+        migrated.execute(f'ALTER TABLE {table} ALTER COLUMN "{column}" TYPE uuid USING "{column}"::uuid')
+    migrated.execute("; ".join(f'ALTER TABLE {table} ADD CONSTRAINT "{name}" {how}' for table, _, name, how in joined))
+
+    found = manage("dbstatus", "--sql", url=migrated.url)
+    asked = "ask the owner of trip.user_id first, whose type changes too"
+    assert (found.stdout.count("commented out"), found.stdout.count(asked)) == (1, theirs)
+    ran = psql(migrated, agreed(found.stdout))
+    after = manage("dbstatus", url=migrated.url)
+
+    assert (found.returncode, ran) == (4, (0, ""))
+    assert (after.returncode, after.stderr) == (0, ""), after.stdout
+    assert (
+        migrated.execute("SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'f' ORDER BY 1, 2")
+        == before
+    )
+    assert migrated.execute('SELECT id, "userId" FROM sessions') == [("s", PERSON)]

@@ -1,6 +1,5 @@
 """Printed SQL: every name is quoted, and none can end its statement or comment."""
 
-import re
 from dataclasses import replace
 
 import pytest
@@ -14,7 +13,7 @@ from fly2any.database.health.examine import Reader
 from fly2any.database.schema import Check, ForeignKey, Key, cures
 from fly2any.database.server import read_server
 from fly2any.database.sql import quote
-from tests.conftest import django, manage
+from tests.conftest import django
 
 ODD = "My \"Role'"
 HOSTILE = "T\"; CREATE TABLE taken (); --\n; CREATE TABLE taken (); --\r; --'"
@@ -68,38 +67,3 @@ class Named:
 
     owners = ()
     roles = ("No " + ODD,)
-
-
-PERSON = "00000000-0000-4000-8000-000000000001"
-
-
-@pytest.mark.parametrize("theirs", [False, True])
-def test_columns_that_foreign_keys_join_change_their_type_together(migrated, theirs):
-    """As Prisma creates them for `@db.Uuid`."""
-    migrated.execute(f"""INSERT INTO users (id, email, "updatedAt") VALUES ('{PERSON}', 'a@example.com', now());
-                         INSERT INTO sessions (id, "sessionToken", "userId", expires) VALUES ('s', 't', '{PERSON}', now())""")
-    if theirs:
-        migrated.execute("CREATE TABLE trip (user_id text REFERENCES users ON DELETE CASCADE)")
-    before = migrated.execute("SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'f' ORDER BY 1, 2")
-    joined = migrated.execute("""SELECT k.conrelid::regclass::text, a.attname, k.conname, pg_get_constraintdef(k.oid) FROM pg_constraint AS k
-        JOIN pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = k.conkey[1]
-        WHERE k.contype = 'f' AND k.confrelid = 'users'::regclass""")
-    migrated.execute("; ".join(f'ALTER TABLE {table} DROP CONSTRAINT "{name}"' for table, _, name, _ in joined))
-    for table, column in [("users", "id"), *{(table, column) for table, column, *_ in joined}]:
-        migrated.execute(f'ALTER TABLE {table} ALTER COLUMN "{column}" TYPE uuid USING "{column}"::uuid')
-    migrated.execute("; ".join(f'ALTER TABLE {table} ADD CONSTRAINT "{name}" {how}' for table, _, name, how in joined))
-
-    found = manage("dbstatus", "--sql", url=migrated.url)
-    asked = "ask the owner of trip.user_id first, whose type changes too"
-    assert (found.stdout.count("commented out"), found.stdout.count(asked)) == (1, theirs)
-    for statement in re.sub(r"^-- (?=ALTER|ANALYZE)", "", found.stdout, flags=re.M).split(";\n"):
-        migrated.execute(statement)
-    after = manage("dbstatus", url=migrated.url)
-
-    assert found.returncode == 4
-    assert (after.returncode, after.stderr) == (0, ""), after.stdout
-    assert (
-        migrated.execute("SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'f' ORDER BY 1, 2")
-        == before
-    )
-    assert migrated.execute('SELECT id, "userId" FROM sessions') == [("s", PERSON)]
