@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from django.apps import apps
@@ -13,28 +15,60 @@ from django.utils import timezone
 
 from .schema.contract import PHASE7_APPS
 from .schema.untrusted_code import refuse_untrusted_code
-from .sql import time_limits
+from .server import read_schema
+from .sql import fetch_all, quote, time_limits
+
+# The triggers of a table whose function PostgreSQL names in the context of an error.
+NAMED_TRIGGERS_SQL = """
+    SELECT t.tgname FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid
+    CROSS JOIN (VALUES (' '), ('.')) AS before (sign)
+    WHERE t.tgrelid = pg_catalog.to_regclass(%(table)s)::oid AND NOT t.tgisinternal
+      AND pg_catalog.strpos(%(context)s, before.sign || pg_catalog.quote_ident(p.proname) || '() ') > 0
+"""
 
 
-def check_writes(connection) -> tuple[str, ...]:
-    """Return the tables that passed; raise django.db.Error, naming the table, at the first that fails, and Refusal if another role's
-    code would run.
+@dataclass(frozen=True, slots=True)
+class WriteCheck:
+    """What a write check tried; it ends at the first table that fails."""
 
-    Everything happens in one transaction, which is rolled back.
-    """
-    done = []
-    with time_limits(connection, lock=settings.LOCK_TIMEOUT, statement=30_000):
-        refuse_untrusted_code(connection, [model._meta.db_table for model in _models()], deletes=True, updates=None)
-        for model in _models():
-            try:
+    passed: tuple[str, ...]  # tables
+    failed: str = ""  # a table
+    refused_by: frozenset[str] = frozenset()  # its constraints and triggers that the server named
+    error: Error | None = None
+
+
+def check_writes(connection) -> WriteCheck:
+    """Write to each table in one transaction, which is rolled back; raise Refusal if another role's code would run."""
+    done: list[str] = []
+    table = ""
+    try:
+        with time_limits(connection, lock=settings.LOCK_TIMEOUT, statement=30_000):
+            refuse_untrusted_code(connection, [model._meta.db_table for model in _models()], deletes=True, updates=None)
+            for model in _models():
+                table = model._meta.db_table
                 _round_trip(model, connection.alias)
-            except Error as error:
-                raise type(error)(
-                    f"The write check failed at the table {model._meta.db_table}: {str(error).splitlines()[0]}"
-                ) from error
-            done.append(model._meta.db_table)
-        transaction.set_rollback(True, using=connection.alias)
-    return tuple(done)
+                done.append(table)
+            transaction.set_rollback(True, using=connection.alias)
+    except Error as error:
+        if not table:
+            return WriteCheck((), error=error)
+        said = type(error)(f"The write check failed at the table {table}: {str(error).splitlines()[0]}")
+        said.__cause__ = error
+        return WriteCheck(tuple(done), table, _named(connection, table, error), said)
+    return WriteCheck(tuple(done))
+
+
+def _named(connection, table: str, error: Error) -> frozenset[str]:
+    """Return the constraints and triggers of a table that the server names in an error."""
+    diagnosis = getattr(error.__cause__, "diag", None)
+    if diagnosis is None:
+        return frozenset()
+    names = {diagnosis.constraint_name} if diagnosis.table_name == table else set()
+    with suppress(Error):  # The connection may be lost.
+        place = f"{quote(read_schema(connection))}.{quote(table)}"
+        rows = fetch_all(connection, NAMED_TRIGGERS_SQL, {"table": place, "context": diagnosis.context or ""})
+        names.update(name for (name,) in rows)
+    return frozenset(filter(None, names))
 
 
 def _models() -> Iterator[type[models.Model]]:

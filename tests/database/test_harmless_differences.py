@@ -52,7 +52,7 @@ def test_what_works_the_same_is_a_note(sql, expected):
     run(sql)
 
     assert found() == [expected]
-    assert check_writes(connection)
+    assert check_writes(connection).error is None
 
 
 @pytest.mark.django_db

@@ -6,7 +6,7 @@ Our INSERT leaves out unmanaged columns, so their defaults or NULL are stored; o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterator
 from dataclasses import replace
 
 from django.utils.text import get_text_list
@@ -353,11 +353,18 @@ def of_functions(table: Table) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def tried(finding: Finding, tables: Iterable[str]) -> Finding:
-    """Return `finding` as it reads after a write check of `tables`, which tried the objects on them."""
-    if finding.cure != TRY or finding.where.partition(".")[0] not in set(tables):
+def tried(finding: Finding, passed: Container[str], failed: str, refused_by: Container[str]) -> Finding:
+    """Return `finding` as it reads after a write check, which tried the objects on the tables `passed` and on the table `failed`."""
+    table, _, name = finding.where.partition(".")
+    if finding.cure != TRY or (table not in passed and table != failed):
         return finding
-    message = re.sub(r"\b(was|were) not tried\b", "refused nothing in the write check", finding.message)
-    return replace(
-        finding, message=message, cure="See what it does with \\d+ in `manage.py dbshell`: real rows hold other values."
-    )
+    if table in passed:
+        how = "refused nothing in the write check"
+    elif name in refused_by:
+        how = "refused a row in the write check"
+    else:
+        how = "was tried in the write check, which failed at this table"
+    cure = "See what it does with \\d+ in `manage.py dbshell`: real rows hold other values."
+    if table == failed:
+        cure = "See what it does with \\d+ in `manage.py dbshell`, and ask its owner to correct or drop it."
+    return replace(finding, message=re.sub(r"\b(was|were) not tried\b", how, finding.message), cure=cure)

@@ -86,17 +86,13 @@ class Command(BaseCommand):
         **options,
     ):
         connection = connections[database]
-        verification, checked, failure = self.verify(connection, tables, indexes, wait), None, None
+        verification = self.verify(connection, tables, indexes, wait)
         if take_over:
             path, migration = migration_for(take_over, verification.unmanaged)
             self.stderr.write(f"Save it as {path}, then run `manage.py dbcontract` and `manage.py migrate`.")
             self.stdout.write(migration)
             return
-        if write_check:
-            try:
-                checked = check_writes(connection)
-            except Error as error:
-                failure = error
+        checked = check_writes(connection) if write_check else None
         report = collect(
             connection,
             verification=verification,
@@ -106,16 +102,18 @@ class Command(BaseCommand):
             waivers=read_waivers(settings.WAIVERS),
             release=release,
         )
-        findings = tuple(tried(finding, checked or ()) for finding in report.findings)
-        report = replace(report, findings=findings, write_checked=checked, write_failed=failure is not None)
+        if checked:
+            findings = tuple(tried(one, checked.passed, checked.failed, checked.refused_by) for one in report.findings)
+            passed = None if checked.error else checked.passed
+            report = replace(report, findings=findings, write_checked=passed, write_failed=checked.error is not None)
         if sql:
             self.stdout.write(status_as_sql(report))
         elif format == "json":
             self.stdout.write(status_as_json(report))
         else:
             write_report(self, status_as_text(report, verbosity=verbosity), report.exit_code, force_color=force_color)
-        if failure is not None:
-            raise failure
+        if checked and checked.error is not None:
+            raise checked.error
         sys.exit(report.exit_code)
 
     def topics_of_security(self):
