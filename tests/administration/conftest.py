@@ -20,6 +20,7 @@ USERS = 2_500  # 140,000 rows in all; 25,000 in the largest tables.
 ROLES = ("Support", "Operations", "Administrators", "superuser")
 MODELS = [model for model in admin.site._registry if model._meta.app_label != "auth"]
 CANARY = "canary-9f3a"
+PASSWORD = "a-long-password-1"
 
 
 def address(model, name="changelist", *arguments):
@@ -151,3 +152,10 @@ def lists_of(client, model):
         if row is not None and isinstance(field, models.ForeignKey):
             queries.add(f"?{field.name}={getattr(row, field.attname)}")
     return [base + query for query in sorted(queries)]
+
+
+@pytest.fixture
+def boss(settings):
+    """A superuser, where a second factor is required."""
+    settings.SECOND_FACTOR = True
+    return User.objects.create_superuser("boss@example.com", PASSWORD)

@@ -1,4 +1,4 @@
-"""Backups in a folder or a bucket: lists, and other files there."""
+"""Backups in a folder: lists, and other files there."""
 
 import dataclasses
 import errno
@@ -25,61 +25,8 @@ from fly2any.database.progress import Progress
 from fly2any.database.report.text import _backups
 from fly2any.database.server import Origin, read_origin
 from tests.conftest import django, manage
-from tests.database.taken import RecordedProgress, change, databases, described, keep, rows, run, the_one
+from tests.database.taken import RecordedProgress, change, described, keep, run, the_one
 from tests.servers import Database
-
-
-@pytest.fixture
-def bucket():
-    moto = pytest.importorskip("moto.server", reason="moto is not installed: make check installs it")
-    server = moto.ThreadedMotoServer(port=0)
-    server.start()
-    _, port = server.get_host_and_port()
-    import boto3
-
-    access = {
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret-9f3a",
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-    }
-    access["AWS_DEFAULT_REGION"] = "us-east-1"
-    boto3.client(
-        "s3",
-        endpoint_url=access["AWS_ENDPOINT_URL"],
-        aws_access_key_id="key",
-        aws_secret_access_key="secret-9f3a",
-        region_name="us-east-1",
-    ).create_bucket(Bucket="fly2any")
-    yield access
-    server.stop()
-
-
-@pytest.mark.slow
-def test_backups_in_a_bucket_are_taken_verified_listed_and_restored(filled, bucket):
-    place = "s3://fly2any/nightly"
-    held = rows(filled)
-
-    taken = run(filled, "dbbackup", "--verify", place=place, **bucket)
-    status = run(filled, "dbstatus", place=place, **bucket)
-    filled.execute("DELETE FROM users")
-    restored = run(filled, "dbrestore", "latest", "--yes", place=place, **bucket)
-    listed = run(filled, "dbbackup", "--list", "--format", "json", place=place, **bucket)
-    after = run(filled, "dbstatus", place=place, **bucket)
-    nowhere = run(filled, "dbbackup", "--list", place="s3://another", **bucket)
-
-    assert [answer.returncode for answer in (taken, restored, listed, status)] == [0, 0, 0, 0], taken.stderr + restored.stderr
-    assert rows(filled) == held
-    assert [entry["state"] for entry in json.loads(listed.stdout)["backups"]] == ["good"]
-    assert "  verified  " in status.stdout
-    assert re.findall(r"WARNING (backup\.\w+)", after.stdout) == ["backup.none"]
-    assert (
-        nowhere.returncode,
-        "s3://another refused the request (NoSuchBucket): correct BACKUP_LOCATION" in nowhere.stderr,
-    ) == (2, True)
-    assert "secret-9f3a" not in "".join(answer.stdout + answer.stderr for answer in (taken, restored, listed, status, nowhere))
-    for name in databases(filled):
-        if name.startswith(f"{filled.name}_before_"):
-            filled.execute(f'DROP DATABASE "{name}"')
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
-"""A bucket's response is not trusted: a stored file is looked up."""
+"""Backups in a bucket. Its response is not trusted: a stored file is looked up."""
 
+import json
+import re
 import threading
 from contextlib import contextmanager
 from functools import partial
@@ -13,6 +15,7 @@ from fly2any.database.backup.store import store_at
 from fly2any.database.errors import Refusal
 from tests.conftest import django
 from tests.database.old_rows import CASES, put, swept
+from tests.database.taken import databases, rows, run
 
 SIGN_IN = b"<html><body>Please sign in</body></html>"
 
@@ -159,3 +162,56 @@ def test_a_report_asks_a_silent_bucket_once(lists, migrated, monkeypatch, settin
     assert (state.newest, state.good, len(asked)) == (None, None, 1 + lists)
     assert state.trouble.startswith("s3://fly")
     assert "cannot be reached (Read timeout on endpoint URL" in state.trouble
+
+
+@pytest.fixture
+def bucket():
+    moto = pytest.importorskip("moto.server", reason="moto is not installed: make check installs it")
+    server = moto.ThreadedMotoServer(port=0)
+    server.start()
+    _, port = server.get_host_and_port()
+    import boto3
+
+    access = {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret-9f3a",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+    }
+    access["AWS_DEFAULT_REGION"] = "us-east-1"
+    boto3.client(
+        "s3",
+        endpoint_url=access["AWS_ENDPOINT_URL"],
+        aws_access_key_id="key",
+        aws_secret_access_key="secret-9f3a",
+        region_name="us-east-1",
+    ).create_bucket(Bucket="fly2any")
+    yield access
+    server.stop()
+
+
+@pytest.mark.slow
+def test_backups_in_a_bucket_are_taken_verified_listed_and_restored(filled, bucket):
+    place = "s3://fly2any/nightly"
+    held = rows(filled)
+
+    taken = run(filled, "dbbackup", "--verify", place=place, **bucket)
+    status = run(filled, "dbstatus", place=place, **bucket)
+    filled.execute("DELETE FROM users")
+    restored = run(filled, "dbrestore", "latest", "--yes", place=place, **bucket)
+    listed = run(filled, "dbbackup", "--list", "--format", "json", place=place, **bucket)
+    after = run(filled, "dbstatus", place=place, **bucket)
+    nowhere = run(filled, "dbbackup", "--list", place="s3://another", **bucket)
+
+    assert [answer.returncode for answer in (taken, restored, listed, status)] == [0, 0, 0, 0], taken.stderr + restored.stderr
+    assert rows(filled) == held
+    assert [entry["state"] for entry in json.loads(listed.stdout)["backups"]] == ["good"]
+    assert "  verified  " in status.stdout
+    assert re.findall(r"WARNING (backup\.\w+)", after.stdout) == ["backup.none"]
+    assert (
+        nowhere.returncode,
+        "s3://another refused the request (NoSuchBucket): correct BACKUP_LOCATION" in nowhere.stderr,
+    ) == (2, True)
+    assert "secret-9f3a" not in "".join(answer.stdout + answer.stderr for answer in (taken, restored, listed, status, nowhere))
+    for name in databases(filled):
+        if name.startswith(f"{filled.name}_before_"):
+            filled.execute(f'DROP DATABASE "{name}"')
