@@ -164,6 +164,12 @@ def test_the_usual_conditions_are_accepted(migrated):
 MISUSED = {
     "RI_FKey_cascade_del": ("", 'EXECUTE FUNCTION "RI_FKey_cascade_del"()', "its function is PostgreSQL's own"),
     "arguments": ("", "EXECUTE FUNCTION public.note('name')", "it gives its function arguments"),
+    "a function for another table": (
+        """CREATE FUNCTION public.promotes() RETURNS trigger LANGUAGE plpgsql
+           AS 'BEGIN UPDATE users SET "isStaff" = true WHERE id = NEW.id; RETURN NEW; END'""",
+        "EXECUTE FUNCTION public.promotes()",
+        "its function does more than set columns to the current time",
+    ),
     "a function in the condition": (
         OWN,
         "WHEN (public.own(OLD.name)) EXECUTE FUNCTION public.note()",

@@ -1,7 +1,7 @@
 """Triggers that a role with no privilege other than TRIGGER on the table could have created.
 
 PostgreSQL does not record who created a trigger. The owner of its function says nothing: other roles may call functions of trusted
-roles, of extensions and of PostgreSQL, some of which run any query, or do what the arguments of the trigger say.
+roles, of extensions and of PostgreSQL, some of which run any query, or do what the arguments, the name or the table of the trigger say.
 """
 
 from __future__ import annotations
@@ -21,6 +21,14 @@ HARMLESS_NODES = (
 HARMLESS_VOLATILE = "random clock_timestamp timeofday gen_random_uuid uuidv4 uuidv7"
 HARMLESS_TRIGGERS = "suppress_redundant_updates_trigger tsvector_update_trigger tsvector_update_trigger_column"
 HARMLESS_EXTENSIONS = "moddatetime citus citus_columnar"
+# The body of a function that sets columns to the time, or nothing, and does nothing else.
+TIMES = (
+    r"^\s*begin\s+(new\.\x22?\w+\x22?\s*:?=\s*(now\(\)|current_timestamp(\(\d\))?|(clock|statement|transaction)_timestamp\(\)|localtimestamp"
+    r"|timezone\('utc'(::text)?,\s*now\(\)\)|now\(\)\s+at\s+time\s+zone\s+'utc')\s*;\s*)*return\s+new\s*;\s*end\s*;?\s*$"
+)
+ONLY_TIMES_SQL = f"""
+    (p.prosrc ~* {literal(TIMES)} AND p.prolang = (SELECT l.oid FROM pg_catalog.pg_language AS l WHERE l.lanname = 'plpgsql'))
+"""
 # Whether the function `p` is one of Supabase's, such as that of its Database Webhooks: it runs as its owner, to which the superuser
 # supabase_admin has granted the schema, and which only trusted roles can become. No other role can create such a grant.
 OF_SUPABASE_SQL = """
@@ -62,7 +70,8 @@ MISUSED_SQL = f"""
                                THEN 'its function is PostgreSQL''s own' END
                      WHEN x.name = ANY (pg_catalog.string_to_array({literal(HARMLESS_EXTENSIONS)}, ' ')) OR {OF_SUPABASE_SQL} THEN NULL
                      WHEN x.name IS NOT NULL THEN 'its function belongs to the extension ' || x.name
-                     WHEN t.tgnargs > 0 THEN 'it gives its function arguments' END
+                     WHEN t.tgnargs > 0 THEN 'it gives its function arguments'
+                     WHEN NOT {ONLY_TIMES_SQL} THEN 'its function does more than set columns to the current time' END
          FROM (SELECT (SELECT e.extname::text FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
                        WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid
                          AND d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.deptype = 'e')) AS x (name)),

@@ -6,7 +6,7 @@ What a trigger writes is not known: any table counts that an untrusted role may 
 from __future__ import annotations
 
 from ..sql import TRUSTED_ROLES_SQL, literal
-from .trigger_creators import HARMLESS_EXTENSIONS, HARMLESS_TRIGGERS, OF_SUPABASE_SQL
+from .trigger_creators import HARMLESS_EXTENSIONS, HARMLESS_TRIGGERS, OF_SUPABASE_SQL, ONLY_TIMES_SQL
 
 # Triggers of functions of trusted roles come with TRIGGER, except for their conditions (trigger_creators.py).
 OPEN_SQL = f"""
@@ -25,11 +25,6 @@ OPEN_SQL = f"""
                    WHERE k.confrelid = c.oid AND k.contype = 'f' AND o.relowner NOT IN (SELECT oid FROM trusted)))
     ORDER BY 1
 """
-# The body of a function that sets columns to the time, and does nothing else.
-TIMES = (
-    r"^\s*begin\s+(new\.\x22?\w+\x22?\s*:?=\s*(now\(\)|current_timestamp(\(\d\))?|(clock|statement|transaction)_timestamp\(\)|localtimestamp"
-    r"|timezone\('utc'(::text)?,\s*now\(\)\)|now\(\)\s+at\s+time\s+zone\s+'utc')\s*;\s*)+return\s+new\s*;\s*end\s*;?\s*$"
-)
 # One trigger or rule that a write to a table of `reached` runs, and that may write to other tables, with the table that is written.
 FIRED_SQL = f"""
     SELECT f.origin, f.name || ' ON ' || pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) FROM (
@@ -43,8 +38,7 @@ FIRED_SQL = f"""
                             AND d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.deptype = 'e'
                             AND e.extname::text = ANY (pg_catalog.string_to_array({literal(HARMLESS_EXTENSIONS)}, ' ')))
           AND {OF_SUPABASE_SQL} IS NOT TRUE
-          AND NOT (p.prosrc ~* {literal(TIMES)}
-                   AND p.prolang = (SELECT l.oid FROM pg_catalog.pg_language AS l WHERE l.lanname = 'plpgsql'))
+          AND NOT {ONLY_TIMES_SQL}
         UNION ALL
         SELECT r.oid, r.origin, 'rule ' || pg_catalog.quote_ident(w.rulename)
         FROM reached AS r JOIN pg_catalog.pg_rewrite AS w ON w.ev_class = r.oid
