@@ -14,7 +14,7 @@ OF_THE_SERVER = (
     "tests/postgres", "tests/test_deletion.py", "tests/test_migration_locks.py", "tests/test_queries.py",
     "tests/administration/test_references_of_others.py",
     *_of(
-        "mutations", "contract", "drift", "sql", "states", "home", "health_alarms", "security_reach", "dbstatus", "dbhealth",
+        "mutations", "contract", "drift", "sql", "states", "home", "health_alarms", "autovacuum", "security_reach", "dbstatus", "dbhealth",
         "security", "untrusted_code", "untrusted_triggers", "trigger_creators", "locked_references", "dbroles", "migrate", "migrate_waits", "reversals",
         "losses", "written_by_triggers",
         "concurrent_builds", "dbadopt", "dbadopt_columns", "dbseed", "dbperson", "dbperson_untrusted_code", "backup",
@@ -27,7 +27,7 @@ OF_THE_SERVER = (
 SLOW_OF_THE_SERVER = _of(
     "adoption_drift", "contract", "mutations", "dbadopt", "dbadopt_columns", "concurrent_builds", "migrate_hazards", "backup",
     "backup_contents", "backup_entries", "backup_verdicts", "backup_hostile_code", "restore", "restore_into_empty",
-    "restore_roles", "restore_staff",
+    "restore_roles", "restore_staff", "untrusted_code", "locked_references", "reversals", "security", "security_reach",
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@ import fcntl
 import os
 import secrets
 import subprocess
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,9 +42,14 @@ NOT_INSTALLED = {"browser", "bucket"}  # Fixtures that need more than requiremen
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Tests that need optional software are marked slow too, so that `make test` skips nothing."""
+    """Mark two kinds slow too: tests that need optional software, so that `make test` skips nothing, and the cases that `sampled`
+    leaves out."""
+    cases = Counter()
     for item in items:
-        if item.get_closest_marker("skipif") or not NOT_INSTALLED.isdisjoint(item.fixturenames):
+        sampled = item.get_closest_marker("sampled")
+        left_out = sampled and cases[item.parent, item.originalname] % sampled.args[0]
+        cases[item.parent, item.originalname] += 1
+        if left_out or item.get_closest_marker("skipif") or not NOT_INSTALLED.isdisjoint(item.fixturenames):
             item.add_marker(pytest.mark.slow)
 
 

@@ -60,6 +60,7 @@ CASES = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("case", CASES)
 def test_the_guides_five_cases_are_answered_with_cause_and_cure(database, own_server, case):
     result = CASES[case](database, own_server)

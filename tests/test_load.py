@@ -114,6 +114,7 @@ def answers_in_time(web):
     return [web.ask("/health/live")[0], web.ask("/admin/login/")[0]] == [200, 200] and time.monotonic() - begun < 5
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("what", DAWDLING)
 def test_clients_that_do_not_send_occupy_no_thread(web, what):
     with web.clients(DAWDLING[what]):

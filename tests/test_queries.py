@@ -233,6 +233,7 @@ def test_the_sites_queries_use_their_indexes(question, rows, django_db_blocker):
         assert not [step for step in steps if step["Node Type"] == "Sort"]
 
 
+@pytest.mark.slow
 def test_the_queries_return_the_rows_they_name(rows, django_db_blocker):
     with django_db_blocker.unblock():
         mine = Notification.objects.filter(user_id=rows["user"])

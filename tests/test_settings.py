@@ -299,6 +299,7 @@ def test_a_variable_that_is_not_utf_8_is_refused(monkeypatch, variable):
         read_settings(monkeypatch, **{variable: os.fsdecode(b"caf\xe9")})
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     "words",
     [
@@ -327,6 +328,7 @@ def test_the_user_who_migrates_is_recorded_in_any_encoding(monkeypatch):
 CHOSEN = "from django.conf import settings; print(settings.DEVELOPMENT, settings.DATABASES['default']['HOST'])"
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("variable", "chosen"), [("POSTGRES_URL", "True"), ("DATABASE_URL", "True"), ("TEST_POSTGRES_URL", "False db.example")]
 )

@@ -81,6 +81,7 @@ def test_the_rows_of_a_list_equal_djangos(model, member):
     assert rows_of(cl) == djangos_rows(cl)
 
 
+@pytest.mark.sampled(3)
 @by_model
 def test_paging_shows_every_row_once_though_all_values_of_the_order_tie(model, member, monkeypatch):
     client = member("superuser")
@@ -111,6 +112,7 @@ def test_paging_shows_every_row_once_though_all_values_of_the_order_tie(model, m
     assert backwards == forwards
 
 
+@pytest.mark.sampled(4)
 @by_model
 def test_a_filter_without_an_index_eventually_finds_every_row(model, member, monkeypatch):
     client = member("superuser")

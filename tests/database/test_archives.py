@@ -240,6 +240,7 @@ def test_an_activity_whose_person_no_longer_existed_is_restored(migrated, tmp_pa
     assert rows(migrated)["user_activities"] == before
 
 
+@pytest.mark.slow
 def test_an_archive_is_stored_for_longer_than_sessions_may_be_idle(migrated, tmp_path, monkeypatch):
     put(migrated, "price_history", "old", CASES["price_history"][0])
     migrated.execute(f"ALTER DATABASE {migrated.name} SET idle_session_timeout = '500ms'")

@@ -66,6 +66,7 @@ def test_a_role_that_only_reads_need_not_execute_functions():
     assert of_functions() == []
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("body", "name"),

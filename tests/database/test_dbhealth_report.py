@@ -32,6 +32,7 @@ def test_a_topic_that_takes_too_long_fails_alone(migrated, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_a_topic_that_waits_for_a_lock_says_so(migrated):
     with migrated.connect() as other, django(migrated) as connection:
         other.execute("BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE")

@@ -63,6 +63,7 @@ def test_the_four_apps_are_removed_and_everything_else_stays(migrated):
     assert manage("dbstatus", url=migrated.url).returncode == 0
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("made", "shown"),
     [

@@ -186,6 +186,7 @@ MESSAGES = 'ALTER TABLE ai_messages {} CONSTRAINT "ai_messages_conversationId_fk
 REFERS = 'FOREIGN KEY ("conversationId") REFERENCES ai_conversations (id) ON DELETE CASCADE ON UPDATE CASCADE'
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("damage", "remains"),
     [

@@ -20,6 +20,7 @@ OWNER = 'ALTER TABLE user_preferences DROP CONSTRAINT "user_preferences_userId_k
 AT = "price_alerts.price_alerts_active_idx"
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("sql", "expected"),

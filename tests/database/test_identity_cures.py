@@ -41,6 +41,7 @@ def sequences():
 OWN = "auth_group_id_seq1"
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("damage", "following", "kept"),

@@ -134,6 +134,7 @@ CODE = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("made", CODE)
 def test_a_table_that_may_run_code_of_its_owner_is_refused(migrated, made):
     with two_roles(migrated) as (_, stranger):

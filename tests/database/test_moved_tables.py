@@ -20,6 +20,7 @@ def drift():
     return compare(EXPECTED, read_catalog(connection, schema="public"), live=Live(connection, "public")).findings
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.django_db
 @pytest.mark.parametrize("table", [table.name for table in EXPECTED.tables])
 def test_a_table_in_another_schema_is_found_and_its_cure_moves_it_back(table):

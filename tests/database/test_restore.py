@@ -25,6 +25,7 @@ from tests.database.taken import RecordedProgress, change, databases, rows, run,
 from tests.servers import Database, open_transaction
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("facts", "said"),
     [

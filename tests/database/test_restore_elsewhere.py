@@ -54,6 +54,7 @@ def restored(database, place, target, before=(), **options):
     return progress.sentences
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("is_lost", [True, False], ids=["missing", "existing"])
 def test_tables_of_a_missing_tablespace_are_restored_into_the_default_one(migrated, place, target, tablespaces, is_lost):
     fast, slow = tablespaces
@@ -87,6 +88,7 @@ OF_SUPERUSERS = """
 """
 
 
+@pytest.mark.slow
 def test_an_object_of_a_role_that_is_no_superuser_any_more_is_named_before_rows_are_restored(migrated, place, target):
     role = f"{migrated.name}_admin"
     migrated.execute(f"CREATE ROLE {role} SUPERUSER; {OF_SUPERUSERS.format(role=role)}")

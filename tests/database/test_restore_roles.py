@@ -241,6 +241,7 @@ EMPTY = (
 )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("policy", "seen", "said"),
     [("a > 1", [(2,)], []), ("a > 1 AND current_setting('app.tenant') = 'x'", None, [EMPTY])],

@@ -71,6 +71,7 @@ def test_privileges_of_public_are_found_and_the_cure_works(migrated, app):
     assert looked(app)[0] == AUDITED
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("password", "found"),
     [
@@ -91,6 +92,7 @@ def test_weak_password_storage_is_found(migrated, app, password, found):
     assert password is None or password not in output
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("change", "found"),
     [

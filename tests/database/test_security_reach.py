@@ -112,6 +112,7 @@ def test_a_healthy_database_has_no_finding(migrated, other_role):
     assert other_role not in figures["roles that read secrets"]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("made", WEAKNESSES)
 def test_a_weakness_is_found_and_resolved_by_its_cure(migrated, other_role, made):
     statements, severity, code, where = WEAKNESSES[made]

@@ -50,6 +50,7 @@ def test_a_command_runs_no_code_of_another_role_in_place_of_what_is_missing(migr
     )
 
 
+@pytest.mark.slow
 def test_commands_about_the_schema_run_meanwhile(migrated, other_role_of):
     migrated.execute(f"{PERSON};{column('users', 'avatarUrl').format(role=other_role_of(migrated))}")
 

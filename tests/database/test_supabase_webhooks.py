@@ -57,6 +57,7 @@ def untrusted(connection):
     return [one.message for one in verify(connection).findings if one.code == "tables.untrusted"]
 
 
+@pytest.mark.slow
 def test_a_webhook_of_supabase_stops_no_command(own_server):
     server = own_server(migrated=True)
     database = enable(server)
@@ -116,6 +117,7 @@ def webhooks(tmp_path_factory):
     server.remove()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("forged", FORGED)
 def test_what_any_other_role_can_imitate_is_refused(webhooks, forged):
     statements, message = FORGED[forged]

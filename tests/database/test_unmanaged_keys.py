@@ -13,6 +13,7 @@ from tests.database.test_writes import run
 LONG = "and a write fails where {} has more than {:,} bytes after compression"
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("index", "refuses", "limit"),

@@ -195,6 +195,7 @@ def test_the_owner_of_the_tables_is_trusted_if_it_may_let_others_create_tables(m
     )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "made", ["", f"SET ROLE {{role}}; {PLANTED}; RESET ROLE".replace("public.", "app.")], ids=["empty", "record"]
 )
@@ -236,6 +237,7 @@ def test_a_first_migrate_writes_to_no_journal_created_by_another_role(database, 
     )
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("command", ["dbadopt", "migrate --check", "migrate --plan", "showmigrations", "dbreset"])
 def test_no_command_reads_a_record_of_migrations_created_by_another_role(exact, other_role_of, command):
     role = other_role_of(exact)

@@ -57,6 +57,7 @@ def test_an_extension_that_another_role_creates_during_a_run_is_refused(migrated
     assert migrated.execute("SELECT to_regclass('made')") == [(None,)]
 
 
+@pytest.mark.slow
 def test_it_blocks_an_adoption(exact, other_role_of):
     exact.execute(MAKES.format(other_role_of(exact), exact.name))
     with django(exact) as connection:

@@ -49,6 +49,7 @@ def found(database):
         return [(one.where, one.message, one.cure) for one in verify(connection).findings if one.code == "tables.untrusted"]
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("table", ["public.users", "site.notes"])
 @pytest.mark.parametrize("made", USED)
 def test_a_part_of_a_table_that_uses_another_roles_code_is_found_and_refused(migrated, table, made):

@@ -171,6 +171,7 @@ def test_a_killed_creation_is_restarted(home):
     assert ask(home) == "1"
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", ["long" * 30, "a,b", 'a "quoted" é $HOME name'])
 def test_an_unusual_path_works(home, name):
     odd = home / name

@@ -56,6 +56,7 @@ def test_twenty_requests_at_once_share_three_connections(database):
     )
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("environment", "most"),
     [
