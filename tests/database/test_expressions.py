@@ -8,8 +8,10 @@ from django.db import connection
 from fly2any.database.schema import Index
 from fly2any.database.schema.drift import compare
 from fly2any.database.schema.expressions import counts, distinguishing_column
+from fly2any.database.sql import ask
 from fly2any.database.verification import verify
 from tests.database.mutation import EXPECTED
+from tests.database.test_writes import run
 
 
 @pytest.mark.parametrize(
@@ -69,3 +71,34 @@ def test_an_index_is_different_if_the_planner_does_not_recognise_its_equivalent_
             codes = [one.code for one in verify(connection).findings]
             assert (used[condition], codes) == ((True, []) if "=" in condition else (False, ["index.different"]))
             cursor.execute("DROP INDEX users_staff_idx")
+
+
+@pytest.mark.django_db
+def test_what_follows_from_the_type_of_a_column_is_not_reported_too():
+    run(
+        "CREATE EXTENSION IF NOT EXISTS citext",
+        "ALTER TABLE users ALTER email TYPE citext",
+        'ALTER TABLE users ADD CHECK ("firstName" <> \'\'), ALTER "firstName" TYPE citext',
+    )
+
+    findings = [finding for finding in verify(connection).findings if finding.code != "check.extra"]
+
+    assert [finding.message for finding in findings] == [
+        "Column email of users is citext, not text.",
+        "Column firstName of users is citext, not text.",
+    ]
+    run(*(finding.cure for finding in findings))
+    assert [finding.code for finding in verify(connection).findings] == ["check.extra"]
+
+
+@pytest.mark.django_db
+def test_a_message_shows_where_a_long_definition_begins_to_differ():
+    definition = ask(connection, "SELECT pg_get_indexdef('users_words_trgm_idx'::regclass)")
+    run("DROP INDEX users_words_trgm_idx", definition.replace("COALESCE(name, ''::text)", "COALESCE(name, '-'::text)"))
+
+    (finding,) = verify(connection).findings
+
+    assert finding.message == (
+        "Index users_words_trgm_idx of users is …(' '::text || COALESCE(name, '-'::text)) || ' '::text) || COALESCE(\"firstName\", ''::text))…,"
+        " not …(' '::text || COALESCE(name, ''::text)) || ' '::text) || COALESCE(\"firstName\", ''::text)) …."
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 from ..findings import Finding, Severity
 from .live import Live
 from .objects import PARTITIONED, Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, where
@@ -50,3 +52,14 @@ def title(thing: Object) -> str:
         return f"Exclusion constraint {thing.name} of {thing.table}"
     kind = ("Primary key" if thing.primary else "Unique constraint") if isinstance(thing, Key) else TITLES[type(thing)]
     return f"{kind} {thing.name} of {thing.table}"
+
+
+def contrasted(found: str, wanted: str) -> tuple[str, str]:
+    """Return two definitions as a message names them: long ones only from where they begin to differ."""
+    texts = [" ".join(text.split()) for text in (found, wanted)]
+    if max(map(len, texts)) <= 240:
+        return texts[0], texts[1]
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False))
+    begin = max(len([*same]) - 30, 0)
+    parts = [f"{'…' if begin else ''}{text[begin : begin + 90]}{'…' if len(text) > begin + 90 else ''}" for text in texts]
+    return parts[0], parts[1]

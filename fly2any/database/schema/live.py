@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
@@ -296,9 +296,18 @@ def with_equivalent_expressions(expected: Catalog, actual: Catalog, live: Live) 
         table: tuple(column for column in actual.columns if column.table == table) for table in trusted
     }
 
+    types = {(column.table, column.name): column.type for column in expected.columns}
+    retyped: dict[str, list[Column]] = {}
+    for column in actual.columns:
+        if types.get((column.table, column.name), column.type) != column.type:
+            retyped.setdefault(column.table, []).append(replace(column, type=types[column.table, column.name]))
+
     def spelled(thing: Any) -> Any:
         other = wanted.get((type(thing), thing.table, thing.name))
-        if other is None or thing == other or not thing.own or thing.table not in trusted:
+        if other is None or thing == other:
+            return thing
+        thing = _once_retyped(thing, other, retyped.get(thing.table, ()))
+        if thing == other or not thing.own or thing.table not in trusted:
             return thing
         for name in EXPRESSIONS[type(thing)]:
             mine, theirs = getattr(other, name), getattr(thing, name)
@@ -323,3 +332,19 @@ def with_equivalent_expressions(expected: Catalog, actual: Catalog, live: Live) 
         checks=tuple(spelled(one) for one in actual.checks),
         indexes=tuple(spelled(one) for one in actual.indexes),
     )
+
+
+def _once_retyped(thing: Any, other: Any, columns: Iterable[Column]) -> Any:
+    """Return `thing` with the expressions of `other` that it has once the cure for the type of `columns` removed their casts."""
+
+    def cured(theirs: str | None, mine: str | None) -> str | None:
+        plain = theirs
+        for column in columns if theirs and mine else ():
+            name = rf'(?<![\w$."])({re.escape(column.name)}|"{re.escape(column.name)}")'
+            plain = re.sub(rf"{name}::{re.escape(column.type)}(?![\w\[(])", r"\1", plain or "")
+        return plain if plain == mine else theirs
+
+    thing = replace(thing, **{name: cured(getattr(thing, name), getattr(other, name)) for name in EXPRESSIONS[type(thing)]})
+    if isinstance(thing, Index) and len(thing.columns) == len(other.columns):
+        return replace(thing, columns=tuple(map(cured, thing.columns, other.columns)))
+    return thing

@@ -10,7 +10,7 @@ from ..findings import Finding, Severity
 from ..sql import quote
 from ..units import plural
 from . import cures
-from .comparing import Comparing, title
+from .comparing import Comparing, contrasted, title
 from .objects import PARTITIONED, Catalog, Check, ForeignKey, Index, Key, Object, Table, of_invalid, where
 from .unmanaged_keys import Keys
 
@@ -202,7 +202,7 @@ def _check_difference(check: Check, live: Check) -> tuple[str, str]:
         return "weaker", "is NOT ENFORCED: rows may violate it"
     if _changed(check, live) == ["valid"]:
         return "weaker", "is not validated: existing rows may violate it"
-    return "different", f"is {live.expression}, not {check.expression}"
+    return "different", "is {}, not {}".format(*contrasted(live.expression, check.expression))
 
 
 def _foreign_key_difference(fk: ForeignKey, live: ForeignKey) -> tuple[str, str]:
@@ -222,7 +222,7 @@ def _index_difference(index: Index, live: Index) -> tuple[str, str]:
         return "weaker", f"covers only the rows WHERE {live.predicate}"
     if changed == ["unique"] and index.unique:
         return "weaker", "is not unique"
-    return "different", f"is {_definition(live)}, not {_definition(index)}"
+    return "different", "is {}, not {}".format(*contrasted(_definition(live), _definition(index)))
 
 
 def _included(to: Comparing, thing: Any, live: Any) -> tuple[str, Severity]:
