@@ -21,7 +21,7 @@ from .actions import deactivate, reactivate
 from .models import Account, Session, User, UserPreferences, VerificationToken
 
 KEPT = (
-    "The history of the rows that {email} changed here. Clear “active” and “staff status” instead; "
+    "The history of the rows that {email} changed here. Clear “Active” and “Staff” instead; "
     "manage.py dbperson erase removes the person with this history."
 )
 
@@ -29,16 +29,12 @@ REPLACED = (
     "The password of {email} was replaced by a random one, because others may have set the old one before this person became staff. "
     "Set a new password, and use “Sign out everywhere” to end sessions on the site."
 )
-# Field: (label if the column's own is ambiguous, what it grants).
 STAFF_HELP = {
-    "is_staff": ("", "May sign in to the admin, with the permissions of their groups."),
-    "groups": ("", "The roles of staff. The group Administrators sees and changes all data, but cannot grant staff status."),
-    "is_superuser": (
-        "Superuser",
-        "May do everything without a group, including granting staff status and changing groups: the role “administrator” of dbstaff.",
-    ),
+    "is_staff": "May sign in to the admin, with the permissions of their groups.",
+    "groups": "The roles of staff. The group Administrators sees and changes all data, but cannot grant staff status.",
+    "is_superuser": "May do everything without a group, including granting staff status and changing groups: the role “administrator” of dbstaff.",
 }
-NOT_THE_SITE = "The site ignores the column “active”: it decides only whether the person can use the admin."
+NOT_THE_SITE = "The site ignores “Active”: it decides only whether the person can use the admin."
 NONE_SET = "None: cannot sign in with a password."
 COOKIE = (
     "A browser may stay signed in to the site until its cookie expires, 30 days after its last use unless the site sets another time."
@@ -88,7 +84,7 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
     list_filter = ["is_staff", "is_active", "created_at"]
     search = (Key("id"), Key("email"), PersonNamed())
     search_help_text = (
-        "An id, an e-mail address, or parts of a name or an e-mail address, at least one with three letters or more;"
+        "An ID, an e-mail address, or parts of a name or an e-mail address, at least one with three letters or more;"
         " accents and order do not matter."
     )
     ordering = ["-created_at"]
@@ -175,8 +171,7 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
 
     def formfield_for_dbfield(self, db_field, request, **kwargs):
         if db_field.name in STAFF_HELP:
-            label, kwargs["help_text"] = STAFF_HELP[db_field.name]
-            kwargs |= {"label": label} if label else {}
+            kwargs["help_text"] = STAFF_HELP[db_field.name]
         return super().formfield_for_dbfield(db_field, request, **kwargs)
 
     def formfield_for_manytomany(self, db_field, request, **kwargs):
@@ -244,7 +239,7 @@ class AccountAdmin(UserRowsMixin, ReadOnlyModelAdmin):
     list_filter = ["provider"]
     deletion = ("Unlink", "unlinked")
     search = (KeyWithin("provider", "provider_account_id"), *UserRowsMixin.search)
-    search_help_text = "An id, the user's name, e-mail address or id, or the account at the provider."
+    search_help_text = "An ID, the user's name, e-mail address or ID, or the account at the provider."
     ordering = ["-pk"]
     shown = {"expires_at": formats.epoch(unit=1)}
     overview_steps = (
@@ -285,7 +280,7 @@ class SessionAdmin(UserRowsMixin, ReadOnlyModelAdmin):
 class VerificationTokenAdmin(ReadOnlyModelAdmin):
     list_display = ["identifier", "expires"]
     search = (Key("id"), Key("identifier"))
-    search_help_text = "An id, or a whole e-mail address."
+    search_help_text = "An ID, or a whole e-mail address."
     ordering = ["identifier"]
     overview_steps = (
         Step(

@@ -21,7 +21,7 @@ class CabinClass(TextChoices):
 class Theme(TextChoices):
     LIGHT = "light", "Light"
     DARK = "dark", "Dark"
-    AUTO = "auto", "As the device"
+    AUTO = "auto", "Device setting"
 
 
 class Language(TextChoices):

@@ -47,7 +47,7 @@ class User(AbstractBaseUser, PermissionsMixin):
     updated_at = DateTimeField(db_column="updatedAt", auto_now=True)
     last_login = DateTimeField("last sign-in", db_column="lastLoginAt", null=True, blank=True)
     is_staff = models.BooleanField("staff", db_column="isStaff", default=False, db_default=False)
-    is_superuser = models.BooleanField("administrator", db_column="isSuperuser", default=False, db_default=False)
+    is_superuser = models.BooleanField("superuser", db_column="isSuperuser", default=False, db_default=False)
     is_active = models.BooleanField("active", db_column="isActive", default=True, db_default=True)
 
     secret_fields = ("password",)
@@ -116,7 +116,7 @@ class Account(models.Model):
     expires_at = models.IntegerField("expires at (epoch seconds)", null=True, blank=True)
     token_type = models.TextField(null=True, blank=True)
     scope = models.TextField(null=True, blank=True)
-    id_token = models.TextField(null=True, blank=True)
+    id_token = models.TextField("ID token", null=True, blank=True)
     session_state = models.TextField(null=True, blank=True)
 
     secret_fields = ("refresh_token", "access_token", "id_token", "session_state")

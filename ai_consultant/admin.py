@@ -19,7 +19,7 @@ class ConversationAdmin(UserRowsMixin, ReadOnlyModelAdmin):
     list_display = ["session_id", "user_link", "status", "current_consultant_team", "created_at", "updated_at"]
     list_filter = ["created_at", "status", "current_consultant_team"]
     search = (Key("session_id"), *UserRowsMixin.search)
-    search_help_text = "The id of a conversation or its session, or the user's name, e-mail address or id."
+    search_help_text = "The ID of a conversation or its session, or the user's name, e-mail address or ID."
     ordering = ["-created_at"]
     fieldsets = [
         ("Facts", {"fields": ["session_id", "user", "status", "current_consultant_team", "created_at", "updated_at", "id"]}),
@@ -63,7 +63,7 @@ class MessageAdmin(ReadOnlyModelAdmin):
         Within("conversation", "content", note="Encrypted messages are not searched."),
     )
     search_help_text = (
-        "The id of a message, a conversation or its session; in the list of one conversation, also part of a message's text."
+        "The ID of a message, a conversation or its session; in the list of one conversation, also part of a message's text."
     )
     ordering = ["-created_at"]
     shown = {"timestamp": TIME, "content": content}

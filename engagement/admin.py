@@ -112,7 +112,7 @@ class UserSessionAdmin(UserRowsMixin, ReadOnlyModelAdmin):
     list_display = ["__str__", "user_link", "location", "ip_address", "last_active"]
     deletion = ("Revoke", "revoked")
     search = (Address("ip_address", "last_active"), *UserRowsMixin.search)
-    search_help_text = "An IP address, an id, or the user's name, e-mail address or id."
+    search_help_text = "An IP address, an ID, or the user's name, e-mail address or ID."
     ordering = ["-pk"]
     overview_steps = (
         Step(SIGN_OUT, User, "delete", lambda request, user: UserSession.objects.filter(user=user.pk), remove_rows),
@@ -129,7 +129,7 @@ class LoginHistoryAdmin(UserRowsMixin, ReadOnlyModelAdmin):
     list_display = ["timestamp", "user_link", "success", "device", "browser", "os", "location", "ip_address"]
     list_filter = ["timestamp", "success"]
     search = (Address("ip_address", "timestamp"), *UserRowsMixin.search)
-    search_help_text = "An IP address, an id, or the user's name, e-mail address or id."
+    search_help_text = "An IP address, an ID, or the user's name, e-mail address or ID."
     ordering = ["-timestamp"]
     figures = (
         Figure(

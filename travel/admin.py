@@ -94,7 +94,7 @@ class PriceAlertAdmin(UserRowsMixin, ModelAdmin):
     ]
     list_filter = ["active", "triggered", "last_checked"]
     search = (RoutePrefix("created_at"), *UserRowsMixin.search)
-    search_help_text = "A route (GRU-LIS), a departure airport (GRU), an id, or the user's name, e-mail address or id."
+    search_help_text = "A route (GRU-LIS), a departure airport (GRU), an ID, or the user's name, e-mail address or ID."
     actions = ["pause", "rearm"]
     written_by_machines = (
         "current_price", "triggered", "triggered_at", "last_checked", "last_notified_at", "notification_count",
@@ -213,7 +213,7 @@ class PriceHistoryAdmin(ReadOnlyModelAdmin):
     list_display = [route_link, "depart_date", "return_date", "price", "provider", "timestamp"]
     list_filter = ["timestamp", "provider"]
     search = (Route(), Key("id"))
-    search_help_text = "A route (GRU-LIS), a departure airport (GRU), or an id."
+    search_help_text = "A route (GRU-LIS), a departure airport (GRU), or an ID."
     shown = {"price": formats.money()}
     ordering = ["-timestamp"]
     list_display_links = ["timestamp"]
@@ -272,6 +272,6 @@ class PriceMonitorLogAdmin(ReadOnlyModelAdmin):
     list_filter = ["execution_time", "triggered_by"]
     newest = "Last run of the price monitor"
     search = (Key("id"),)
-    search_help_text = "An id."
+    search_help_text = "An ID."
     ordering = ["-execution_time"]
     shown = {"duration": formats.with_unit("ms")}

@@ -20,4 +20,4 @@ class Provider(TextChoices):
 
 class Trigger(TextChoices):
     CRON = "cron", "Schedule"
-    MANUAL = "manual", "By hand"
+    MANUAL = "manual", "Manual"

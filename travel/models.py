@@ -73,7 +73,7 @@ class PriceAlert(models.Model):
     destination = models.TextField()
     depart_date = models.TextField("departure date", db_column="departDate")
     return_date = models.TextField(db_column="returnDate", null=True, blank=True)
-    current_price = models.FloatField(db_column="currentPrice")
+    current_price = models.FloatField("last checked price", db_column="currentPrice")
     target_price = models.FloatField(db_column="targetPrice")
     currency = models.TextField(default="USD", db_default="USD")
     active = models.BooleanField(default=True, db_default=True)
@@ -149,7 +149,7 @@ class RecentSearch(models.Model):
 
 
 class PriceHistory(models.Model):
-    """A price seen for a route and a departure date."""
+    """A price recorded for a route and a departure date."""
 
     id = TextIdField()
     origin = models.TextField()

@@ -35,7 +35,7 @@ REACHED_SQL = """
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """The prices seen for a route and a departure date in PERIOD; figures in `currency`, of which a chart has one."""
+    """The prices recorded for a route and a departure date in PERIOD; figures in `currency`, of which a chart has one."""
 
     currency: str
     number: int
@@ -60,7 +60,7 @@ class Reached:
 
 
 def read_prices(origin: str, destination: str, depart_date: str, *, alert: PriceAlert | None = None) -> Prices | None:
-    """Return the prices seen for a route (IATA codes) and a day (`YYYY-MM-DD`) in the last PERIOD, None if there are none at all.
+    """Return the prices recorded for a route (IATA codes) and a day (`YYYY-MM-DD`) in the last PERIOD, None if there are none at all.
 
     If the last price is older than that, the PERIOD ends at that price. The target of `alert` is marked on the chart since it was
     created.
@@ -84,7 +84,7 @@ def read_prices(origin: str, destination: str, depart_date: str, *, alert: Price
     values = [value for _, value in points]
     lowest_at, lowest = min(points, key=lambda point: point[1])
     title = (
-        f"Price of {origin} to {destination} on {depart_date}, {len(points)} seen from {points[0][0]:%Y-%m-%d} to "
+        f"Prices of {origin} to {destination} on {depart_date}, {len(points)} recorded from {points[0][0]:%Y-%m-%d} to "
         f"{points[-1][0]:%Y-%m-%d}: lowest {plain_amount(lowest, currency)}, last {plain_amount(values[-1], currency)}"
     )
     target = charts.Target(alert.target_price, alert.created_at) if alert and alert.currency == currency else None

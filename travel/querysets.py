@@ -12,7 +12,7 @@ class SavedSearchQuerySet(models.QuerySet):
 
 class PriceAlertQuerySet(models.QuerySet):
     def active_of_user(self, user_id):
-        """The alerts of a user that are switched on, triggered ones too."""
+        """The active alerts of a user, fired ones too."""
         return self.filter(user_id=user_id, active=True)
 
     def of_route(self, origin, destination):
@@ -22,11 +22,11 @@ class PriceAlertQuerySet(models.QuerySet):
         return beginnings.filter(origin=origin, destination=destination).order_by("-created_at")
 
     def queue(self):
-        """Alerts that may still fire, longest-waiting first."""
+        """The armed alerts (active and not fired), the one checked longest ago first."""
         return self.filter(active=True, triggered=False).order_by("last_checked")
 
     def due(self, *, at, every=timedelta(hours=6)):
-        """Alerts of the queue that were not checked in the last `every`."""
+        """The armed alerts that were not checked in the last `every`."""
         return self.queue().filter(last_checked__lte=at - every)
 
 
@@ -38,11 +38,11 @@ class RecentSearchQuerySet(models.QuerySet):
 
 class PriceHistoryQuerySet(models.QuerySet):
     def of_route(self, origin, destination, depart_date):
-        """The prices seen for a route (IATA codes) and a departure date (`YYYY-MM-DD`), newest first."""
+        """The prices recorded for a route (IATA codes) and a departure date (`YYYY-MM-DD`), newest first."""
         return self.filter(origin=origin, destination=destination, depart_date=depart_date).order_by("-timestamp")
 
     def before(self, cutoff):
-        """The prices seen before `cutoff`, for deletion."""
+        """The prices recorded before `cutoff`, for deletion."""
         return self.filter(timestamp__lt=cutoff)
 
 

@@ -177,7 +177,7 @@ class Migration(migrations.Migration):
                 (
                     "theme",
                     models.TextField(
-                        choices=[("light", "Light"), ("dark", "Dark"), ("auto", "As the device")],
+                        choices=[("light", "Light"), ("dark", "Dark"), ("auto", "Device setting")],
                         db_default="light",
                         default="light",
                     ),
@@ -244,7 +244,7 @@ class Migration(migrations.Migration):
                 ("expires_at", models.IntegerField(blank=True, null=True, verbose_name="expires at (epoch seconds)")),
                 ("token_type", models.TextField(blank=True, null=True)),
                 ("scope", models.TextField(blank=True, null=True)),
-                ("id_token", models.TextField(blank=True, null=True)),
+                ("id_token", models.TextField(blank=True, null=True, verbose_name="ID token")),
                 ("session_state", models.TextField(blank=True, null=True)),
             ],
             options={

@@ -15,7 +15,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             "user",
             "is_superuser",
-            models.BooleanField("administrator", db_column="isSuperuser", default=False, db_default=False),
+            models.BooleanField("superuser", db_column="isSuperuser", default=False, db_default=False),
         ),
         migrations.AddField(
             "user", "is_active", models.BooleanField("active", db_column="isActive", default=True, db_default=True)

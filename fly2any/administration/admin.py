@@ -35,7 +35,7 @@ class AccessAdmin(ReadOnlyModelAdmin):
     list_display = ["at", "staff_email", "action", "table", "row_id", "person_id", "query"]
     list_filter = ["at", "action"]
     search = (Key("person_id"), Key("staff_id"))
-    search_help_text = "The id of a person, or of one of the staff."
+    search_help_text = "The ID of a person or of a staff member."
     shown = {"certificate": lambda certificate, access: LINK(certificate_page(access), "Certificate of erasure")}
     ordering = ["-at"]
 
@@ -52,7 +52,7 @@ class NoteAdmin(ReadOnlyModelAdmin):
     list_filter = ["at"]
     list_select_related = ["person"]
     search = (Related("person", "email", is_address=True), Key("person"), Key("id"))
-    search_help_text = "The e-mail address or id of a person, or the id of a note."
+    search_help_text = "The e-mail address or ID of a person, or the ID of a note."
     ordering = ["-at"]
     in_overviews = False
 
@@ -66,7 +66,7 @@ class DeviceAdmin(ReadOnlyModelAdmin):
     user_link = link_to("user")
     list_display = ["id", "user_link", "name", "confirmed", "created_at", "last_used_at"]
     search = (Related("user", "email"), Key("user"))
-    search_help_text = "The e-mail address or id of one of the staff."
+    search_help_text = "The e-mail address or ID of a staff member."
     ordering = ["-pk"]
     list_select_related = ["user"]
     deletion = ("Remove", "removed")

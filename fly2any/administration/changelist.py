@@ -268,7 +268,7 @@ class ChangeList(main.ChangeList):
             return f"By {name}, {first}"
         # The site's ids (cuid) begin with their time. UUIDv4s and the ids of the demo data do not.
         if self.order.field.primary_key and added and self._is_in_order_of(added):
-            return f"{first.capitalize()}, by id"
+            return f"{first.capitalize()}, by ID"
         return f"By {name}, {'descending' if descending else 'ascending'}"
 
     def _is_in_order_of(self, time: str) -> bool:

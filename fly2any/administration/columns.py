@@ -73,7 +73,8 @@ class ColumnsMixin(admin.ModelAdmin):
         if isinstance(field, models.TextField) and in_list and (field.primary_key or field.name.endswith("_id")):
             return formats.identifier
         if isinstance(field, models.TextField):
-            return formats.cell if in_list else formats.text
+            show = formats.cell if in_list else formats.text
+            return formats.spaced(show) if field.name in getattr(self, "several_days", ()) else show
         return formats.number if isinstance(field, models.IntegerField | models.FloatField) else None
 
     def show_readonly(self, name: str, row):

@@ -143,9 +143,9 @@ class PersonField(forms.ModelChoiceField):
                 similar = [] if found else people.filter(**{f"{name}__iexact": text})[:MOST_SIMILAR]
                 found += [person for person in similar if is_same_address(getattr(person, name), text)]
         except TooSlow:
-            raise ValidationError("Finding the user took too long. Enter the id instead.") from None
+            raise ValidationError("Finding the user took too long. Enter the ID instead.") from None
         if not found:
-            raise ValidationError("No user has this e-mail address or id.")
+            raise ValidationError("No user has this e-mail address or ID.")
         if len(found) > 1:
             raise ValidationError(
                 "Several users have this address in different spellings. Enter the exact spelling of one of them."

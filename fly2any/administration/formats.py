@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -159,6 +160,11 @@ def text(value: Any, row: Any = None) -> str:
     rest = len(text) - LONGEST_TEXT
     more = f" … {plural(rest, 'more character')}" if rest > 0 else ""
     return format_html('<div class="long-text" dir="auto">{}<span class="quiet">{}</span></div>', text[:LONGEST_TEXT], more)
+
+
+def spaced(show: Show) -> Show:
+    """Return a format that shows a comma-separated text as `show` does, with a space after each comma."""
+    return lambda value, row: show(re.sub(r",(?=\S)", ", ", str(value)), row)
 
 
 def choice(labels: dict[str, str]) -> Show:

@@ -192,7 +192,7 @@ class SchemaForms(BaseModelAdmin):
     def formfield_for_foreignkey(self, db_field, request, **kwargs):
         if db_field.name in self.raw_id_fields and db_field.related_model is get_user_model():
             widget = PersonWidget(db_field.remote_field, self.admin_site, using=kwargs.get("using"))
-            kwargs = {"form_class": PersonField, "widget": widget, "help_text": "E-mail address or id.", **kwargs}
+            kwargs = {"form_class": PersonField, "widget": widget, "help_text": "E-mail address or ID.", **kwargs}
             return db_field.formfield(**kwargs)
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
 

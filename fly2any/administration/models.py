@@ -20,14 +20,14 @@ class Access(models.Model):
     at = models.DateTimeField(db_default=CurrentTimestamp(), editable=False)
     # No foreign keys: the record stays when the staff or the person is deleted.
     staff_id = models.TextField("staff")
-    staff_email = models.TextField("staff's e-mail")
+    staff_email = models.TextField("staff e-mail")
     action = models.TextField(choices=Action)
     table = models.TextField()
     row_id = models.TextField("row", null=True, blank=True)
     person_id = models.TextField("person", null=True, blank=True)
     query = models.TextField(null=True, blank=True)
     ip_address = models.TextField("IP address", null=True, blank=True)
-    certificate = models.JSONField("certificate of the erasure", null=True, blank=True)
+    certificate = models.JSONField("certificate of erasure", null=True, blank=True)
 
     on_erasure = OnErasure.CLEAR
     fields_of_staff = ("staff_id", "staff_email", "query", "ip_address", "certificate")

@@ -88,5 +88,5 @@ class UserRowsMixin:
     list_select_related = ("user",)
     raw_id_fields = ("user",)
     search = (Related("user", "email", is_address=True), Key("id"), Key("user"), RelatedPerson("user"))
-    search_help_text = "An id, or the user's name, e-mail address or id."
+    search_help_text = "An ID, or the user's name, e-mail address or ID."
     user_link = link_to("user")

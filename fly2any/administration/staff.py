@@ -182,7 +182,7 @@ def keep_an_administrator(connection) -> Iterator[None]:
     yield
     if before and not _locked(connection):
         raise Refusal(
-            "This would leave no administrator who can sign in: first make another active person staff and superuser."
+            "This would leave no administrator who can sign in: first make another person one: “Active”, “Staff” and “Superuser”."
         )
 
 

@@ -24,11 +24,12 @@ class TextIdField(models.TextField):
     """
 
     def __init__(self, *args, **kwargs):
-        super().__init__(*args, **{"primary_key": True, "default": new_id, "editable": False, **kwargs})
+        super().__init__(*args, **{"verbose_name": "ID", "primary_key": True, "default": new_id, "editable": False, **kwargs})
 
     def deconstruct(self):
         name, path, args, kwargs = super().deconstruct()
         for option, standard, djangos in (
+            ("verbose_name", "ID", None),
             ("primary_key", True, False),
             ("default", new_id, models.NOT_PROVIDED),
             ("editable", False, True),

@@ -67,7 +67,7 @@ def test_an_unknown_airport_day_or_person_is_reported_at_the_field(staff, ana):
         "origin": ["“GRX1” is not the IATA code of an airport or a city: enter three letters, such as LIS."],
         "depart_date": ["“tomorrow” is not a date. Enter it as YYYY-MM-DD."],
     }
-    assert errors(nobody) == {"user": ["No user has this e-mail address or id."]}
+    assert errors(nobody) == {"user": ["No user has this e-mail address or ID."]}
     assert PriceAlert.objects.count() == 0
 
 
@@ -80,14 +80,14 @@ def test_an_address_that_only_looks_alike_is_another_person(staff):
     added = staff.post(address(PriceAlert, "add"), {**ALERT, "user": "admin@example.com"})
     listed = staff.get(address(PriceAlert), {"q": "admin@example.com"}).content.decode()
 
-    assert errors(added) == {"user": ["No user has this e-mail address or id."]}
+    assert errors(added) == {"user": ["No user has this e-mail address or ID."]}
     assert (alike.email in listed, PriceAlert.objects.count()) == (False, 1)
 
 
 def test_days_are_date_inputs_unless_only_a_text_input_can_show_the_value(staff, ana):
     usual = {"user": ana, "name": "n", "origin": "GRU", "destination": "Lisbon"}
     one = SavedSearch.objects.create(**usual, depart_date="2027-07-01")
-    several = SavedSearch.objects.create(**usual, depart_date="2027-07-01, 2027-07-02")
+    several = SavedSearch.objects.create(**usual, depart_date="2027-07-01,2027-07-02")
 
     kinds = []
     for search in (one, several):
@@ -98,7 +98,8 @@ def test_days_are_date_inputs_unless_only_a_text_input_can_show_the_value(staff,
         search.refresh_from_db()
 
     assert kinds == ["date", "text"]
-    assert (one.depart_date, several.depart_date, several.destination) == ("2027-07-01", "2027-07-01, 2027-07-02", "Lisbon")
+    assert (one.depart_date, several.depart_date, several.destination) == ("2027-07-01", "2027-07-01,2027-07-02", "Lisbon")
+    assert ">2027-07-01, 2027-07-02<" in staff.get(address(SavedSearch)).content.decode()
     page = staff.get(address(SavedSearch, "change", one.pk)).content.decode()
     assert re.findall(r'<option value="(GRU)">[^<]*Paulo', unescape(page)) == ["GRU"] * 2
     assert re.findall(r'fieldset-heading">(.*?)</h2>', page) == ["Search", "Travellers", "Filters", "Use"]
@@ -129,6 +130,7 @@ def test_groups_come_before_individual_permissions_and_superuser_is_not_a_group(
     assert "The group Administrators sees and changes all data, but cannot grant staff status." in page
     preferences = UserPreferences.objects.create(user=ana)
     text = staff.get(address(UserPreferences, "change", preferences.pk)).content.decode()
+    assert re.findall(r"<label>(I[Dd]):</label>", page + text) == ["ID", "ID"]
     assert 'value="ana@example.com"' in text
 
 

@@ -133,9 +133,9 @@ def test_a_list_by_id_is_said_to_be_newest_first_only_where_its_rows_are(member)
     def said(model, query=""):
         return client.get(address(model) + query).context["cl"].order_description
 
-    assert said(PriceAlert) == "Newest first, by id"
+    assert said(PriceAlert) == "Newest first, by ID"
     PriceAlert.objects.filter(pk="id-1").update(created_at=now + timedelta(days=9))
-    assert said(PriceAlert) == "By id, descending"
+    assert said(PriceAlert) == "By ID, descending"
     assert (said(User), said(Conversation)) == ("Newest first", "Newest first")
     assert said(PriceAlert, "?active=1&triggered=0") == "By last checked, newest first"
 

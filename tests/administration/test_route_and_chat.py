@@ -54,7 +54,7 @@ def test_a_route_shows_90_days_its_lowest_price_and_its_alerts(member):
     tiles = re.findall(r"<strong>(.*?)</strong><span>(.*?)</span>", page)
     tiles = [[re.sub("<[^>]+>", "", part) for part in tile] for tile in tiles]
     assert tiles == [
-        ["410.00 EUR", "Last recorded price, just now"], ["397.50 EUR", "Lowest, 3 days ago"], ["410.00 EUR", "Median"], ["3", "Prices seen"],
+        ["410.00 EUR", "Last recorded price, just now"], ["397.50 EUR", "Lowest, 3 days ago"], ["410.00 EUR", "Median"], ["3", "Recorded prices"],
     ]  # fmt: skip
     chart = re.search(r'<svg class="chart".*?</svg>', page, re.S)[0]
     assert re.findall('class="legend".*?</p>', page) == [

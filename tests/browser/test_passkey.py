@@ -48,7 +48,7 @@ def test_staff_make_a_passkey_and_sign_in_with_it(browser, live_server, settings
     assert page.url == live_server.url + reverse("admin:second_factor_codes")
     follow(page, "text=Show ten recovery codes")
     assert page.locator(".codes li").count() == 10
-    follow(page, "text=To the admin")
+    follow(page, "text=Go to the admin")
     assert page.url == live_server.url + reverse("admin:index")
 
     follow(page, "text=Sign out")

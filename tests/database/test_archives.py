@@ -374,7 +374,7 @@ def test_a_damaged_list_of_ids_is_one_sentence_and_the_others_are_swept(filled, 
 
     [said] = [one["message"] for one in report["findings"] if one["code"] == "maintenance.failed"]
     assert said == (
-        f"{name}.ids is damaged, or not signed: write the ids of its rows that are still in the table into `left` in the .json, remove the .ids file,"
+        f"{name}.ids is damaged, or not signed: write the IDs of its rows that are still in the table into `left` in the .json, remove the .ids file,"
         " and load the archive with --unsigned."
     )
     assert [one["table"] for one in report["removed"]] == ["price_monitor_logs"]

@@ -95,7 +95,7 @@ def test_an_erasure_removes_every_row_of_a_person_and_no_other(migrated, people)
     assert [place.table for place in foreseen.remaining] == ["auth_group", "fly2any_accesses"]
     assert mentions(migrated, BOB) == before
     with pytest.raises(
-        Refusal, match=f"No person has the e-mail address or the id {EMAIL}: check the spelling, or search in the admin"
+        Refusal, match=f"No person has the e-mail address or the ID {EMAIL}: check the spelling, or search in the admin"
     ):
         erased(migrated)
 
@@ -116,7 +116,7 @@ def test_staff_unknown_ambiguous_and_undecodable_addresses_are_refused(migrated,
     migrated.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('ana2', 'ana.silva@example.com', now())")
     refusals = {
         "bob@example.com": "bob@example.com is a staff account: remove its staff status in the admin first.",
-        "x": "No person has the e-mail address or the id x: check the spelling, or search in the admin.",
+        "x": "No person has the e-mail address or the ID x: check the spelling, or search in the admin.",
         "ANA.SILVA@example.com": "2 people have the e-mail address ANA.SILVA@example.com in different spellings: give the exact spelling of one of them.",
         "\udcff@example.com": "The e-mail address is not valid UTF-8: check the terminal's encoding.",
         "x\0@example.com": "The e-mail address contains a NUL character: correct it.",
@@ -296,7 +296,7 @@ def test_an_address_that_only_looks_alike_is_another_person(migrated):
         """INSERT INTO users (id, email, "updatedAt") VALUES ('k', '\u212aate@example.com', now())"""
     )  # The Kelvin sign.
     with django(migrated) as connection:
-        with pytest.raises(Refusal, match=r"^No person has the e-mail address or the id kate@example\.com: "):
+        with pytest.raises(Refusal, match=r"^No person has the e-mail address or the ID kate@example\.com: "):
             find(connection, "kate@example.com")
         migrated.execute("""INSERT INTO users (id, email, "updatedAt") VALUES ('a', 'kate@example.com', now())""")
         assert find(connection, "Kate@Example.com") == Person("a", "kate@example.com", has_twin=True)

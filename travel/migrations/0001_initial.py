@@ -55,7 +55,7 @@ class Migration(migrations.Migration):
                 ("duration", models.IntegerField(verbose_name="duration (ms)")),
                 (
                     "triggered_by",
-                    models.TextField(choices=[("cron", "Schedule"), ("manual", "By hand")], db_column="triggeredBy"),
+                    models.TextField(choices=[("cron", "Schedule"), ("manual", "Manual")], db_column="triggeredBy"),
                 ),
             ],
             options={
@@ -84,7 +84,7 @@ class Migration(migrations.Migration):
                 ("destination", models.TextField()),
                 ("depart_date", models.TextField(db_column="departDate", verbose_name="departure date")),
                 ("return_date", models.TextField(blank=True, db_column="returnDate", null=True)),
-                ("current_price", models.FloatField(db_column="currentPrice")),
+                ("current_price", models.FloatField(db_column="currentPrice", verbose_name="last checked price")),
                 ("target_price", models.FloatField(db_column="targetPrice")),
                 ("currency", models.TextField(db_default="USD", default="USD")),
                 ("active", models.BooleanField(db_default=True, default=True)),

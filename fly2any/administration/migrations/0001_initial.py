@@ -18,7 +18,7 @@ class Migration(migrations.Migration):
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("at", models.DateTimeField(db_default=fly2any.postgres.expressions.CurrentTimestamp(), editable=False)),
                 ("staff_id", models.TextField(verbose_name="staff")),
-                ("staff_email", models.TextField(verbose_name="staff's e-mail")),
+                ("staff_email", models.TextField(verbose_name="staff e-mail")),
                 ("action", models.TextField(choices=[("opened", "Opened"), ("exported", "Exported")])),
                 ("table", models.TextField()),
                 ("row_id", models.TextField(blank=True, null=True, verbose_name="row")),

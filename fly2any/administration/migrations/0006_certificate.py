@@ -10,7 +10,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="access",
             name="certificate",
-            field=models.JSONField(blank=True, null=True, verbose_name="certificate of the erasure"),
+            field=models.JSONField(blank=True, null=True, verbose_name="certificate of erasure"),
         ),
         migrations.AlterField(
             model_name="access",

@@ -54,7 +54,7 @@ def find(connection, email: str) -> Person:
             cursor.execute(rows_sql + SAME_ADDRESS, [found[0][1] if found else None])
             similar = cursor.fetchall()
     if not found:
-        raise Refusal(f"No person has the e-mail address or the id {email}: check the spelling, or search in the admin.")
+        raise Refusal(f"No person has the e-mail address or the ID {email}: check the spelling, or search in the admin.")
     if len(found) > 1:
         exact = [row for row in found if row[1] == email]
         if len(exact) != 1:

@@ -20,7 +20,7 @@ from .tables import ACTIONS, Tables, read_tables
 from .trace import Leave, Rows, Trace, count, counts_by_table, follow, obstacles, places_of, rows_of
 from .transactions import NO_STATEMENT_TIMEOUT_SQL, reading
 
-RECORD = "the access records keep the id, which does not identify a person by itself"
+RECORD = "the access records keep the ID, which does not identify a person by itself"
 KEPT = facts.columns("ids_kept")
 NOT_SEARCHED = Unsearched("the database", "not searched, as requested")
 

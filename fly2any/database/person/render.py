@@ -26,7 +26,7 @@ def _lines(plan: Plan) -> Iterator[str]:
         yield "The address is replaced in these rows:"
         yield from (_line(table, count) for table, count in plan.cleared.items())
     if plan.remaining:
-        yield "The address or the id would remain here:"
+        yield "The address or the ID would remain here:"
         for place in plan.remaining:
             yield _line(f"{place.table}.{place.column}", place.rows, f"{place.holds}: {place.reason}")
     if plan.unsearched:

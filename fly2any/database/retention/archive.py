@@ -169,7 +169,7 @@ class Archives:
             return found.ids
         except ValueError:
             raise Refusal(
-                f"{name}{IDS} is damaged, or not signed: write the ids of its rows that are still in the table into `left` in the .json, remove the {IDS} file,"
+                f"{name}{IDS} is damaged, or not signed: write the IDs of its rows that are still in the table into `left` in the .json, remove the {IDS} file,"
                 " and load the archive with --unsigned."
             ) from None
 

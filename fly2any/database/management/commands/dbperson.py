@@ -19,7 +19,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "what", metavar="TASK", choices=["export", "erase"], help="export prints the data, erase deletes it."
         )
-        parser.add_argument("email", metavar="EMAIL", help="The person's e-mail address, or id.")
+        parser.add_argument("email", metavar="EMAIL", help="The person's e-mail address or ID.")
         parser.add_argument(
             "--output", metavar="FILE", type=Path, help="Write the export, or the certificate, into this new file."
         )
