@@ -337,14 +337,16 @@ def with_equivalent_expressions(expected: Catalog, actual: Catalog, live: Live) 
 def _once_retyped(thing: Any, other: Any, columns: Iterable[Column]) -> Any:
     """Return `thing` with the expressions of `other` that it has once the cure for the type of `columns` removed their casts."""
 
-    def cured(theirs: str | None, mine: str | None) -> str | None:
+    def cured(theirs: str, mine: str) -> str:
         plain = theirs
-        for column in columns if theirs and mine else ():
+        for column in columns:
             name = rf'(?<![\w$."])({re.escape(column.name)}|"{re.escape(column.name)}")'
-            plain = re.sub(rf"{name}::{re.escape(column.type)}(?![\w\[(])", r"\1", plain or "")
+            plain = re.sub(rf"{name}::{re.escape(column.type)}(?![\w\[(])", r"\1", plain)
         return plain if plain == mine else theirs
 
-    thing = replace(thing, **{name: cured(getattr(thing, name), getattr(other, name)) for name in EXPRESSIONS[type(thing)]})
+    for name in EXPRESSIONS[type(thing)]:
+        if (theirs := getattr(thing, name)) and (mine := getattr(other, name)):
+            thing = replace(thing, **{name: cured(theirs, mine)})
     if isinstance(thing, Index) and len(thing.columns) == len(other.columns):
         return replace(thing, columns=tuple(map(cured, thing.columns, other.columns)))
     return thing
