@@ -110,6 +110,22 @@ def test_a_condition_that_casts_an_enum_of_another_role_to_json_is_refused(migra
     ]
 
 
+@pytest.mark.parametrize("kind", ["mal.kind", "mal.kind[]", "public.pair"])
+@pytest.mark.parametrize("condition", ["to_jsonb(OLD) IS DISTINCT FROM to_jsonb(NEW)", "to_json(OLD.made) IS NOT NULL"])
+def test_a_condition_that_converts_a_column_of_another_roles_enum_to_json_is_refused(migrated, kind, condition):
+    with holder(migrated) as role:
+        migrated.execute(f"CREATE TYPE public.pair AS (a mal.kind); ALTER TABLE users ADD made {kind}")
+        migrated.execute(TRIGGER.format(condition))
+        messages = [message for message, _ in found(migrated)]
+        migrated.execute(f"DROP TRIGGER zz ON users; {TRIGGER.format('OLD.made IS DISTINCT FROM NEW.made')}")
+        compared = found(migrated)
+
+    assert messages == [
+        f"Trigger zz of users runs code of the role {role} with the privileges of the role that writes to users."
+    ]
+    assert compared == []
+
+
 @pytest.mark.parametrize("granted", [True, False])
 def test_the_condition_is_refused_whether_its_creator_may_still_create_triggers(migrated, granted):
     with holder(migrated, TRIGGER.format(REWRITE)) as role:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from .trigger_creators import OF_SUPABASE_SQL
+from .trigger_creators import CALLED_SQL, OF_SUPABASE_SQL
 
 # For the tables in `checked`: what `part` of which (a trigger, an index, statistics, a constraint, a default, a policy, a rule, or the
 # table itself, for its columns and partition key) uses a function, an operator or a type of which role that is not in `trusted`, and
 # whether all of these run as their owner. Enums and composite types run no code of their own, except by a cast to json in the condition
-# of a trigger; collations and schemas neither.
+# of a trigger, which also uses the types of the columns if it calls a function for json; collations and schemas neither.
 # Nothing is recorded of PostgreSQL's own objects, nor of what belongs to the first superuser.
 USED_CODE_SQL = f"""
     parts AS (
@@ -22,6 +22,10 @@ USED_CODE_SQL = f"""
         SELECT p."table", p.class, p.object, p.class AS used_class, p.object AS used FROM parts AS p
         WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_trigger AS t
                           WHERE p.class = 'pg_catalog.pg_trigger'::regclass AND t.oid = p.object AND (t.tgisinternal OR t.tgenabled = 'D'))
+        UNION
+        SELECT c.oid, 'pg_catalog.pg_trigger'::regclass, t.oid, 'pg_catalog.pg_class'::regclass, c.oid
+        FROM checked AS c JOIN pg_catalog.pg_trigger AS t ON t.tgrelid = c.oid
+        WHERE t.tgenabled <> 'D' AND t.tgqual IS NOT NULL AND EXISTS (SELECT FROM {CALLED_SQL} WHERE p.proname::text ~ 'json')
         UNION
         SELECT u."table", u.class, u.object, n.class, n.object FROM uses AS u, LATERAL (
             SELECT d.refclassid, d.refobjid FROM pg_catalog.pg_depend AS d
