@@ -1,5 +1,6 @@
 """Tables that a trigger of the site writes to: a role that may add triggers or foreign keys to one runs no code by that."""
 
+import re
 from contextlib import contextmanager
 
 import pytest
@@ -19,6 +20,13 @@ SITE = """
     CREATE TRIGGER aud AFTER DELETE ON users FOR EACH ROW EXECUTE FUNCTION site.writes();
 """
 RAN = "CREATE FUNCTION mal.ran() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'ran as %', current_user; END $$"
+CODE = (
+    "CREATE FUNCTION mal.one(text) RETURNS text LANGUAGE sql IMMUTABLE RETURN $1",
+    "CREATE FUNCTION mal.yes(text) RETURNS bool LANGUAGE sql IMMUTABLE RETURN true",
+    "CREATE OPERATOR mal.~~~ (RIGHTARG = text, FUNCTION = mal.yes)",
+    "CREATE DOMAIN mal.words AS text CHECK (mal.yes(VALUE))",
+    "CREATE TYPE mal.words_pair AS (a mal.words)",
+)
 PLANTED = "CREATE TRIGGER zz AFTER INSERT ON site.audit FOR EACH ROW EXECUTE FUNCTION mal.ran()"
 BY = "a table that the trigger aud ON public.users may write to"
 PRIVILEGES = "the privileges of the role that writes to users"
@@ -88,6 +96,35 @@ def test_triggers_added_before_the_right_was_revoked_are_refused(migrated):
         sentences = found(migrated)
 
     assert sentences == [f"Trigger zz ON site.audit, on {BY}, runs code of the role {role} with {PRIVILEGES}"]
+
+
+PARTS = (
+    "CREATE INDEX made ON {} (mal.one(id))",
+    "CREATE STATISTICS {}_made ON (mal.one(id)), id FROM {}",
+    "ALTER TABLE {} ADD CHECK (OPERATOR(mal.~~~) id)",
+    "ALTER TABLE {} ALTER id SET DEFAULT mal.one('')",
+    "CREATE POLICY made ON {} USING (mal.one(id) = '')",
+    "CREATE RULE made AS ON INSERT TO {} WHERE mal.one(NEW.id) = '' DO ALSO SELECT 1",
+    "ALTER TABLE {} ADD made mal.words_pair[]",
+    "CREATE DOMAIN {}_own AS text CHECK (mal.one(VALUE) <> ''); ALTER TABLE {} ADD made {}_own",
+    "CREATE FUNCTION {}_own(text) RETURNS text LANGUAGE sql IMMUTABLE RETURN mal.one($1); ALTER TABLE {} ADD CHECK ({}_own(id) <> '')",
+    "DROP TABLE {}; CREATE TABLE {} (id text) PARTITION BY LIST (mal.one(id))",
+)
+
+
+def test_a_part_of_a_table_that_only_a_trigger_of_the_site_writes_to_is_refused(migrated):
+    with site(migrated, *CODE) as role:
+        migrated.execute(f"REVOKE ALL ON site.audit, site.profiles FROM {role}")
+        tables = [f"site.part{number}" for number in range(len(PARTS))]
+        for table, part in zip(tables, PARTS, strict=True):
+            migrated.execute(f"CREATE TABLE {table} (id text)")
+            migrated.execute(part.replace("{}", table).replace("INDEX made", f"INDEX {table.partition('.')[2]}_made"))
+        sentences = found(migrated)
+        refusal = refused(migrated)
+
+    assert sorted({re.search(r"site\.part\d+", sentence)[0] for sentence in sentences}) == tables
+    assert {sentence.partition(" runs ")[2] for sentence in sentences} == {f"code of the role {role} with {PRIVILEGES}"}
+    assert refusal.startswith(f"Nothing was changed. {sentences[0]}. Ask the owner of ")
 
 
 def test_a_rule_counts_as_a_trigger(migrated):

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from .trigger_creators import CALLED_SQL, OF_SUPABASE_SQL
 
+# The catalogues of what can run code.
+CODE_CLASSES = (
+    "'pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass, 'pg_catalog.pg_type'::regclass,"
+    " 'pg_catalog.pg_opclass'::regclass, 'pg_catalog.pg_opfamily'::regclass"
+)
 # For the tables in `checked`: what `part` of which (a trigger, an index, statistics, a constraint, a default, a policy, a rule, or the
 # table itself, for its columns and partition key) uses a function, an operator or a type of which role that is not in `trusted`, and
 # whether all of these run as their owner. Enums and composite types run no code of their own, except by a cast to json in the condition
@@ -30,8 +35,7 @@ USED_CODE_SQL = f"""
         SELECT u."table", u.class, u.object, n.class, n.object FROM uses AS u, LATERAL (
             SELECT d.refclassid, d.refobjid FROM pg_catalog.pg_depend AS d
             WHERE d.classid = u.used_class AND d.objid = u.used
-              AND d.refclassid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass, 'pg_catalog.pg_type'::regclass,
-                                   'pg_catalog.pg_opclass'::regclass, 'pg_catalog.pg_opfamily'::regclass)
+              AND d.refclassid IN ({CODE_CLASSES})
             UNION ALL
             SELECT d.classid, d.objid FROM pg_catalog.pg_depend AS d
             WHERE d.refclassid = u.used_class AND d.refobjid = u.used AND d.deptype IN ('a', 'i')
