@@ -21,7 +21,7 @@ from fly2any.database.retention.archive import Archives
 from fly2any.database.retention.rules import RULES
 from fly2any.database.retention.sweep import sweep
 from fly2any.database.schema.checked_writes import refuse_before_writes
-from fly2any.database.schema.untrusted_code import refuse_untrusted_code
+from fly2any.database.schema.untrusted_code import read_untrusted_code, refuse_untrusted_code
 from fly2any.database.seed import seed
 from fly2any.database.verification import verify
 from fly2any.database.write_check import check_writes
@@ -243,6 +243,25 @@ def test_a_trigger_on_a_site_table_reached_by_a_foreign_key_does_not_run(migrate
             " that writes to users.",
         )
     ]
+
+
+def test_a_trigger_that_a_partition_has_from_its_table_does_not_run(migrated, other_role_of):
+    """Before PostgreSQL 15, the copies in partitions are marked as internal."""
+    role = other_role_of(migrated)
+    migrated.execute(
+        "CREATE SCHEMA site; CREATE TABLE site.seats (u text, n int) PARTITION BY LIST (n);"
+        "CREATE TABLE site.seat PARTITION OF site.seats (FOREIGN KEY (u) REFERENCES users ON DELETE CASCADE) DEFAULT;"
+        f"GRANT USAGE ON SCHEMA site TO {role}; GRANT TRIGGER ON site.seats, site.seat TO {role};"
+        + RUNS.format(role=role)
+        + "CREATE TRIGGER zz AFTER DELETE ON site.seats FOR EACH ROW EXECUTE FUNCTION public.ran();"
+        "CREATE CONSTRAINT TRIGGER yy AFTER DELETE ON site.seats INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.ran()"
+    )
+
+    with django(migrated) as connection:
+        found = [one.what for one in read_untrusted_code(connection, schema="public", tables=["users"])]
+    migrated.execute("DROP SCHEMA site CASCADE")
+
+    assert found == [f"Trigger {name} ON site.seat, whose foreign key leads to users," for name in ("yy", "zz")]
 
 
 @pytest.mark.parametrize("command", ["dbstatus --write-check", "dbmaintain", "loaddata"])
