@@ -43,7 +43,7 @@ def printed(database, other, folder):
         target = other if page == "dbadopt" else database
         result = manage(*command.split(), url=target.url, LOCK_TIMEOUT="", **places)
         assert result.returncode in (0, 4), result.stderr
-        text = (result.stderr + result.stdout).replace(target.name, "fly2any")
+        text = named(result.stderr + result.stdout, target.name)
         for name, place in places.items():
             text = text.replace(
                 place,
@@ -53,6 +53,16 @@ def printed(database, other, folder):
             )
         lines = text.rstrip().splitlines()
         yield page, command, lines if len(lines) <= LONGEST or page == WHOLE else [*lines[:LONGEST], "…"]
+
+
+def named(text, name):
+    """A text with the usual name of the database in place of its own, and the columns after it where they were."""
+
+    def renamed(found):
+        usual, blank = f"fly2any{found[1]}", found[2]
+        return usual.ljust(len(found[0])) if len(blank) > 1 else usual + blank
+
+    return re.sub(rf"{re.escape(name)}(\S*)( *)", renamed, text)
 
 
 def shape(line):

@@ -27,7 +27,9 @@ def test_without_yes_it_shows_the_plan_and_changes_nothing(migrated):
 
     assert (result.returncode, result.stderr) == (0, "")
     assert re.match(r"Would reverse: travel\.\d{4}_\w+, travel\.\d{4}_\w+, ", result.stdout)
-    assert "  users                                1 row\n" in result.stdout
+    listed = dict(re.findall(r"^  (\w+) +(\d+ rows?)$", result.stdout, re.M))
+    assert (listed["users"], "fly2any_notes" in listed, "fly2any_accesses" in listed) == ("1 row", True, False)
+    assert len({len(line.partition(" row")[0]) for line in result.stdout.splitlines() if line.startswith("  ")}) == 1
     assert tables(migrated) == before
     assert migrated.execute("SELECT count(*) FROM users") == [(1,)]
 
@@ -45,6 +47,7 @@ def test_the_four_apps_are_removed_and_everything_else_stays(migrated):
     on_users |= {f"django_otp_webauthn_webauthn{name}" for name in ("attestation", "credential", "userhandle")}
     gone = {*PHASE7, *on_users}
     assert tables(migrated) == before - gone
+    assert {*re.findall(r"^  (\w+)", result.stdout, re.M)} == gone
     assert gone <= OURS
     assert migrated.execute("SELECT count(*) FROM auth_permission")[0][0] > 0
     assert migrated.execute("SELECT * FROM theirs") == [(1,)]

@@ -1,4 +1,4 @@
-"""Removes our four apps from a database, and nothing else."""
+"""Removes our four apps from a database, and the migrations of other apps that depend on them."""
 
 from __future__ import annotations
 
@@ -99,8 +99,9 @@ def plan_reset(connection) -> Reset:
             f"{differ[0].where} differs from what our migrations created ({differ[0].code}), so they cannot be reversed: fix the findings of"
             " `manage.py dbstatus`, then run the command again."
         )
+    dropped = [table.name for table in contracts.catalog_of(v for v in versions if v.since in migrations).tables]
     with catalogue(connection) as cursor:
-        cursor.execute(TABLES_SQL, place)
+        cursor.execute(TABLES_SQL, {**place, "tables": dropped})
         tables = [name for (name,) in cursor.fetchall()]
         rows = tuple((name, _count(cursor, schema, name)) for name in tables)
         cursor.execute(DEPENDENTS_SQL, place)
@@ -113,7 +114,7 @@ def _count(cursor, schema: str, table: str) -> int:
 
 
 def reset(alias: str, *, consent: Consent, patience: float, progress: Progress) -> Reset:
-    """Reverse the migrations of the four apps, and those of Django's that need them; return what was removed.
+    """Reverse the migrations of the four apps, and those of other apps that depend on them; return what was removed.
 
     Changes nothing if unmanaged objects depend on our tables. Raises Refusal if rows would be lost without `consent`.
     """

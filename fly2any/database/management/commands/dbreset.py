@@ -13,7 +13,7 @@ from fly2any.database.sql import snapshot
 
 
 class Command(BaseCommand):
-    help = "Drop the tables of the four apps, with all their rows; nothing else is changed."
+    help = "Drop the tables of the four apps, and those that depend on them, with all their rows."
     requires_system_checks = []
 
     def add_arguments(self, parser):
@@ -42,9 +42,10 @@ class Command(BaseCommand):
             self.stdout.write("None of our migrations is recorded here: there is nothing to reset.")
             return
         self.stdout.write(f"{'Reversed' if yes else 'Would reverse'}: {', '.join(plan.migrations)}")
+        width = max((len(table) for table, _ in plan.tables), default=0)
         for table, rows in plan.tables:
             self.stdout.write(
-                f"  {table:<24}{rows:>14,} {'row' if rows == 1 else 'rows'}{' or more' if rows == MOST_COUNTED else ''}"
+                f"  {table:<{width}}{rows:>14,} {'row' if rows == 1 else 'rows'}{' or more' if rows == MOST_COUNTED else ''}"
             )
         if yes:
             self.stdout.write("These tables were dropped; `manage.py migrate` creates them again, empty.")
