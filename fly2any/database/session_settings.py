@@ -78,10 +78,10 @@ _OTHERS = {
         "database.access_method", "migrations create tables that may lack keys, or fail if the server has no such method",
     ),
     "lock_timeout": _Setting(_SHORT, _WRITES, "database.timeout", "each statement that waits for a lock fails at once"),
-    "statement_timeout": _Setting(_SHORT, _WRITES, "database.timeout", "statements fail that take longer"),
-    "transaction_timeout": _Setting(_SHORT, _WRITES, "database.timeout", "transactions that take longer end the connection"),
+    "statement_timeout": _Setting(_SHORT, _WRITES, "database.timeout", "statements that take longer fail"),
+    "transaction_timeout": _Setting(_SHORT, _WRITES, "database.timeout", "the server ends the connection of a transaction that takes longer"),
     "idle_in_transaction_session_timeout": _Setting(
-        _SHORT, _WRITES, "database.timeout", "transactions that wait longer for their client end the connection",
+        _SHORT, _WRITES, "database.timeout", "the server ends the connection of a transaction that waits longer for its client",
     ),
     "idle_session_timeout": _Setting(
         _SHORT_IDLE, _WRITES, "database.timeout", "the server ends connections that a pool still holds, and their next statement fails",

@@ -34,10 +34,10 @@ def run(capsys, *words):
 def test_a_new_person_gets_the_role_and_a_password_that_works(capsys):
     printed = run(capsys, EMAIL, "--role", "administrator")
 
-    password = printed.split("One-time password: ")[1].split()[0]
+    password = printed.split("New password: ")[1].split()[0]
     assert printed == (
         f"{EMAIL} was created with the role administrator."
-        f" One-time password: {password} (shown only now; change it after the first sign-in).\n"
+        f" New password: {password} (shown only now; change it after the first sign-in).\n"
     )
     assert state() == (True, True, True, [])
     assert User.objects.get(email=EMAIL).check_password(password)
@@ -49,10 +49,10 @@ def test_a_password_is_replaced_until_its_person_is_staff(capsys, verified):
 
     printed = run(capsys, EMAIL.upper(), "--role", "support")
 
-    password = printed.split("One-time password: ")[1].split()[0]
+    password = printed.split("New password: ")[1].split()[0]
     assert printed == (
         f"{EMAIL} now has the role support. The old password was replaced, because others may have set it before the person became"
-        f" staff. One-time password: {password} (shown only now; change it after the first sign-in).\n"
+        f" staff. New password: {password} (shown only now; change it after the first sign-in).\n"
     )
     assert (state(), User.objects.get(email=EMAIL).check_password(password)) == ((True, True, False, ["Support"]), True)
     assert run(capsys, EMAIL, "--role", "operations") == f"{EMAIL} now has the role operations. The password stays.\n"

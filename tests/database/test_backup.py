@@ -26,7 +26,7 @@ def test_a_backup_is_verified_by_restoring_it_and_comparing_every_row(filled, pl
     checked = run(filled, "dbbackup", "--check", the_one(place), "--format", "json", place=place)
 
     assert (taken.returncode, taken.stderr) == (0, "")
-    assert "Verdict   unverified: `manage.py dbbackup --check " in taken.stdout
+    assert "Verdict   not verified: `manage.py dbbackup --check " in taken.stdout
     assert (checked.returncode, checked.stderr) == (0, "")
     [entry] = json.loads(checked.stdout)["backups"]
     held = rows(filled)
@@ -196,7 +196,7 @@ def test_the_password_is_in_no_list_of_processes(own_server, place):
 
 def test_unsuitable_tools_are_reported_with_the_suitable_packages(monkeypatch):
     monkeypatch.setattr(tools, "_installed", lambda: iter([tools.Tools(tools.embedded_folder(), "18.6")]))
-    tls, plain = " that speak TLS, and this machine has none", ", and this machine has 18"
+    tls, plain = " that support TLS, and this machine has none", ", and this machine has 18"
     cures = (
         "run `apt-get install postgresql-client-{0}` (Debian, Ubuntu; from apt.postgresql.org if the system does not have it) or"
         " `brew install postgresql@{0}` (macOS), or put their folder on the PATH."

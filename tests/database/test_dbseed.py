@@ -125,7 +125,7 @@ def test_the_command_reports_what_it_added_and_shows_the_password_once(own_serve
     assert "  users                         10 rows added\n" in first.stdout
     assert f"Sign in as admin{DEMO_DOMAIN} with the password " in first.stdout
     for role in ("support", "operations"):
-        assert f"{role}{DEMO_DOMAIN} was created with the role {role}. One-time password: " in first.stdout
+        assert f"{role}{DEMO_DOMAIN} was created with the role {role}. New password: " in first.stdout
     assert second.stdout.endswith(
         "0 rows added in total.\n"
         f"The demo administrator admin{DEMO_DOMAIN} exists; `manage.py changepassword admin{DEMO_DOMAIN}` sets another password.\n"

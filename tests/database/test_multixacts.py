@@ -71,8 +71,8 @@ def test_numbers_of_members_that_run_out_are_found_until_rows_are_frozen(own_ser
     assert error.startswith('multixact "members" limit exceeded')
     assert (str(finding.severity), finding.code, finding.where, finding.message, finding.is_sql) == (
         *("error", "wraparound.near", LABEL),
-        "Members of multixacts use 100.0% of their numbers (limit 50.0%). At 100%, statements fail that lock a row which another transaction has"
-        " locked, such as an INSERT that refers to it.",
+        "Members of multixacts use 100.0% of their numbers (limit 50.0%). At 100%, a statement fails if it locks a row that another transaction"
+        " has locked, such as an INSERT that refers to it.",
         False,
     )
     assert finding.cure.startswith(

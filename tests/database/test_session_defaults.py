@@ -9,9 +9,9 @@ from tests.database.test_writes import found, run
 
 FAST = {
     "lock_timeout": "each statement that waits for a lock fails at once",
-    "statement_timeout": "statements fail that take longer",
-    "transaction_timeout": "transactions that take longer end the connection",
-    "idle_in_transaction_session_timeout": "transactions that wait longer for their client end the connection",
+    "statement_timeout": "statements that take longer fail",
+    "transaction_timeout": "the server ends the connection of a transaction that takes longer",
+    "idle_in_transaction_session_timeout": "the server ends the connection of a transaction that waits longer for its client",
 }
 IDLE = "the server ends connections that a pool still holds, and their next statement fails"
 NULLS = "NULL in an array that a client sends is stored as the text NULL"

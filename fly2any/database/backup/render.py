@@ -47,7 +47,7 @@ def _collations(manifest: Manifest) -> Iterator[str]:
 def _verdict_text(manifest: Manifest) -> str:
     verdict = manifest.verdict
     if verdict is None:
-        return f"unverified: `manage.py dbbackup --check {manifest.name}` restores and compares it"
+        return f"not verified: `manage.py dbbackup --check {manifest.name}` restores and compares it"
     if verdict.state != "good":
         return f"{'BAD' if verdict.state == 'bad' else 'not verified'}: {verdict.reason}"
     every = "every restored" if any(one.startswith(OF_ROLES) for one in verdict.left_out) else "every"
@@ -69,14 +69,15 @@ def _many(inventory: Inventory, place: str, now: datetime) -> Iterator[str]:
     if not manifests:
         yield f"No backup is at {place}."
         return
-    yield f"  {'backup':<40}{'age':>9}{'size':>12}{'rows':>15}  verdict"
+    width = max(40, *(len(manifest.name) for manifest in manifests))
+    yield f"  {'backup':<{width}}{'age':>9}{'size':>12}{'rows':>15}  verdict"
     for manifest in manifests:
         has_reason = manifest.verdict and manifest.state != "good"
-        text = _verdict_text(manifest) if has_reason else "verified" if manifest.state == "good" else manifest.state
+        text = _verdict_text(manifest) if has_reason else "verified" if manifest.state == "good" else "not verified"
         text = text if manifest.signed == SIGNED else f"{manifest.signed}; {text}"
         age = manifest.age(now)
-        shown = span(age) if age >= timedelta(0) else "in future"
-        yield f"  {manifest.name:<40}{shown:>9}{size(manifest.bytes):>12}{manifest.rows:>15,}  {text}"
+        shown = span(age) if age >= timedelta(0) else "future"
+        yield f"  {manifest.name:<{width}}{shown:>9}{size(manifest.bytes):>12}{manifest.rows:>15,}  {text}"
 
 
 def as_data(manifests: Iterable[Manifest], pruned: Iterable[Manifest], now: datetime) -> str:

@@ -48,7 +48,7 @@ DEFAULTS["sslcertmode"] = "allow"  # The documented type; the C implementation h
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """A folder with pg_dump and pg_restore of one version, and whether they speak TLS."""
+    """A folder with pg_dump and pg_restore of one version, and whether they support TLS."""
 
     folder: Path
     version: str
@@ -119,7 +119,7 @@ def choose(server: int, *, tls: bool, oldest: int = 0, newest: int = 999) -> Too
     here = "this machine has none"
     if usable:
         here = f"this machine has {', '.join(str(major) for major in sorted({tools.major for tools in usable}))}"
-    speaking = " that speak TLS" if tls else ""
+    speaking = " that support TLS" if tls else ""
     versions = f"{wanted} or later" if newest == 999 else f"{wanted} to {newest}"
     raise Refusal(
         f"PostgreSQL {server} needs pg_dump and pg_restore of version {versions}{speaking}, and {here}: {CURE.format(wanted)}"

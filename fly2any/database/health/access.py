@@ -141,7 +141,7 @@ def readers(read: Reader) -> Iterator[Figure | Finding]:
         yield Finding(
             Severity.WARNING, "security.publication", row.name,
             "The publication is FOR ALL TABLES: every subscriber receives all secrets, and those of tables that do not exist yet.",
-            f"Create a publication of the tables that the subscriber needs, move it there, then: DROP PUBLICATION {quote(row.name)};",
+            f"Create a publication of the tables that the subscriber needs, let the subscriber use that one, then: DROP PUBLICATION {quote(row.name)};",
         )  # fmt: skip
 
 

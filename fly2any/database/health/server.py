@@ -87,7 +87,7 @@ def _members(read: Reader, full: float, cure: str, *, readable: bool) -> Iterato
     if number > full * MOST_MEMBERS:
         yield Finding(
             Severity.ERROR, "wraparound.near", label,
-            f"Members of multixacts use {share(number / MOST_MEMBERS)} of their numbers (limit {share(full)}). At 100%, statements fail that lock a row which another transaction has locked, such as an INSERT that refers to it.",
+            f"Members of multixacts use {share(number / MOST_MEMBERS)} of their numbers (limit {share(full)}). At 100%, a statement fails if it locks a row that another transaction has locked, such as an INSERT that refers to it.",
             cure,
         )  # fmt: skip
 

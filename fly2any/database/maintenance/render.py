@@ -111,6 +111,7 @@ def as_list(archives: list[Archive], odd: list[str], form: str, *, place: str, u
         ]  # fmt: skip
         return printable(dumped({"archives": entries, "odd": odd}))
     lines = []
+    width = max((len(one.name) for one in archives), default=0)
     for one in archives:
         marks = [
             *([one.signed] if one.signed != SIGNED else []),
@@ -118,7 +119,7 @@ def as_list(archives: list[Archive], odd: list[str], form: str, *, place: str, u
             *(["unfinished: its run was interrupted, or is at work"] if one.name in unfinished else []),
         ]
         period = f"{one.oldest[:10]} to {one.newest[:10]}"
-        lines.append("  ".join([f"  {one.name:<58}{plural(one.rows, 'row'):>17}{size(one.bytes):>12}", period, *marks]))
+        lines.append("  ".join([f"  {one.name:<{width}}{plural(one.rows, 'row'):>17}{size(one.bytes):>12}", period, *marks]))
     lines += [f"  {name} belongs to no archive, or cannot be read." for name in odd]
     return "\n".join(map(one_line, [f"Archives at {place}", *(lines or ["  none"])]))
 

@@ -98,7 +98,7 @@ def _type(to: Comparing, column: Column, live: Column) -> Column:
         message = (
             f"{_name_of(column)} is {live.type}, not {column.type}; each value that fits into {column.type} works the same."
         )
-        cure = f"Keep it: PostgreSQL rewrites the table to make it {column.type} again, and refuses to where a value is larger."
+        cure = f"Keep it: to make it {column.type} again, PostgreSQL would rewrite the table, and fail if a value is larger."
         to.findings.append(Finding(Severity.NOTE, "column.different", where(column), message, cure))
         plain = CAST.fullmatch(live.default or "")
         return replace(live, default=plain[1]) if plain else live

@@ -19,7 +19,7 @@ class Command(BaseCommand):
 
     def handle(self, *, email, role, remove, database, **options):
         if bool(email) == options["list"]:
-            raise CommandError("Give an EMAIL with --role and --remove, and none with --list.")
+            raise CommandError("Give EMAIL with --role or --remove, and leave it out with --list.")
         connection = connections[database]
         if role:
             self.stdout.write(sentence(appoint(connection, email, role), role))
@@ -45,5 +45,5 @@ def sentence(done, role):
     replaced = " The old password was replaced, because others may have set it before the person became staff."
     return (
         f"{started}{replaced if done.replaces else ''}"
-        f" One-time password: {done.password} (shown only now; change it after the first sign-in)."
+        f" New password: {done.password} (shown only now; change it after the first sign-in)."
     )
