@@ -1,11 +1,15 @@
 """Row-level security on a table of ours: what its policies restrict for this role, compared with what PostgreSQL does."""
 
 import pytest
+from django.core.management import call_command
 from django.db import Error, connection, transaction
 
 from fly2any.database.adoption import assess
-from fly2any.database.errors import Refusal
-from fly2any.database.migration.other_tools import refuse_tables_of_other_tools
+from fly2any.database.adoption.blockers import unreadable
+from fly2any.database.errors import Refusal, explain
+from fly2any.database.migration.journal import recorded
+from fly2any.database.migration.other_tools import refuse_hidden_records, refuse_tables_of_other_tools
+from fly2any.database.schema import read_catalog
 from fly2any.database.verification import verify
 from tests.database.test_table_privileges import GRANT, seen_by
 from tests.database.test_writes import run
@@ -130,10 +134,10 @@ def test_row_security_of_supabase_is_no_error():
     assert (str(finding.severity), finding.message) == ("note", BYPASSED)
 
 
-HIDDEN = "Row-level security hides the rows of django_migrations from the role site"
+HIDDEN = "Row-level security hides rows of django_migrations from the role site"
 REVEAL = (
     "Connect as the owner of django_migrations or as a role with BYPASSRLS, or run as the owner:"
-    ' CREATE POLICY reads ON django_migrations FOR SELECT TO "site" USING (true);'
+    ' CREATE POLICY fly2any ON django_migrations FOR SELECT TO "site" USING (true);'
     " (or ALTER TABLE django_migrations DISABLE ROW LEVEL SECURITY;)"
 )
 OF_RECORDS = ("migrations.unreadable", "migrations.unrecorded", "table.different", "permissions.missing")
@@ -145,6 +149,8 @@ OF_RECORDS = ("migrations.unreadable", "migrations.unrecorded", "table.different
     [
         ("", True),
         ("CREATE POLICY none ON django_migrations USING (app = 'nobody')", True),
+        ("CREATE POLICY several ON django_migrations USING (app <> 'travel')", True),
+        ("CREATE POLICY one ON django_migrations USING (name NOT LIKE '%_route_index')", True),
         ("CREATE POLICY reads ON django_migrations FOR SELECT TO site USING (true)", False),
         ("CREATE POLICY most ON django_migrations FOR SELECT USING (id > 0)", False),
         ("ALTER ROLE site BYPASSRLS", False),
@@ -155,7 +161,7 @@ def test_a_record_of_migrations_whose_rows_are_hidden_is_not_taken_for_an_empty_
     found = seen_by("site", GRANT, secured, *filter(None, [policy]), codes=OF_RECORDS)
     run("SET ROLE site")
     refused = []
-    for action in (refuse_tables_of_other_tools, assess):
+    for action in (refuse_tables_of_other_tools, refuse_hidden_records, assess):
         try:
             action(connection)
         except Refusal as refusal:
@@ -165,9 +171,81 @@ def test_a_record_of_migrations_whose_rows_are_hidden_is_not_taken_for_an_empty_
     places = [(str(one.severity), one.where, one.message, one.cure) for one in found if one.code == "migrations.unreadable"]
     why = f"{HIDDEN}, so the schema is compared as if every migration were applied, and `migrate` refuses to run."
     assert places == ([("error", "django_migrations", why, REVEAL)] if hidden else [])
-    assert refused == ([f"{HIDDEN}. {REVEAL}"] * 2 if hidden else [])
+    assert refused == ([f"{HIDDEN}. {REVEAL.replace('FOR SELECT ', '')}"] * 3 if hidden else [])
     rest = {(one.code, one.where) for one in found if one.code != "migrations.unreadable"}
     assert rest == {("table.different", "users"), ("table.different", "django_migrations")}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("condition", "pending"), [("true", True), ("current_user = 'site'", True), ("id > 0", False)])
+def test_a_policy_that_shows_a_role_every_record_hides_no_pending_migration(condition, pending):
+    """A condition on a column may hide some rows; what is pending is then not known, which is the safe side."""
+    secured = (
+        f"ALTER TABLE django_migrations ENABLE ROW LEVEL SECURITY; CREATE POLICY shown ON django_migrations USING ({condition})"
+    )
+    run(GRANT, secured, "DELETE FROM django_migrations WHERE name = '0005_alert_route_index'", "SET ROLE site")
+    try:
+        assert verify(connection).migrations.pending == (("travel.0005_alert_route_index",) if pending else ())
+    finally:
+        run("RESET ROLE")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("options", [["--plan"], ["--check"]])
+def test_migrate_lists_no_hidden_record_as_pending(options):
+    run(GRANT, "ALTER TABLE django_migrations ENABLE ROW LEVEL SECURITY", "SET ROLE site")
+    try:
+        with pytest.raises(Refusal, match=f"^{HIDDEN}"):
+            call_command("migrate", *options)
+    finally:
+        run("RESET ROLE")
+
+
+@pytest.mark.django_db
+def test_a_hidden_record_of_prisma_prevents_an_adoption():
+    columns = "id text, migration_name text, started_at timestamptz, finished_at timestamptz, rolled_back_at timestamptz"
+    run(f"CREATE TABLE _prisma_migrations ({columns})", GRANT, "ALTER TABLE _prisma_migrations ENABLE ROW LEVEL SECURITY")
+    run("SET ROLE site")
+    live = read_catalog(connection, schema="public")
+    (finding,) = unreadable(connection, "public", live, "site")
+    run("RESET ROLE", finding.cure.partition("owner: ")[2], "SET ROLE site")
+    assert [*unreadable(connection, "public", read_catalog(connection, schema="public"), "site")] == []
+    run("RESET ROLE")
+
+    assert (finding.code, finding.where) == ("adopt.prisma_unreadable", "_prisma_migrations")
+    assert finding.message.startswith("Row-level security may hide rows of Prisma's record of migrations from the role site,")
+
+
+@pytest.mark.django_db
+def test_a_run_that_could_not_record_its_end_does_not_begin():
+    policies = ("FOR SELECT USING (true)", "FOR INSERT WITH CHECK (true)", "FOR UPDATE USING (true)")
+    run(GRANT, "ALTER TABLE fly2any_migration_runs ENABLE ROW LEVEL SECURITY")
+    said, done = [], []
+    for number, policy in enumerate(policies):
+        run(f"CREATE POLICY p{number} ON fly2any_migration_runs {policy}", "SET ROLE site")
+        try:
+            with transaction.atomic(), recorded(connection, "travel.0001_initial", "forwards"):
+                done.append(policy)
+        except (Error, Refusal) as error:
+            said.append(explain(error))
+        run("RESET ROLE")
+
+    assert done == [policies[-1]]
+    assert [sentence[:36] for sentence in said] == [
+        "Row-level security refuses this (new",
+        "Row-level security keeps the role si",
+    ]
+
+
+@pytest.mark.django_db
+def test_a_hidden_journal_says_nothing_of_failed_runs():
+    failed = "INSERT INTO fly2any_migration_runs (migration, direction, person, code) VALUES ('travel.0005_alert_route_index', 'forwards', 'a', 'b')"
+    missing = "DELETE FROM django_migrations WHERE name = '0005_alert_route_index'"
+    secured = "ALTER TABLE fly2any_migration_runs ENABLE ROW LEVEL SECURITY; CREATE POLICY some_runs ON fly2any_migration_runs USING (error IS NULL)"
+    codes = ("migrations.failed",)
+
+    assert len(seen_by("site", GRANT, failed, missing, codes=codes)) == 1
+    assert seen_by("site", secured, codes=codes) == []
 
 
 @pytest.mark.django_db

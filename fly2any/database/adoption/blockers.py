@@ -8,7 +8,7 @@ from dataclasses import replace
 from ..extensions import read_untrusted
 from ..findings import Finding, Severity
 from ..migration import journal
-from ..migration.prisma import PrismaMigration, may_read
+from ..migration.prisma import PrismaMigration, is_hidden, may_read
 from ..migration.state import MigrationState, unrecorded
 from ..schema import Catalog, Key, Table, relative, where
 from ..schema.contract import FIRST_MIGRATIONS as FIRST
@@ -259,13 +259,23 @@ def failed(prisma: tuple[PrismaMigration, ...]) -> Iterator[Finding]:
 
 def unreadable(connection, schema: str, live: Catalog, role: str) -> Iterator[Finding]:
     """Yield a finding if Prisma's record exists but this role cannot see whether a migration failed."""
-    if any(table.name == PRISMAS_LEDGER for table in live.tables) and not may_read(connection, schema):
+    if all(table.name != PRISMAS_LEDGER for table in live.tables):
+        return
+    if not may_read(connection, schema):
         yield Finding(
             Severity.ERROR,
             "adopt.prisma_unreadable",
             PRISMAS_LEDGER,
             f"The role {role} may not read Prisma's record of migrations, so failed migrations cannot be detected.",
             f"GRANT SELECT ON {PRISMAS_LEDGER} TO {quote(role)};",
+        )
+    elif is_hidden(live):
+        yield Finding(
+            Severity.ERROR,
+            "adopt.prisma_unreadable",
+            PRISMAS_LEDGER,
+            f"Row-level security may hide rows of Prisma's record of migrations from the role {role}, so failed migrations cannot be detected.",
+            f"Connect as a role with BYPASSRLS, or run as the owner: CREATE POLICY fly2any ON {PRISMAS_LEDGER} FOR SELECT TO {quote(role)} USING (true);",
         )
 
 

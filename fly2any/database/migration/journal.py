@@ -19,7 +19,7 @@ from django.db import Error, transaction
 
 from fly2any.postgres.schema import restrict
 
-from ..errors import explain
+from ..errors import Refusal, explain
 from ..schema import Catalog
 from ..schema.ledgers import JOURNAL
 from ..sql import ask, execute, quote
@@ -41,6 +41,9 @@ THERE_SQL = f"""
     SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass('{JOURNAL}')::oid AND relkind IN ('r', 'p'))
 """
 
+# Row-level security restricts this role.
+SECURED_SQL = f"SELECT row_security_active(pg_catalog.to_regclass('{JOURNAL}')::oid)"
+
 RUNS_SQL = """
     SELECT migration, direction, started, finished, error, person, code
     FROM {schema}.fly2any_migration_runs ORDER BY id DESC LIMIT %(limit)s
@@ -61,7 +64,9 @@ class RunRecord:
 
 
 def is_readable(catalog: Catalog) -> bool:
-    """Return whether the journal is in `catalog` with all its columns."""
+    """Return whether the journal is in `catalog` with all its columns, and shows this role every row."""
+    if any("SELECT" in table.restricted for table in catalog.tables if table.name == JOURNAL):
+        return False
     existing = {column.name for column in catalog.columns if column.table == JOURNAL}
     return existing.issuperset(["id", *(column.name for column in fields(RunRecord))])
 
@@ -77,11 +82,9 @@ def ensure(connection) -> None:
 @contextmanager
 def recorded(connection, migration: str, direction: str) -> Iterator[None]:
     """Record the block as a run of `migration`; the record survives a rollback of the migration."""
-    number = ask(
-        connection,
-        f"INSERT INTO {JOURNAL} (migration, direction, person, code) VALUES (%s, %s, %s, %s) RETURNING id",
-        [migration, direction, person(), code_version()],
-    )
+    if ask(connection, SECURED_SQL):
+        _refuse_hidden(connection, migration, direction)
+    number = _begin(connection, migration, direction)
     try:
         yield
     except BaseException as error:
@@ -133,5 +136,26 @@ def code_version() -> str:
     return "unknown"
 
 
-def _finish(connection, number: int, error: str | None) -> None:
-    execute(connection, f"UPDATE {JOURNAL} SET finished = clock_timestamp(), error = %s WHERE id = %s", [error, number])
+def _begin(connection, migration: str, direction: str) -> int:
+    return ask(
+        connection,
+        f"INSERT INTO {JOURNAL} (migration, direction, person, code) VALUES (%s, %s, %s, %s) RETURNING id",
+        [migration, direction, person(), code_version()],
+    )
+
+
+def _refuse_hidden(connection, migration: str, direction: str) -> None:
+    """Raise Refusal if row-level security would keep this role from recording the end of a run; PostgreSQL itself refuses the beginning."""
+    with transaction.atomic(using=connection.alias):
+        recorded = _finish(connection, _begin(connection, migration, direction), None)
+        transaction.set_rollback(True, using=connection.alias)
+    if not recorded:
+        role = ask(connection, "SELECT current_user::text")
+        raise Refusal(
+            f"Row-level security keeps the role {role} from recording runs in {JOURNAL}. Connect as the owner of {JOURNAL} or as a role with"
+            f" BYPASSRLS, or run as the owner: CREATE POLICY fly2any ON {JOURNAL} TO {quote(role)} USING (true);"
+        )
+
+
+def _finish(connection, number: int, error: str | None) -> int:
+    return execute(connection, f"UPDATE {JOURNAL} SET finished = clock_timestamp(), error = %s WHERE id = %s", [error, number])

@@ -46,6 +46,13 @@ def not_adopted(
     return maker, Finding(Severity.ERROR, "migrations.unrecorded", place, message, cure)
 
 
+def refuse_hidden_records(connection) -> None:
+    """Raise Refusal if row-level security hides applied migrations from this role, which would be listed as pending."""
+    schema, recorded = read_home(connection)
+    if schema is not None:
+        read_migrations(connection, schema=schema, recorded=recorded, readable=True).refuse_hidden()
+
+
 def refuse_tables_of_other_tools(connection, *, fake: bool = False) -> None:
     """Raise Refusal if objects of a pending migration already exist and were not left by an interrupted run of ours."""
     schema, recorded = read_home(connection)

@@ -33,9 +33,13 @@ class PrismaMigration:
 
 def may_read(connection, schema: str) -> bool:
     """Return whether this role may read Prisma's record."""
-    return fetch_one(connection, "SELECT pg_catalog.has_table_privilege(%s, 'SELECT')", [f"{quote(schema)}.{PRISMAS_LEDGER}"])[
-        0
-    ]
+    place = f"{quote(schema)}.{PRISMAS_LEDGER}"
+    return fetch_one(connection, "SELECT pg_catalog.has_table_privilege(%s, 'SELECT')", [place])[0]
+
+
+def is_hidden(catalog: Catalog) -> bool:
+    """Return whether row-level security may hide rows of Prisma's record from this role."""
+    return any("SELECT" in table.restricted for table in catalog.tables if table.name == PRISMAS_LEDGER)
 
 
 def read_prisma(connection, *, schema: str, catalog: Catalog) -> tuple[PrismaMigration, ...]:

@@ -21,8 +21,14 @@ from ..sql import RECORD, fetch_all, fetch_one, quote
 RECORDS_SQL = """
     SELECT app || '.' || name AS name, applied FROM {schema}.django_migrations ORDER BY id
 """
+# The role from which policies hide rows of a record, "" if they hide none, and whether they may hide some and show others: one that
+# reads no column shows all rows or none.
 HIDDEN_SQL = f"""
-    SELECT CASE WHEN 'SELECT' = ANY ({RESTRICTED_SQL}) THEN current_user::text ELSE '' END
+    SELECT CASE WHEN 'SELECT' = ANY ({RESTRICTED_SQL}) THEN current_user::text ELSE '' END,
+           EXISTS (SELECT FROM pg_catalog.pg_policy AS p
+                   JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_policy'::regclass AND d.objid = p.oid
+                        AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = c.oid AND d.deptype = 'n'
+                   WHERE p.polrelid = c.oid AND p.polcmd IN ('*', 'r'))
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE n.nspname = %(schema)s AND c.relname = %(name)s
 """
@@ -48,15 +54,14 @@ class MigrationState:
 
     def refuse_hidden(self) -> None:
         if self.hidden_from:
-            raise Refusal(f"{self._hidden}. {self._reveal}")
+            raise Refusal(f"{self._hidden}. {self._reveal('')}")
 
     @property
     def _hidden(self) -> str:
-        return f"Row-level security hides the rows of {RECORD} from the role {self.hidden_from}"
+        return f"Row-level security hides rows of {RECORD} from the role {self.hidden_from}"
 
-    @property
-    def _reveal(self) -> str:
-        policy = f"CREATE POLICY reads ON {RECORD} FOR SELECT TO {quote(self.hidden_from)} USING (true);"
+    def _reveal(self, command: str) -> str:
+        policy = f"CREATE POLICY fly2any ON {RECORD} {command}TO {quote(self.hidden_from)} USING (true);"
         return (
             f"Connect as the owner of {RECORD} or as a role with BYPASSRLS, or run as the owner: {policy}"
             f" (or ALTER TABLE {RECORD} DISABLE ROW LEVEL SECURITY;)"
@@ -67,7 +72,7 @@ class MigrationState:
             message = (
                 f"{self._hidden}, so the schema is compared as if every migration were applied, and `migrate` refuses to run."
             )
-            yield Finding(Severity.ERROR, "migrations.unreadable", RECORD, message, self._reveal)
+            yield Finding(Severity.ERROR, "migrations.unreadable", RECORD, message, self._reveal("FOR SELECT "))
         elif not self.readable:
             yield Finding(
                 Severity.NOTE,
@@ -121,16 +126,19 @@ def read_migrations(
     applied: tuple[Applied, ...] = ()
     if recorded:
         applied = tuple(Applied(*row) for row in fetch_all(connection, RECORDS_SQL.format(schema=quote(schema))))
-        if not applied and (role := fetch_one(connection, HIDDEN_SQL, {"schema": schema, "name": RECORD})[0]):
-            return MigrationState(recorded, False, (), (), (), tuple(known), (), hidden_from=role)
     replaced = replaced_migrations(loader)
     names = {record.name for record in applied}
     names.update(name for name, parts in replaced.items() if parts <= names)
+    pending = tuple(name for name in known if name not in names)
+    if recorded and pending:
+        role, some = fetch_one(connection, HIDDEN_SQL, {"schema": schema, "name": RECORD})
+        if role and (some or not applied):
+            return MigrationState(recorded, False, (), (), (), tuple(known), (), hidden_from=role)
     return MigrationState(
         recorded,
         readable,
         applied,
-        pending=tuple(name for name in known if name not in names),
+        pending=pending,
         unknown=tuple(sorted(names.difference(known, *replaced.values()))),
         known=tuple(known),
         too_early=tuple(name for name, needs in known.items() if name in names and not needs <= names),

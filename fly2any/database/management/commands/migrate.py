@@ -12,7 +12,7 @@ from fly2any.database.errors import Refusal, sqlstate
 from fly2any.database.management.arguments import add_consent, add_lock_wait
 from fly2any.database.migration import journal, losses
 from fly2any.database.migration.executor import Executor
-from fly2any.database.migration.other_tools import refuse_tables_of_other_tools
+from fly2any.database.migration.other_tools import refuse_hidden_records, refuse_tables_of_other_tools
 from fly2any.database.migration.run import migrating
 from fly2any.database.progress import Terminal
 
@@ -38,6 +38,7 @@ class Command(migrate.Command):
                 "--fake-initial checks only the names of tables: run `manage.py dbadopt`, which compares their definitions."
             )
         if options["plan"] or options["check_unapplied"]:
+            refuse_hidden_records(connections[database])
             super().handle(*args, database=database, **options)
             return
         progress = Terminal(self.stderr)
