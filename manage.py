@@ -43,6 +43,8 @@ def main():
     for number in (signal.SIGTERM, signal.SIGHUP):  # So that a command removes its temporary files and databases.
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP.
             signal.signal(number, terminate)
+    # Until the command is imported, because one that arrives while an extension module is imported becomes a traceback.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
         run()
     except KeyboardInterrupt as interrupt:

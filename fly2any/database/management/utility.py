@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 from pathlib import Path
 
 from django.core.management import ManagementUtility
@@ -22,6 +23,7 @@ class Utility(ManagementUtility):
         command = super().fetch_command(subcommand)
         gc.freeze()  # Imported objects stay, so the garbage collector need not scan them.
         gc.enable()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
         from django.db import connections
 
         from fly2any.database.schema.checked_writes import refuse_before_writes

@@ -1,0 +1,35 @@
+"""manage.py interrupted by Ctrl-C, `kill` or a lost terminal."""
+
+import signal
+
+import pytest
+
+from tests.conftest import NO_SERVER, manage
+
+# Python runs this file at its start. An extension module in Rust runs code of its own while it is imported ("<string>"), and turns an
+# interrupt there into a traceback.
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+
+def interrupt(frame, event, argument):
+    if frame.f_code.co_filename == "<string>":
+        sys.settrace(None)
+        os.kill(os.getpid(), signal.{})
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path, target=None):
+        if name == "pyrage.pyrage":
+            sys.settrace(interrupt)
+
+sys.meta_path.insert(0, Finder)
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_while_a_module_is_imported_ends_the_command_quietly(tmp_path, sent):
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTED_IMPORT.format(sent.name))
+
+    result = manage("dbbackup", url=NO_SERVER, PYTHONPATH=str(tmp_path))
+
+    assert (result.returncode, result.stdout, result.stderr) == (128 + sent, "", "")
