@@ -95,7 +95,7 @@ def time_limits(
     if statement == 0 and connection.pg_version >= 17_00_00:
         limits["transaction_timeout"] = 0
     wanted = {name: f"{milliseconds}ms" for name, milliseconds in limits.items() if milliseconds is not None}
-    nested = _in_transaction(connection)
+    nested = in_transaction(connection)
     with _transaction(connection):
         if not nested and (snapshot or read_only):
             isolation = "ISOLATION LEVEL REPEATABLE READ, " if snapshot else ""
@@ -125,7 +125,7 @@ def pinned(connection, *, lock: int | None = None, statement: int | None = None,
     if asked is not None and lock is statement is None:
         yield asked
         return
-    nested = _in_transaction(connection)
+    nested = in_transaction(connection)
     with time_limits(connection, lock=lock, statement=statement, read_only=read_only):
         if asked is not None:
             yield asked
@@ -214,7 +214,7 @@ def _transaction(connection) -> Iterator[None]:
         with transaction.atomic(using=connection.alias):
             yield
         return
-    if _in_transaction(connection):
+    if in_transaction(connection):
         yield
         return
     connection.set_autocommit(False)  # A copied connection, which atomic() cannot find by its alias.
@@ -227,7 +227,8 @@ def _transaction(connection) -> Iterator[None]:
             connection.set_autocommit(True)
 
 
-def _in_transaction(connection) -> bool:
+def in_transaction(connection) -> bool:
+    """Return whether a transaction is open, also one that is not of atomic()."""
     connection.ensure_connection()
     return connection.in_atomic_block or not connection.get_autocommit()
 

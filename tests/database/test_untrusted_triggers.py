@@ -1,5 +1,6 @@
 """Triggers of other roles: their code runs in no statement of ours."""
 
+import dataclasses
 import io
 import json
 import threading
@@ -16,6 +17,9 @@ from psycopg.errors import InsufficientPrivilege, LockNotAvailable
 from fly2any.database.adoption import adopt, assess
 from fly2any.database.backup.store import store_at
 from fly2any.database.errors import Refusal
+from fly2any.database.migration import journal
+from fly2any.database.migration.executor import Executor
+from fly2any.database.migration.run import migrating
 from fly2any.database.progress import Progress
 from fly2any.database.retention.archive import Archives
 from fly2any.database.retention.rules import RULES
@@ -313,6 +317,35 @@ def test_a_run_of_migrations_lets_no_other_role_add_triggers(migrated, other_rol
     for table in ("django_migrations", "fly2any_migration_runs", "users"):
         with pytest.raises(InsufficientPrivilege):
             migrated.execute(f"SET ROLE {role}; {EVERY_ROW.format(table=table).replace('zz', 'late')}")
+
+
+@pytest.mark.parametrize("table", ["fly2any_migration_runs", "django_migrations"])
+def test_the_records_of_a_run_run_no_trigger_that_was_added_after_its_start(migrated, other_role_of, table):
+    """The role that migrates cannot revoke TRIGGER if it does not own the tables."""
+    stranger = other_role_of(migrated)
+    migrated.execute(RUNS.format(role=stranger))
+    grants = ("SELECT, INSERT, UPDATE, DELETE ON ALL TABLES", "USAGE ON ALL SEQUENCES")
+    with migrated.role(*(f"GRANT {grant} IN SCHEMA public TO {{role}}" for grant in grants)):
+        site = dataclasses.replace(migrated, user=f"{migrated.name}_role")
+        with django(site) as connection, migrating(connection.alias, patience=1, progress=Progress()) as run:
+            record = Executor(connection, run=run).recorder
+            migrated.execute(f"SET ROLE {stranger}; {EVERY_ROW.format(table=table)}")
+            writes = {
+                "fly2any_migration_runs": [journal.recorded(connection, "a.b", "forwards").__enter__],
+                "django_migrations": [lambda: record.record_applied("a", "b"), lambda: record.record_unapplied("a", "b")],
+            }[table]
+            for write in writes:
+                with pytest.raises(
+                    Refusal, match=rf"^Nothing was changed\. Trigger zz of {table} runs code of the role {stranger}"
+                ):
+                    write()
+            migrated.execute(f"DROP TRIGGER zz ON {table}")
+            with pytest.raises(Refusal, match="Trigger zz"), journal.recorded(connection, "a.b", "forwards"):
+                migrated.execute(f"SET ROLE {stranger}; {EVERY_ROW.format(table='fly2any_migration_runs')}")
+
+    assert migrated.execute("SELECT migration, finished FROM fly2any_migration_runs ORDER BY id DESC LIMIT 1") == [
+        ("a.b", None)
+    ]
 
 
 def test_a_table_created_by_a_migration_lets_no_other_role_create_triggers(database, other_role_of):

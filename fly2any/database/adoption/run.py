@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from django.core.management import call_command
 from django.db import IntegrityError, transaction
-from django.db.migrations.recorder import MigrationRecorder
 
 from ..errors import Refusal, sqlstate
 from ..migration import journal
@@ -113,8 +112,7 @@ def _record(run: Run) -> None:
     needed = {parent.key for name in first for parent in graph.node_map[name].parents} - set(first)
     # Django's own tables. Migrating to a migration that is already applied would reverse the later ones.
     executor.migrate(sorted(needed - set(executor.loader.applied_migrations)))
-    recorder = MigrationRecorder(run.connection)
     with transaction.atomic(using=run.connection.alias):
         for app, name in first:
             with journal.recorded(run.connection, f"{app}.{name}", "adopted"):
-                recorder.record_applied(app, name)
+                executor.recorder.record_applied(app, name)

@@ -4,17 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 from django.db import transaction
 from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.recorder import MigrationRecorder
 
-from ..schema.checked_writes import checked_writes
+from ..schema.checked_writes import checked_writes, recording
+from ..sql import RECORD
 from .losses import Consent
 from .models import LazyState
 from .run import Run
 
 T = TypeVar("T")
+
+
+class Recorder(MigrationRecorder):
+    """Django's record, whose writes run no code of other roles; a migration that is not atomic has no transaction around them."""
+
+    def __init__(self, connection, run: Run):
+        super().__init__(connection)
+        self.run = run
+
+    def record_applied(self, app, name):
+        self._write(partial(super().record_applied, app, name), deletes=False)
+
+    def record_unapplied(self, app, name):
+        self._write(partial(super().record_unapplied, app, name), deletes=True)
+
+    def _write(self, write: Callable[[], None], *, deletes: bool) -> None:
+        def once():
+            with recording(self.connection, RECORD, deletes=deletes):
+                write()
+
+        self.ensure_schema()
+        if self.connection.in_atomic_block:
+            once()
+        else:
+            self.run.with_retries(once, what="the record of migrations")
 
 
 class Executor(MigrationExecutor):
@@ -25,6 +53,7 @@ class Executor(MigrationExecutor):
 
     def __init__(self, connection, progress_callback=None, *, run: Run, consent: Consent | None = None, guard=None):
         super().__init__(connection, progress_callback)
+        self.recorder = Recorder(connection, run)
         self.run = run
         self.consent = consent
         self.guard = guard

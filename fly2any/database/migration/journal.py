@@ -9,10 +9,11 @@ import functools
 import getpass
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, fields
 from datetime import datetime
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.db import Error, transaction
@@ -21,8 +22,11 @@ from fly2any.postgres.schema import restrict
 
 from ..errors import Refusal, explain
 from ..schema import Catalog
+from ..schema.checked_writes import recording
 from ..schema.ledgers import JOURNAL
 from ..sql import ask, execute, quote
+
+T = TypeVar("T")
 
 JOURNAL_SQL = f"""
     CREATE TABLE {JOURNAL} (
@@ -79,24 +83,32 @@ def ensure(connection) -> None:
             restrict(connection, JOURNAL)
 
 
+def _at_once(action: Callable[[], T]) -> T:
+    return action()
+
+
 @contextmanager
-def recorded(connection, migration: str, direction: str) -> Iterator[None]:
-    """Record the block as a run of `migration`; the record survives a rollback of the migration."""
+def recorded(
+    connection, migration: str, direction: str, retried: Callable[[Callable[[], Any]], Any] = _at_once
+) -> Iterator[None]:
+    """Record the block as a run of `migration`; the record survives a rollback of the migration. `retried` runs each write."""
     if ask(connection, SECURED_SQL):
         _refuse_hidden(connection, migration, direction)
-    number = _begin(connection, migration, direction)
+    number = retried(lambda: _begin(connection, migration, direction))
     try:
         yield
     except BaseException as error:
         stopped = not isinstance(error, Exception)
         sentence = "The run was interrupted." if stopped else explain(error) or f"Internal error: {type(error).__name__}."
         try:
-            _finish(connection, number, sentence)
+            retried(lambda: _finish(connection, number, sentence))
         except Error:  # The connection itself failed.
-            with suppress(Error), closing(connection.copy()) as another:
+            with suppress(Error, Refusal), closing(connection.copy()) as another:
                 _finish(another, number, sentence)
+        except Refusal:  # The row stays without an end, as after a kill.
+            pass
         raise
-    _finish(connection, number, None)
+    retried(lambda: _finish(connection, number, None))
 
 
 def read_runs(connection, *, schema: str, limit: int) -> tuple[RunRecord, ...]:
@@ -137,11 +149,12 @@ def code_version() -> str:
 
 
 def _begin(connection, migration: str, direction: str) -> int:
-    return ask(
-        connection,
-        f"INSERT INTO {JOURNAL} (migration, direction, person, code) VALUES (%s, %s, %s, %s) RETURNING id",
-        [migration, direction, person(), code_version()],
-    )
+    with recording(connection, JOURNAL):
+        return ask(
+            connection,
+            f"INSERT INTO {JOURNAL} (migration, direction, person, code) VALUES (%s, %s, %s, %s) RETURNING id",
+            [migration, direction, person(), code_version()],
+        )
 
 
 def _refuse_hidden(connection, migration: str, direction: str) -> None:
@@ -158,4 +171,7 @@ def _refuse_hidden(connection, migration: str, direction: str) -> None:
 
 
 def _finish(connection, number: int, error: str | None) -> int:
-    return execute(connection, f"UPDATE {JOURNAL} SET finished = clock_timestamp(), error = %s WHERE id = %s", [error, number])
+    with recording(connection, JOURNAL, updates=("finished", "error")):
+        return execute(
+            connection, f"UPDATE {JOURNAL} SET finished = clock_timestamp(), error = %s WHERE id = %s", [error, number]
+        )

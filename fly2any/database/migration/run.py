@@ -107,7 +107,8 @@ class Run:
                 " remove that statement, and run the command again."
             )
         journal.ensure(self.connection)
-        with journal.recorded(self.connection, self.migration, direction), self.reversing(consent):
+        retried = partial(self.with_retries, what=self.migration)
+        with journal.recorded(self.connection, self.migration, direction, retried), self.reversing(consent):
             if migration.atomic:
                 once = partial(self.reversal.transaction, action) if self.reversal else action
                 return self.with_retries(partial(self.attempt, once), what=self.migration)

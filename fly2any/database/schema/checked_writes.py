@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from django.conf import settings
 from django.db import transaction
 
 from ..clock import server_time
 from ..leftover_databases import refuse_during_restore
-from .untrusted_code import refuse_untrusted_code
+from ..server import read_home
+from ..sql import fetch_all, time_limits
+from .untrusted_code import WRITTEN_SQL, refuse_untrusted_code
 
 WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|TRUNCATE|MERGE|COPY)\b", re.IGNORECASE)
 DJANGOS = re.compile(r'(?:INSERT INTO|UPDATE|DELETE FROM) "((?:[^"]|"")+)"(?!\.)')
@@ -73,6 +77,21 @@ def checked_writes(connection, first: Callable[[Write, bool], None] = lambda wri
         return execute(statement, parameters, many, context)
 
     return check
+
+
+@contextmanager
+def recording(connection, table: str, *, deletes: bool = False, updates: Iterable[str] = ()) -> Iterator[None]:
+    """Run the block, which writes to `table` during a run of migrations, in a transaction.
+
+    Raises Refusal before if it would run code of another role. For inserted and changed rows, the check at the start of the run is
+    enough, unless that could not revoke TRIGGER from other roles.
+    """
+    with time_limits(connection, lock=settings.LOCK_TIMEOUT):
+        if (schema := read_home(connection)[0]) and (
+            deletes or dict(fetch_all(connection, WRITTEN_SQL, {"schema": schema, "tables": [table]})).get(table, True)
+        ):
+            refuse_untrusted_code(connection, [table], deletes=deletes, updates=updates)
+        yield
 
 
 def _is(one: Any, other: Any) -> bool:

@@ -16,7 +16,7 @@ from fly2any.postgres.schema import revoke_trigger
 from ..errors import Refusal, sqlstate
 from ..findings import Finding, Severity
 from ..server import read_home
-from ..sql import TRUSTED_ROLES_SQL, TRUSTED_SQL, execute, fetch_all, quote
+from ..sql import TRUSTED_ROLES_SQL, TRUSTED_SQL, execute, fetch_all, in_transaction, quote
 from ..units import plural
 from . import contract as contracts
 from .ledgers import LEDGERS
@@ -309,7 +309,7 @@ def refuse_untrusted_code(
     Deletions and updates must be in that transaction.
     """
     changed = _listed(updates)
-    if (deletes or changed != []) and not (reads or connection.in_atomic_block):
+    if (deletes or changed != []) and not (reads or in_transaction(connection)):
         raise transaction.TransactionManagementError("refuse_untrusted_code() for deletions and updates needs a transaction.")
     if (schema := read_home(connection)[0]) is None:
         return
@@ -322,7 +322,7 @@ def refuse_untrusted_code(
                 " the path, or name ours in POSTGRES_URL (?schema=)."
             )
     further = None
-    if locks := bool(names and connection.in_atomic_block and not reads):
+    if locks := bool(names and not reads and in_transaction(connection)):
         # From PostgreSQL 16 on, INSERT alone allows this lock.
         lockable = fetch_all(connection, WRITTEN_SQL, {"schema": schema, "tables": names})
         _lock(connection, [f"{quote(schema)}.{quote(table)}" for table, _ in lockable])
