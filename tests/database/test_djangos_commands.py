@@ -12,6 +12,7 @@ from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import OperationalError
 
+from fly2any.database.backup import required
 from fly2any.database.errors import Refusal
 from tests.conftest import django, manage
 from tests.database.old_rows import put
@@ -160,6 +161,17 @@ def test_fixtures_overwrite_no_row_without_yes(used, tmp_path):
 
     call(used, "loaddata", file, yes=True, without_backup=True)
     assert used.execute(EMAILS) == [("b@example.com",)]
+
+
+def test_the_backup_is_read_before_the_transaction_that_locks_rows(used, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(required, "require_backup", lambda connection: seen.append(connection.in_atomic_block))
+
+    call(used, "loaddata", fixture(tmp_path, "b@example.com"), yes=True)
+
+    assert (seen, used.execute(EMAILS)) == ([False], [("b@example.com",)])
+    call(used, "flush", yes=True)
+    assert (seen, used.execute(EMAILS)) == ([False, False], [])
 
 
 def test_fixtures_of_new_rows_are_loaded_without_a_question(used, tmp_path):

@@ -12,6 +12,21 @@ from fly2any.database.migration.losses import Loss, require_consent
 from fly2any.database.schema.untrusted_code import refuse_untrusted_code
 
 
+def outcome_of(require_backup, connection):
+    """Call `require_backup` now, and return a function that raises the Refusal that it raised."""
+    refused: Refusal | None = None
+    try:
+        require_backup(connection)
+    except Refusal as refusal:
+        refused = refusal
+
+    def outcome(connection):
+        if refused:
+            raise refused
+
+    return outcome
+
+
 class Command(loaddata.Command):
     help = "Load fixtures; rows that exist are overwritten only with --yes."
 
@@ -20,7 +35,10 @@ class Command(loaddata.Command):
         add_consent(parser, "Overwrite existing rows")
 
     def handle(self, *fixtures, yes=False, without_backup=False, **options):
-        self.consent = {"yes": yes, "require_backup": backup_required(without_backup=without_backup)}
+        require_backup = backup_required(without_backup=without_backup)
+        if yes and require_backup:  # Before the transaction, which would keep its locks while the backup is read.
+            require_backup = outcome_of(require_backup, connections[options["database"]])
+        self.consent = {"yes": yes, "require_backup": require_backup}
         try:
             super().handle(*fixtures, **options)
         except DeserializationError as error:  # It quotes values.
