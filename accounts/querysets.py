@@ -25,7 +25,7 @@ class UserManager(BaseUserManager.from_queryset(UserQuerySet)):  # type: ignore[
 
 class AccountQuerySet(models.QuerySet):
     def linked_as(self, *, provider, provider_account_id):
-        """The linked account with this id at an OAuth provider, one at most."""
+        """The linked account with this ID at an OAuth provider, one at most."""
         return self.filter(provider=provider, provider_account_id=provider_account_id)
 
     def of_user(self, user_id):
