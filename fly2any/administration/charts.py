@@ -62,6 +62,42 @@ def bars(values: Sequence[float], title: str) -> str:
     return format_html('<svg class="chart bars" viewBox="0 0 240 40" role="img" aria-label="{}">{}</svg>', title, drawn)
 
 
+@dataclass(frozen=True, slots=True)
+class _Axes:
+    """The places of times and values on a chart, in pixels."""
+
+    first: datetime
+    last: datetime
+    steps: Sequence[float]
+
+    def across(self, moment: datetime) -> float:
+        begin, end = self.first.timestamp(), self.last.timestamp()
+        part = (min(end, max(begin, moment.timestamp())) - begin) / (end - begin) if end > begin else 0.5
+        return LEFT + (WIDTH - RIGHT - LEFT) * part
+
+    def down(self, value: float) -> float:
+        low, high = self.steps[0], self.steps[-1]
+        return TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
+
+    def drawn(self) -> str:
+        """Return the grid with round values, and round days below it."""
+        rows = [(f"{self.down(step):.1f}", f"{self.down(step) + 4:.1f}", f"{step:,g}") for step in self.steps]
+        days = [(f"{self.across(day):.1f}", f"{day:%m-%d}") for day in round_days(self.first, self.last)]
+        return format_html(
+            "{}{}",
+            format_html_join(
+                "",
+                '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/><text x="{}" y="{}" text-anchor="end">{}</text>',
+                ((LEFT, WIDTH - RIGHT, y, y, LEFT - 8, below, step) for y, below, step in rows),
+            ),
+            format_html_join(
+                "",
+                '<line class="grid" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/><text x="{0}" y="{3}" text-anchor="middle">{4}</text>',
+                ((x, HEIGHT - BOTTOM, HEIGHT - BOTTOM + 4, HEIGHT - 8, day) for x, day in days),
+            ),
+        )
+
+
 def line(
     points: Sequence[tuple[datetime, float]], *, title: str, show: Callable[[float], str], target: Target | None = None
 ) -> str:
@@ -75,36 +111,14 @@ def line(
     values = [value for _, value in points]
     aims = [target] if target and abs(target.value) < LARGEST else []
     marked = [*values, *(aim.value for aim in aims)]
-    steps = round_steps(min(marked), max(marked))
-    low, high = steps[0], steps[-1]
     first, last = points[0][0], points[-1][0]
     if any(aim.since > last for aim in aims):
         last = max(last, timezone.now())
-    begin, end = first.timestamp(), last.timestamp()
-
-    def across(moment: float) -> float:
-        return LEFT + (WIDTH - RIGHT - LEFT) * ((moment - begin) / (end - begin) if end > begin else 0.5)
-
-    def down(value: float) -> float:
-        return TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
-
-    drawn = [(across(time.timestamp()), down(value)) for time, value in points]
-    grid = format_html_join(
-        "",
-        '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/><text x="{}" y="{}" text-anchor="end">{}</text>',
-        (
-            (LEFT, WIDTH - RIGHT, f"{down(step):.1f}", f"{down(step):.1f}", LEFT - 8, f"{down(step) + 4:.1f}", f"{step:,g}")
-            for step in steps
-        ),
-    )
-    days = format_html_join(
-        "",
-        '<line class="grid" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/><text x="{0}" y="{3}" text-anchor="middle">{4}</text>',
-        (
-            (f"{across(day.timestamp()):.1f}", HEIGHT - BOTTOM, HEIGHT - BOTTOM + 4, HEIGHT - 8, f"{day:%m-%d}")
-            for day in round_days(first, last)
-        ),
-    )
+    axes = _Axes(first, last, round_steps(min(marked), max(marked)))
+    drawn = [(axes.across(time), axes.down(value)) for time, value in points]
+    x, y = drawn[min(range(len(values)), key=values.__getitem__)]
+    since = [f"target {show(aim.value)} since {aim.since:%Y-%m-%d}" for aim in aims]
+    legend = [("lowest", f"Lowest {show(min(values))}"), *(("target", capfirst(words)) for words in since)]
     dots = format_html_join(
         "",
         '<circle class="dot" cx="{}" cy="{}" r="2"><title>{}</title></circle>',
@@ -116,22 +130,12 @@ def line(
     aimed = format_html_join(
         "",
         '<line class="target" x1="{}" x2="{}" y1="{}" y2="{}"/>',
-        (
-            (
-                f"{across(max(begin, min(end, aim.since.timestamp()))):.1f}",
-                f"{across(end):.1f}",
-                *[f"{down(aim.value):.1f}"] * 2,
-            )
-            for aim in aims
-        ),
+        ((f"{axes.across(aim.since):.1f}", f"{axes.across(last):.1f}", *[f"{axes.down(aim.value):.1f}"] * 2) for aim in aims),
     )
-    x, y = drawn[min(range(len(values)), key=values.__getitem__)]
-    since = [f"target {show(aim.value)} since {aim.since:%Y-%m-%d}" for aim in aims]
-    legend = [("lowest", f"Lowest {show(min(values))}"), *(("target", capfirst(words)) for words in since)]
     return format_html(
-        '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}<path class="line" d="{}"/>{}{}'
+        '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}<path class="line" d="{}"/>{}{}'
         '<circle class="lowest" cx="{}" cy="{}" r="5"/></svg><p class="legend" aria-hidden="true">{}</p>',
-        WIDTH, HEIGHT, ", ".join([title, *since]), grid, days, _path(drawn), dots, aimed, f"{x:.1f}", f"{y:.1f}",
+        WIDTH, HEIGHT, ", ".join([title, *since]), axes.drawn(), _path(drawn), dots, aimed, f"{x:.1f}", f"{y:.1f}",
         format_html_join("", '<span class="{}">{}</span>', legend),
     )  # fmt: skip
 

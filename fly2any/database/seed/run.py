@@ -42,12 +42,8 @@ def seed(
     refuse_on_worker(connection)
     refuse_during_restore(connection)
     refuse_untrusted_code(connection, STATEMENTS)
-    with connection.cursor() as cursor:
-        cursor.execute(REAL_USERS_SQL, {"pattern": f"%{DEMO_DOMAIN}"})
-        if cursor.fetchone()[0] and not among_real_users:
-            raise Refusal(
-                "This database holds users who are not demo data, so nothing was added: give --yes (make admin SEED=--yes) to add demo data anyway."
-            )
+    if not among_real_users:
+        _refuse_among_real_users(connection)
     values = {
         "seed": str(seed),
         "until": until if isinstance(until, datetime) else datetime.combine(until, time(), UTC),
@@ -74,6 +70,15 @@ def seed(
             for table in STATEMENTS:
                 cursor.execute(f"ANALYZE {table}")
     return added
+
+
+def _refuse_among_real_users(connection) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(REAL_USERS_SQL, {"pattern": f"%{DEMO_DOMAIN}"})
+        if cursor.fetchone()[0]:
+            raise Refusal(
+                "This database holds users who are not demo data, so nothing was added: give --yes (make admin SEED=--yes) to add demo data anyway."
+            )
 
 
 def _prepare(cursor, seed: int) -> int:
