@@ -165,6 +165,32 @@ def test_an_archive_whose_run_was_interrupted_elsewhere_is_refused(migrated, tmp
     assert sorted(path.name for path in tmp_path.iterdir()) == files
 
 
+def test_an_archive_of_another_server_is_loaded_only_with_yes(migrated, tmp_path):
+    put(migrated, "price_history", "old", CASES["price_history"][0])
+    swept(migrated, "price_history", tmp_path)
+    [name] = [path.stem for path in tmp_path.glob("*.json")]
+    store = store_at(str(tmp_path))
+    archives = Archives(store, migrated.name)
+    archive = archives.read(name)
+    cluster, _, rest = archive.origin.partition("/")
+    oid = rest.partition("@")[0]
+    seen = []
+    with django(migrated) as connection:
+        for origin in (f"1{cluster}/{oid}", f"1{cluster}/{oid}@db.example:5432", f"{cluster}/1{oid}@db.example:5432"):
+            store.write(f"{name}.json", as_json(replace(archive, origin=origin)).encode())
+            try:
+                seen.append([one.added for one in archives.load(connection, name, Progress())[1]])
+            except Refusal as refusal:
+                seen.append(str(refusal))
+    migrated.execute("DELETE FROM price_history")
+    store.write(f"{name}.json", as_json(replace(archive, origin=f"1{cluster}/{oid}")).encode())
+    loaded = manage("dbrestore", "--archive", name, "--yes", url=migrated.url, ARCHIVE_LOCATION=str(tmp_path))
+
+    cure = "connect to that one; or, if this one replaced it, add --yes."
+    assert seen == [f"{name} is from another server: {cure}", f"{name} is from the server at db.example:5432: {cure}", [1]]
+    assert (loaded.returncode, loaded.stderr, migrated.execute("SELECT id FROM price_history")) == (0, "", [("old",)])
+
+
 def test_archives_of_two_schemas_at_one_place_are_not_confused(migrated, tmp_path, interrupted):
     swept(migrated, "price_history", tmp_path)  # Finishes the archive: b was not removed, and is archived again.
     names = sorted(path.stem for path in tmp_path.glob("*.json"))

@@ -209,10 +209,13 @@ class Archives:
             raise Refusal(f"{self.store.place} has no archive {name}: `manage.py dbmaintain archives` lists them.")
         return from_json(self.store.read(f"{name}.json"), where=f"{name}.json")
 
-    def load(self, connection, name: str, progress: Progress, *, unsigned: bool = False) -> tuple[Archive, list[Loaded]]:
+    def load(
+        self, connection, name: str, progress: Progress, *, unsigned: bool = False, others: bool = False
+    ) -> tuple[Archive, list[Loaded]]:
         """Insert the rows of an archive again, all or none, and return the archive and the result for each table.
 
-        Raises Refusal if it is damaged, of another database, not signed and not allowed by `unsigned`, or no longer matches the table.
+        Raises Refusal if it is damaged, of another database, of another server and not allowed by `others`, not signed and not allowed
+        by `unsigned`, or no longer matches the table.
         """
         archive = self.read(name)
         schema = read_schema(connection)
@@ -241,6 +244,8 @@ class Archives:
                 f"No row of {archive.name} was removed: a later run found all of them in the table, and recorded that. If it ran on a copy of"
                 " the server, delete `left` from the archive's .json, and add --unsigned."
             )
+        if not others and (server := _other_server(read_origin(connection), archive)):
+            raise Refusal(f"{archive.name} is from {server}: connect to that one; or, if this one replaced it, add --yes.")
         loaded = []
         try:
             with (
@@ -297,6 +302,16 @@ def _may_have_made(origin: Origin, archive: Archive) -> bool:
     """Return whether the server ran when the archive was taken, and has begun its transactions: a copy from before then has begun fewer."""
     begun = origin.run is None or archive.run is None or archive.run.transaction <= origin.run.transaction
     return begun and origin.ran_at(archive.taken, archive.run)
+
+
+def _other_server(origin: Origin, archive: Archive) -> str:
+    """Return a name of the server that wrote the archive, "" if it is, as far as known, this one or a copy of it."""
+    identity, _, place = archive.origin.partition("@")
+    cluster = identity.partition("/")[0]
+    of, this = (cluster, origin.cluster) if origin.cluster else (place, origin.place)
+    if not of or not this or of == this:
+        return ""
+    return f"the server at {place}" if place not in ("", origin.place) else "another server"
 
 
 @contextmanager

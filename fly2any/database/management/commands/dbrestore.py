@@ -35,8 +35,10 @@ class Command(BaseCommand):
             "--into", metavar="DATABASE", help="Restore into this database on the same server; it is created if missing."
         )
         where.add_argument("--archive", action="store_true", help="NAME is an archive of `dbmaintain`: insert its rows again.")
-        where.add_argument(
-            "--yes", action="store_true", help="Replace the database in use; without it, only an empty one is replaced."
+        parser.add_argument(
+            "--yes",
+            action="store_true",
+            help="Replace the database in use; without it, only an empty one is replaced. With --archive: even one of another server.",
         )
         parser.add_argument(
             "--unsigned",
@@ -61,8 +63,10 @@ class Command(BaseCommand):
 
     def handle(self, *, name, database, into, archive, yes, unsigned, trust, without, **options):
         if archive:
-            self.put_back(connections[database], name, unsigned)
+            self.put_back(connections[database], name, unsigned=unsigned, others=yes)
             return
+        if yes and into is not None:
+            raise Refusal("--into restores beside the database in use, and --yes replaces it: use one of them.")
         store, connection, progress = store_at(settings.BACKUPS["location"]), connections[database], Terminal(self.stderr)
         origin, used = read_origin(connection), is_used(connection)
         manifest = find(
@@ -150,7 +154,7 @@ class Command(BaseCommand):
         else:
             self.stdout.write(f"Kept      {what} as {kept.name}. When it is no longer needed: DROP DATABASE {quote(kept.name)}")
 
-    def put_back(self, connection, name, unsigned):
+    def put_back(self, connection, name, *, unsigned, others):
         archives, progress = archives_of(connection), Terminal(self.stderr)
         if archives is None:
             raise Refusal(
@@ -159,7 +163,7 @@ class Command(BaseCommand):
         with connection.direct():
             connection.ensure_connection()
             with advisory_lock(connection, MAINTENANCE_LOCK, patience=PATIENCE, say=progress.say):
-                archive, loaded = archives.load(connection, name, progress, unsigned=unsigned)
+                archive, loaded = archives.load(connection, name, progress, unsigned=unsigned, others=others)
         for one in loaded:
             self.stdout.write(render_archive.loaded(one, archive))
         if archive.table in settings.RETENTION["days"]:
