@@ -91,3 +91,35 @@ def test_a_unique_digest_of_a_key_of_ours_is_a_note():
     assert [(one.severity, one.code, one.where) for one in verify(connection).findings] == [
         ("note", "unique.extra", "sessions.theirs_u")
     ]
+
+
+@pytest.mark.django_db
+def test_one_statement_cures_a_column_and_creates_the_indexes_over_what_is_generated_from_it():
+    run(
+        "ALTER TABLE users ALTER phone TYPE varchar(80), ALTER phone SET NOT NULL",
+        "ALTER TABLE users ADD theirs text GENERATED ALWAYS AS (lower(phone)) STORED NOT NULL, ADD theirs_k text GENERATED ALWAYS AS (upper(phone)) STORED UNIQUE",
+        "CREATE UNIQUE INDEX theirs_i ON users (theirs) INCLUDE (name)",
+        "ALTER TABLE users REPLICA IDENTITY USING INDEX theirs_i",
+    )
+    before = over_theirs()
+    finding = next(one for one in verify(connection).findings if one.where == "users.phone")
+
+    run(finding.cure)
+
+    assert over_theirs() == before
+    assert (
+        finding.loses
+        == "ask the owner of users.theirs, users.theirs_k first, which is created again without its privileges, comment and statistics"
+    )
+    assert [line for line in finding.cure.splitlines() if not line.startswith(("ALTER TABLE", "CREATE UNIQUE INDEX"))] == [
+        "DO $$ BEGIN", "END $$;", 'ANALYZE "users" ("phone");',
+    ]  # fmt: skip
+
+
+def over_theirs():
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_get_indexdef(indexrelid), indisreplident FROM pg_index"
+            " WHERE indrelid = 'users'::regclass AND pg_get_indexdef(indexrelid) LIKE '%theirs%' ORDER BY 1"
+        )
+        return cursor.fetchall()

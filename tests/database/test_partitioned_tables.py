@@ -85,8 +85,8 @@ def test_the_script_comments_out_an_empty_table_in_the_place_of_a_view():
     lines = script.splitlines()
     [begin] = [number for number, line in enumerate(lines) if "table.different at price_history" in line]
     assert lines[begin + 1] == "-- Commented out: the new table is empty, and the rows of the view are no longer read."
-    assert lines[begin + 2] == '-- ALTER VIEW "price_history" RENAME TO "price_history_old";'
-    assert lines[begin + 3].startswith('-- CREATE TABLE "price_history" (')
+    assert lines[begin + 2 : begin + 4] == ["-- DO $$ BEGIN", '-- ALTER VIEW "price_history" RENAME TO "price_history_old";']
+    assert lines[begin + 4].startswith('-- CREATE TABLE "price_history" (')
 
 
 @pytest.mark.slow

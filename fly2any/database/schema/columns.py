@@ -109,7 +109,7 @@ def _type(to: Comparing, column: Column, live: Column) -> Column:
     if where(live) != where(joined[0]):  # The cure of the first column changes all.
         joined, fks, strange = [live], [], []
     blockers = {f"constraint {fk.name} on table {fk.table}" for fk in strange}
-    changes, following, theirs = [], [], []
+    changes, following, theirs, again = [], [], [], []
     ours = {where(one): one for one in to.expected.columns}
     for found in joined:
         wanted = ours.get(where(found)) or replace(found, type=column.type, collation=column.collation)
@@ -122,10 +122,15 @@ def _type(to: Comparing, column: Column, live: Column) -> Column:
             blockers |= {*key.used_by}
             fks += [fk for fk in to.referring(key) if fk not in fks]
         theirs += [where(found)] if where(found) not in ours else []
+        again += [where(one) for one in computed if where(one) not in ours]
     cure = cures.after(sorted(blockers), "\n".join([cures.without(fks, changes), *following]))
     lost = cures.lost_by_type_change(column, live) or cures.blocked(sorted(blockers))
     if theirs and not lost:
         lost = f"ask the owner of {', '.join(theirs)} first, whose type changes too"
+    elif again and not lost:
+        lost = (
+            f"ask the owner of {', '.join(again)} first, which is created again without its privileges, comment and statistics"
+        )
     to.add("column.different", column, message, cure, severity, loses=lost)
     set_anew = live.default is not None and column.default is not None and not same
     return replace(live, default=column.default if set_anew else live.default)

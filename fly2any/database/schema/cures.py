@@ -10,7 +10,7 @@ report/script.py prints the cures as a script (`dbstatus --sql`), and report/tex
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import permutations, product
 from typing import Any
@@ -32,13 +32,13 @@ TRIGRAMS = re.compile(r"\bgin_trgm_ops\b")
 ALTER_WORDS = {"view": "VIEW", "materialized view": "MATERIALIZED VIEW", "foreign table": "FOREIGN TABLE"}
 
 
-def create_table(table: Table, expected: Catalog) -> str:
-    """Return the statements that create `table` without its foreign keys."""
+def create_table(table: Table, expected: Catalog, before: Iterable[str] = ()) -> str:
+    """Return the statements that create `table` without its foreign keys, at once with those `before`."""
     parts = [column.sql() for column in expected.columns if column.table == table.name]
     parts += [key.sql() for key in expected.keys if key.table == table.name]
     parts += [check.sql() for check in expected.checks if check.table == table.name]
     indexes = [f"{index.sql()};" for index in expected.indexes if index.table == table.name]
-    return "\n".join([f"CREATE TABLE {quote(table.name)} ({', '.join(parts)});", *indexes])
+    return "\n".join([together([*before, f"CREATE TABLE {quote(table.name)} ({', '.join(parts)});"]), *indexes])
 
 
 def rename_to_old(table: Table) -> str:
@@ -106,6 +106,11 @@ def at_once(*statements: str) -> str:
     return f"DO {tag} BEGIN\n{body}\nEND {tag};"
 
 
+def together(statements: Sequence[str]) -> str:
+    """Return one statement that runs `statements`."""
+    return at_once(*statements) if len(statements) > 1 else statements[0]
+
+
 def mentions(expression: str | None, column: Column) -> bool:
     """Return whether an expression may use a column, because it contains its name."""
     return expression is not None and re.search(rf"(?<![\w$]){re.escape(column.name)}(?![\w$])", expression) is not None
@@ -125,7 +130,7 @@ def after(blockers: Iterable[str], cure: str, what: str = "column") -> str:
 def generate(column: Column, live: Column, actual: Catalog) -> str:
     """Return the statements that recreate `column` as generated: no version of PostgreSQL can convert an existing column."""
     actions = [f"DROP COLUMN {quote(column.name)}", *_again(column, live, actual)]
-    return "\n".join([f"ALTER TABLE {quote(column.table)} {', '.join(actions)};", *_indexes_again(live, actual)])
+    return together([f"ALTER TABLE {quote(column.table)} {', '.join(actions)};", *_indexes_again(live, actual)])
 
 
 def _again(column: Column, live: Column, actual: Catalog) -> Iterable[str]:
@@ -135,12 +140,17 @@ def _again(column: Column, live: Column, actual: Catalog) -> Iterable[str]:
     for thing in constraints:
         if thing.table == live.table and live.name in (*thing.columns, *getattr(thing, "include", ())):
             yield f"ADD {thing.sql()}"
+            if getattr(thing, "identifies", False):
+                yield f"REPLICA IDENTITY USING INDEX {quote(thing.name)}"
 
 
 def _indexes_again(live: Column, actual: Catalog) -> Iterable[str]:
+    """Yield the statements that create the dropped indexes again, under the lock of the rewrite, which builds the other indexes too."""
     for index in actual.indexes:
         if index.table == live.table and live.name in (*index.uses, *index.columns, *index.include):
-            yield f"{index.sql()};"
+            yield f"{index.sql()};".replace(" CONCURRENTLY", "", 1)
+            if index.identifies:
+                yield f"ALTER TABLE {quote(index.table)} REPLICA IDENTITY USING INDEX {quote(index.name)};"
 
 
 def store(column: Column) -> str:
@@ -171,9 +181,9 @@ def repair_key(key: Key, live: Key | None, referring: Iterable[ForeignKey]) -> s
 
 def without(foreign_keys: Iterable[ForeignKey], changes: Iterable[str]) -> str:
     """Return the statement that drops foreign keys, makes changes that they block and creates them again, and those that validate them."""
-    fks = [*foreign_keys]
+    fks, changes = [*foreign_keys], [*changes]
     if not fks:
-        return "\n".join(changes)
+        return together(changes)
     return "\n".join([at_once(*map(drop, fks), *changes, *map(_add_not_valid, fks)), *map(validate, fks)])
 
 
@@ -252,11 +262,13 @@ def retype(column: Column, live: Column, computed: Iterable[Column], actual: Cat
     computed = [*computed]
     actions = [*(f"DROP COLUMN {quote(one.name)}" for one in computed), *actions]
     actions += [action for one in computed for action in _again(one, one, actual)]
+    again = [statement for one in computed for statement in _indexes_again(one, actual)]
     # Times without a zone are UTC here.
-    changes = [*(["SET TimeZone TO 'UTC';"] if to_zone else []), f"ALTER TABLE {quote(live.table)} {', '.join(actions)};"]
+    zone = ["SET LOCAL TimeZone TO 'UTC';"] if to_zone else []
+    changes = [*zone, f"ALTER TABLE {quote(live.table)} {', '.join(actions)};", *again]
     # PostgreSQL discards the column's statistics.
     analyze = [f"ANALYZE {quote(live.table)} ({quote(live.name)});"] if live.type != column.type else []
-    return changes, [*analyze, *(statement for one in computed for statement in _indexes_again(one, actual))]
+    return changes, analyze
 
 
 def add(thing: Constraint, live: Constraint | None = None) -> str:

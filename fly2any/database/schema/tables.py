@@ -87,8 +87,8 @@ def _moved(to: Comparing, table: Table, live: Table | None) -> bool:
         " Its columns, keys and foreign keys are compared once it is back."
     )
     aside = [*([cures.rename_to_old(live)] if live else []), *_freed(to, table, live)]
-    moves = [f"ALTER TABLE {place} SET SCHEMA {quote(to.live.schema)};" for place in places]
-    cure = "\n".join([*aside, f"\n{cures.comment('Or:')}\n".join(moves)])
+    moves = [cures.together([*aside, f"ALTER TABLE {place} SET SCHEMA {quote(to.live.schema)};"]) for place in places]
+    cure = f"\n{cures.comment('Or:')}\n".join(moves)
     to.add("table.moved", table, message, cure, loses=MAY_BE_ANOTHERS)
 
     def hangs(thing: Object) -> bool:
@@ -110,7 +110,8 @@ def _moved(to: Comparing, table: Table, live: Table | None) -> bool:
 
 def _missing(to: Comparing, table: Table, live: Table | None) -> None:
     to.bad.update(thing for thing in to.expected if thing.table == table.name)
-    create = "\n".join([*_freed(to, table, live), cures.create_table(table, to.expected)])
+    aside = [*([cures.rename_to_old(live)] if live else []), *_freed(to, table, live)]
+    create = cures.create_table(table, to.expected, aside)
     if live is None:
         message = f"Table {table.name} is missing, with its rows: restore it from a backup, or create it empty."
         to.add("table.missing", table, message, create)
@@ -120,7 +121,7 @@ def _missing(to: Comparing, table: Table, live: Table | None) -> None:
         )
         to.replaced.add(table.name)
         hidden = f"the new table is empty, and the rows of the {live.kind} are no longer read"
-        to.add("table.different", table, message, f"{cures.rename_to_old(live)}\n{create}", loses=hidden)
+        to.add("table.different", table, message, create, loses=hidden)
     # Its own foreign keys, and those of other tables, are findings of their own: they come last.
     to.expected = to.expected.where(lambda thing: thing.table != table.name or isinstance(thing, ForeignKey))
     to.actual = to.actual.where(lambda thing: thing.table != table.name)

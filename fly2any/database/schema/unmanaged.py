@@ -79,7 +79,8 @@ class _Obstacles(Keys):
             yield Finding(Severity.WARNING, "table.inherited", table.name, message, f"{AGREE}{cure}")
         for name in table.narrowed:
             message = f"Publication {name} leaves out columns of {table.name} that identify its rows, or filters its rows by other columns, so every UPDATE or DELETE fails."
-            cure = f"ALTER PUBLICATION {quote(name)} DROP TABLE {quote(table.name)};\nALTER PUBLICATION {quote(name)} ADD TABLE {quote(table.name)};"
+            alter = f"ALTER PUBLICATION {quote(name)}"
+            cure = cures.at_once(f"{alter} DROP TABLE {quote(table.name)};", f"{alter} ADD TABLE {quote(table.name)};")
             yield Finding(Severity.ERROR, "table.unidentified", table.name, message, f"{AGREE}{cure}")
         for name, command, how in table.rules:
             if how == "INSTEAD":
