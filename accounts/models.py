@@ -113,7 +113,7 @@ class Account(models.Model):
     provider_account_id = models.TextField("account at the provider", db_column="providerAccountId")
     refresh_token = models.TextField(null=True, blank=True)
     access_token = models.TextField(null=True, blank=True)
-    expires_at = models.IntegerField("expires at (epoch seconds)", null=True, blank=True)
+    expires_at = models.IntegerField(null=True, blank=True)
     token_type = models.TextField(null=True, blank=True)
     scope = models.TextField(null=True, blank=True)
     id_token = models.TextField("ID token", null=True, blank=True)

@@ -30,8 +30,8 @@ AI_MESSAGES_SQL = f"""
            CASE WHEN by_us THEN 'assistant' ELSE 'user' END,
            CASE WHEN pg_temp.dice('encrypted', row.k) < 0.1 THEN 'v1:' || md5('iv' || row.k || said.turn) || ':' || md5('tag' || row.k || said.turn) || ':' || md5('text' || row.k || said.turn)
                 WHEN offers THEN 'I can offer you ' || airline || ' ' || flight || ' from ' || r.origin || ' to ' || r.city || ' for ' || price || ' USD.'
-                WHEN by_us THEN pg_temp.pick(ARRAY['Here is what I found from ', 'I can offer you this from ', 'Let me check that for you: '], 'answer', row.k + said.turn) || r.origin || ' to ' || r.city || '.'
-                ELSE pg_temp.pick(ARRAY['I would like to fly from ', 'How much is it from ', 'Can I change my trip from ', 'Do I need a visa from '], 'question', row.k + said.turn) || r.origin || ' to ' || r.city || '?' END,
+                WHEN by_us THEN pg_temp.pick(ARRAY['Here is what I found from ', 'These are the options from ', 'Let me check that for you: '], 'answer', row.k + said.turn) || r.origin || ' to ' || r.city || '.'
+                ELSE pg_temp.pick(ARRAY['Can I fly direct from ', 'How much is it from ', 'Can I change my trip from ', 'Do I need a visa from '], 'question', row.k + said.turn) || r.origin || ' to ' || r.city || '?' END,
            CASE WHEN by_us THEN (%(consultants)s::text[])[team] END, CASE WHEN by_us THEN (%(teams)s::text[])[team] END, CASE WHEN by_us THEN (%(emojis)s::text[])[team] END,
            CASE WHEN offers THEN jsonb_build_array(jsonb_build_object('id', 'offer-' || row.k, 'airline', airline, 'flightNumber', airline || ' ' || flight,
                 'outbound', jsonb_build_object('departure', jsonb_build_object('airport', r.origin, 'time', to_char(at + interval '30 days', 'YYYY-MM-DD"T"09:30')), 'arrival', jsonb_build_object('airport', r.destination, 'time', to_char(at + interval '30 days', 'YYYY-MM-DD"T"18:05')), 'duration', 'PT8H35M', 'stops', 0),

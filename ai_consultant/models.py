@@ -80,7 +80,7 @@ class Message(models.Model):
     consultant_emoji = models.TextField(db_column="consultantEmoji", null=True, blank=True)
     flight_results = JSONField(db_column="flightResults", null=True, blank=True)
     hotel_results = JSONField(db_column="hotelResults", null=True, blank=True)
-    timestamp = models.BigIntegerField("timestamp (epoch ms)")
+    timestamp = models.BigIntegerField()
     created_at = DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
 
     long_texts = ("content",)

@@ -76,7 +76,7 @@ class PushSubscriptionAdmin(UserRowsMixin, ReadOnlyModelAdmin):
     shown = {"user_agent": devices.shown}
 
     def happened(self, subscription):
-        return "Subscribed to push messages"
+        return "Subscribed to push notifications"
 
 
 @admin.register(UserActivity)

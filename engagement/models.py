@@ -100,7 +100,7 @@ class Notification(models.Model):
 
 
 class PushSubscription(models.Model):
-    """A browser in which a user receives push messages."""
+    """A browser in which a user receives push notifications."""
 
     id = TextIdField()
     user = models.ForeignKey(
@@ -172,7 +172,7 @@ class UserActivity(models.Model):
         ]
 
     def __str__(self):
-        return f"{self.event_type} at {self.created_at:%Y-%m-%d %H:%M} UTC"
+        return f"{self.get_event_type_display()} at {self.created_at:%Y-%m-%d %H:%M} UTC"
 
 
 class UserSession(models.Model):

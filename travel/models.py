@@ -193,7 +193,7 @@ class PriceMonitorLog(models.Model):
     alerts_triggered = models.IntegerField("alerts fired", db_column="alertsTriggered")
     alerts_failed = models.IntegerField(db_column="alertsFailed")
     errors = JSONField(null=True, blank=True)
-    duration = models.IntegerField("duration (ms)")
+    duration = models.IntegerField()
     triggered_by = models.TextField(db_column="triggeredBy", choices=Trigger)
 
     retention = Retention("runs of the price monitor", ("execution_time",))

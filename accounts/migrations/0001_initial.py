@@ -241,7 +241,7 @@ class Migration(migrations.Migration):
                 ),
                 ("refresh_token", models.TextField(blank=True, null=True)),
                 ("access_token", models.TextField(blank=True, null=True)),
-                ("expires_at", models.IntegerField(blank=True, null=True, verbose_name="expires at (epoch seconds)")),
+                ("expires_at", models.IntegerField(blank=True, null=True)),
                 ("token_type", models.TextField(blank=True, null=True)),
                 ("scope", models.TextField(blank=True, null=True)),
                 ("id_token", models.TextField(blank=True, null=True, verbose_name="ID token")),

@@ -119,7 +119,7 @@ class Migration(migrations.Migration):
                 ("consultant_emoji", models.TextField(blank=True, db_column="consultantEmoji", null=True)),
                 ("flight_results", models.JSONField(blank=True, db_column="flightResults", null=True)),
                 ("hotel_results", models.JSONField(blank=True, db_column="hotelResults", null=True)),
-                ("timestamp", models.BigIntegerField(verbose_name="timestamp (epoch ms)")),
+                ("timestamp", models.BigIntegerField()),
                 (
                     "created_at",
                     models.DateTimeField(

@@ -19,6 +19,7 @@ for model in (Group, StaticDevice, TOTPDevice):
 
 @admin.register(Group)
 class GroupAdmin(ModelAdmin, DjangoGroupAdmin):  # type: ignore[misc]
+    description = "A role of staff, with its permissions."
     list_display = ["name"]
     search = (Key("name"),)
     search_help_text = "A group's name."
@@ -69,6 +70,7 @@ class DeviceAdmin(ReadOnlyModelAdmin):
     search_help_text = "The e-mail address or ID of a staff member."
     ordering = ["-pk"]
     list_select_related = ["user"]
+    description = "A second factor that a staff member has set up."
     deletion = ("Remove", "removed")
     of_staff = True
 

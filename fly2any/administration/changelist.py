@@ -308,8 +308,9 @@ class ChangeList(main.ChangeList):
 
     @property
     def model_description(self) -> str:
-        """Return the first sentence of the model's docstring, which an empty list shows."""
-        return (self.model.__doc__ or "").strip().splitlines()[0].replace("`", "")
+        """Return what the rows are, which an empty list shows: the first sentence of the model's docstring, unless the admin says it."""
+        own = getattr(self.model_admin, "description", "")
+        return own or f"{(self.model.__doc__ or '').strip().splitlines()[0].partition('. ')[0].rstrip('.')}."
 
     @property
     def nouns(self) -> tuple[str, str]:

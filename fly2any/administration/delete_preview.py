@@ -11,7 +11,7 @@ from django.core.exceptions import PermissionDenied
 from fly2any.database.errors import Refusal
 
 from .cascade import Changed, cascade_of
-from .counts import bounded
+from .counts import bounded, nouns
 from .list_actions import ListActionsMixin, counted
 
 EFFECTS = ("deletes", "changes", "keeps")
@@ -70,12 +70,12 @@ class DeletePreviewMixin(ListActionsMixin):
 
     def _get_action_description(self, function, name):  # Called for actions by every version of Django.
         if name == "delete_selected":
-            return f"{self.deletion[0]} %(verbose_name_plural)s"
+            return f"{self.deletion[0]} {nouns(self.model)[1]}"
         return super()._get_action_description(function, name)  # type: ignore[misc]
 
     def _get_choice_description(self, action, location):  # From Django 6.1 on.
         if action.name == "delete_selected":
-            return f"{self.deletion[0]} {self.opts.verbose_name_plural}"
+            return f"{self.deletion[0]} {nouns(self.model)[1]}"
         return super()._get_choice_description(action, location)  # type: ignore[misc]
 
     def get_deleted_objects(self, objs, request):

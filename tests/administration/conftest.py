@@ -16,7 +16,7 @@ from fly2any.database.seed import seed
 from tests.conftest import made_once
 
 DAY = date(2026, 5, 1)
-USERS = 2_500  # 140,000 rows in all; 25,000 in the largest tables.
+USERS = 2_500  # 185,000 rows in all; 50,000 in the largest table.
 ROLES = ("Support", "Operations", "Administrators", "superuser")
 MODELS = [model for model in admin.site._registry if model._meta.app_label != "auth"]
 CANARY = "canary-9f3a"

@@ -14,12 +14,14 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
+from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from accounts.models import User
 from ai_consultant.models import Conversation, Message
 from engagement.models import LoginHistory, Notification, UserActivity, UserSession, WishlistItem
+from fly2any.administration.models import Access
 from tests.administration.conftest import address
-from travel.models import PriceAlert, RecentSearch, SavedSearch
+from travel.models import PriceAlert, PriceHistory, RecentSearch, SavedSearch
 from travel.states import alert_state
 
 pytestmark = pytest.mark.django_db
@@ -121,6 +123,23 @@ def test_an_alert_says_why_it_did_not_fire(member):
     listed = client.get(address(PriceAlert)).content.decode()
     chips = re.findall(r'<td class="field-state_chip"><span class="chip[^"]*">(.*?)</span>', listed)
     assert sorted(chips) == ["Departed", "Fired", "Fires next", "Paused", "Waiting"]
+
+
+def test_an_empty_list_says_in_one_sentence_what_its_rows_are(member):
+    client, said = member("superuser"), {}
+    for model in (PriceAlert, PriceHistory, TOTPDevice, Access):
+        page = client.get(address(model)).content.decode()
+        said[model] = re.search(r'<p>No [\w -]+ yet\.</p>\s*<p class="quiet">(.*?)</p>', page)[1]
+
+    assert said == {
+        PriceAlert: "An alert that fires when the price of a route falls to the target.",
+        PriceHistory: "A price recorded for a route and a departure date.",
+        TOTPDevice: "A second factor that a staff member has set up.",
+        Access: "A conversation that staff opened, rows that they exported, or a person they erased.",
+    }
+    PriceHistory.objects.create(**ROUTE, depart_date="2999-07-01", price=400, provider="mock")
+    listed = client.get(address(PriceHistory)).content.decode()
+    assert re.findall(r'<option value="delete_selected">(.*?)</option>', listed) == ["Delete prices"]
 
 
 def test_a_list_by_id_is_said_to_be_newest_first_only_where_its_rows_are(member):

@@ -45,7 +45,7 @@ def test_everything_with_a_time_is_on_the_timeline(member, ana, monkeypatch):
     client = member("Support")
     url = address(User, "overview", ana.pk)
     expected = [
-        "Signed in", f"Price alert fired: {ana.alert}", "Talked to the AI consultants", "Subscribed to push messages",
+        "Signed in", f"Price alert fired: {ana.alert}", "Talked to the AI consultants", "Subscribed to push notifications",
         "Preferences created", f"Created a price alert: {ana.alert}", f"Created a price alert: {ana.alert}",
     ]  # fmt: skip
 

@@ -52,7 +52,7 @@ class Migration(migrations.Migration):
                 ("alerts_triggered", models.IntegerField(db_column="alertsTriggered", verbose_name="alerts fired")),
                 ("alerts_failed", models.IntegerField(db_column="alertsFailed")),
                 ("errors", models.JSONField(blank=True, null=True)),
-                ("duration", models.IntegerField(verbose_name="duration (ms)")),
+                ("duration", models.IntegerField()),
                 (
                     "triggered_by",
                     models.TextField(choices=[("cron", "Schedule"), ("manual", "Manual")], db_column="triggeredBy"),
