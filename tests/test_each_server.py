@@ -93,6 +93,15 @@ PICKY = """
 """
 
 
+# Over rows that a policy hides from the owner of the views.
+VIEWS = """
+    CREATE TABLE rows_of AS SELECT * FROM (VALUES (1), (2)) AS v (a); GRANT SELECT ON rows_of TO site;
+    CREATE MATERIALIZED VIEW seen AS SELECT a FROM rows_of; CREATE MATERIALIZED VIEW again AS SELECT a FROM seen;
+    ALTER MATERIALIZED VIEW seen OWNER TO site; ALTER MATERIALIZED VIEW again OWNER TO site;
+    ALTER TABLE rows_of ENABLE ROW LEVEL SECURITY; CREATE POLICY few ON rows_of USING (a > 1)
+"""
+
+
 @pytest.fixture
 def upgrade(tmp_path, old):
     """A function that runs dbupgrade on the data directory of `old`, as of an embedded server; `home` is its folder."""
@@ -150,6 +159,7 @@ def test_a_data_directory_is_upgraded_by_one_command_and_kept(old, upgrade):
     old.start()
     old.execute("DROP TABLE picked; CREATE TABLE kept AS SELECT 7 AS n", database="notes")
     old.execute("ALTER TABLE kept OWNER TO site", database="notes")
+    old.execute(VIEWS, database="notes")
     old.stop()
     with pytest.raises(
         Refusal, match=r"^Code of site in the database notes would run as the superuser .*, add --trust site\.$"
@@ -157,8 +167,8 @@ def test_a_data_directory_is_upgraded_by_one_command_and_kept(old, upgrade):
         upgrade()
     said = upgrade(trust=["site"]).splitlines()
 
-    tables = len(held) + 1
-    number = sum(map(len, held.values())) + 1
+    tables = len(held) + 2
+    number = sum(map(len, held.values())) + 3
     assert said == [
         f"Upgraded  from PostgreSQL {version_of(programs(17))} to {version_of(embedded.bin_folder())}",
         f"Compared  4 databases, {tables} tables, {number:,} rows: all are the same.",
@@ -171,7 +181,9 @@ def test_a_data_directory_is_upgraded_by_one_command_and_kept(old, upgrade):
         assert cursor.fetchone() == (18,)
     new = dataclasses.replace(old.database(), port="5432")
     assert rows(new) == held
-    assert rows(dataclasses.replace(new, name="notes")) == {"kept": [("(7)",)]}
+    notes = dataclasses.replace(new, name="notes")
+    assert rows(notes) == {"kept": [("(7)",)], "rows_of": [("(1)",), ("(2)",)]}
+    assert notes.execute("SELECT * FROM seen, again") == [(2, 2)]  # As its owner sees the rows.
     assert new.execute("SELECT rolname FROM pg_roles JOIN pg_database ON pg_roles.oid = datdba WHERE datname = 'notes'") == [
         ("site",)
     ]

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from django.db import connections, transaction
+from django.db import Error, connections, transaction
+from psycopg.conninfo import make_conninfo
 
 from fly2any.postgres.embedded import SUPERUSER, alive, bin_folder, lock, socket_folder
 from fly2any.postgres.supervisor import UPGRADED, Server, major_of, version_of
@@ -25,7 +26,8 @@ from .backup.sessions import prepare_session
 from .backup.take import findings_of, new_findings, read_roles
 from .backup.workfolder import work_folder
 from .durable import sync
-from .errors import Refusal, without_password
+from .errors import Refusal, explain, without_password
+from .printable import one_line
 from .progress import Progress
 from .sql import execute, fetch_all, fetch_one, quote
 from .verification import verify
@@ -38,6 +40,13 @@ CURE = "Start the old server with its own pg_ctl, change or drop that object, an
 # pg_dumpall silently leaves out databases that accept no connections; template0 is the same on every server.
 CLOSED_SQL = "SELECT datname FROM pg_catalog.pg_database WHERE NOT datallowconn AND datname <> 'template0' ORDER BY datname"
 DATABASES_SQL = "SELECT datname FROM pg_catalog.pg_database WHERE datallowconn AND datconnlimit <> -2 ORDER BY datname"
+EXISTING = ("postgres", "template1")  # Every new server has these databases.
+# The oid of a view is larger than those of the views that it reads.
+VIEWS_SQL = """
+    SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'm' AND c.relispopulated ORDER BY c.oid
+"""
 INTERNAL_SQL = "SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attoptions::text LIKE '%pg_attver=%')"
 
 
@@ -161,7 +170,7 @@ def _move(
         new.create()
         new.start()
         progress.show("copying all databases", None)
-        _copy(old, new, _dumping(place, home, old, new))
+        _copy(place, old, new, _dumping(place, home, old, new), progress)
         contents = {}
         for name in _databases(place, home):
             ours = name == place["NAME"]
@@ -185,7 +194,7 @@ def _move(
 
 
 def _dumping(place: dict[str, Any], home: Path, old: Server, new: Server) -> Path:
-    """Return the folder of the pg_dumpall to use: the new version's, or the old one's, if only that leaves out what it wrote."""
+    """Return the folder of the pg_dumpall and pg_dump to use: the new version's, or the old one's, if only that leaves out what it wrote."""
     for name in _databases(place, home):
         with _reached(place, home, name) as connection:
             if fetch_one(connection, INTERNAL_SQL)[0]:
@@ -198,28 +207,54 @@ def _dumping(place: dict[str, Any], home: Path, old: Server, new: Server) -> Pat
     return new.bin
 
 
-def _copy(old: Server, new: Server, dumping: Path) -> None:
-    """Copy roles, databases and rows by the pg_dumpall in `dumping` and the new psql; raise Refusal with the first error of one."""
+def _copy(place: dict[str, Any], old: Server, new: Server, dumping: Path, progress: Progress) -> None:
+    """Copy roles, databases and rows by the pg_dumpall and pg_dump in `dumping`; raise Refusal with the first error.
+
+    Materialized views are refreshed afterwards: a dump turns row_security off, so that one over rows with policies would fail.
+    """
+    _pipe(old, new, [dumping / "pg_dumpall", "--globals-only"], "postgres", without=EXISTING_ROLE)
+    for name in _databases(place, old.home):
+        with _reached(place, old.home, name) as connection:
+            views = [view for (view,) in fetch_all(connection, VIEWS_SQL)]
+        excluded = [f"--exclude-table-data={view}" for view in views]
+        creates = [] if name in EXISTING else ["--create"]
+        dump = [dumping / "pg_dump", *creates, *excluded, f"--dbname={make_conninfo(dbname=name)}"]
+        _pipe(old, new, dump, name if name in EXISTING else "postgres")
+        with _reached(place, new.home, name) as connection:
+            execute(connection, "SET default_transaction_read_only TO off")
+            for view in views:
+                try:
+                    execute(connection, f"REFRESH MATERIALIZED VIEW {view}")
+                except Error as error:
+                    progress.say(
+                        f"The materialized view {one_line(view)} of {one_line(name)} is empty, because it could not be refreshed"
+                        f" ({(explain(error) or '').rstrip('.')}): as its owner, run REFRESH MATERIALIZED VIEW."
+                    )
+
+
+def _pipe(old: Server, new: Server, command: list[Any], database: str, *, without: bytes = b"") -> None:
+    """Run what `command` dumps of the old server, except the line `without`, in a database of the new one, by psql."""
     as_superuser = ["--no-password", f"--username={SUPERUSER}"]
     with (
-        work_folder("the errors of pg_dumpall and psql") as work,
+        work_folder(f"the errors of {command[0].name} and psql") as work,
         (work / "dump").open("wb") as error_log,
         (work / "load").open("wb") as heard,
     ):
         dump = subprocess.Popen(  # noqa: S603
-            [dumping / "pg_dumpall", *as_superuser, f"--host={socket_folder(old.home)}"],
+            [*command, *as_superuser, f"--host={socket_folder(old.home)}"],
             stdout=subprocess.PIPE, stderr=error_log, env=tools.bare_environment(),
         )  # fmt: skip
         load = subprocess.Popen(  # noqa: S603
-            [new.bin / "psql", "-Xq", "-v", "ON_ERROR_STOP=1", *as_superuser, f"--host={socket_folder(new.home)}", "postgres"],
+            [new.bin / "psql", "-Xq", "-v", "ON_ERROR_STOP=1", *as_superuser, f"--host={socket_folder(new.home)}",
+             f"--dbname={make_conninfo(dbname=database)}"],
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=heard, env={**tools.bare_environment(), **WRITING},
         )  # fmt: skip
         try:
             if dump.stdout is None or load.stdin is None:
                 raise AssertionError  # Both are pipes.
             with suppress(BrokenPipeError), dump.stdout, load.stdin:
-                for line in dump.stdout:
-                    if line == EXISTING_ROLE:
+                for line in dump.stdout if without else ():
+                    if line == without:
                         break
                     load.stdin.write(line)
                 shutil.copyfileobj(dump.stdout, load.stdin)
@@ -228,7 +263,7 @@ def _copy(old: Server, new: Server, dumping: Path) -> None:
             for process in (dump, load):
                 process.kill()
                 process.wait()
-        for name, code, errors in (("psql", codes[0], work / "load"), ("pg_dumpall", codes[1], work / "dump")):
+        for name, code, errors in (("psql", codes[0], work / "load"), (command[0].name, codes[1], work / "dump")):
             if code:
                 text = errors.read_text(errors="replace")
                 found = re.search(r"\b(?:error|fatal):\s+(.*)", text, re.IGNORECASE)
