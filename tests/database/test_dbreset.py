@@ -146,6 +146,7 @@ def test_a_locked_table_is_not_waited_for_forever(migrated, words, said):
     "damage",
     [
         "DROP TABLE price_history",
+        "ALTER TABLE price_history RENAME TO prices",
         "CREATE SCHEMA attic; ALTER TABLE price_history SET SCHEMA attic",
         'ALTER TABLE users DROP COLUMN "isStaff"',
     ],

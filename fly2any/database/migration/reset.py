@@ -65,7 +65,7 @@ TABLES_SQL = """
     ORDER BY c.relname COLLATE "C"
 """
 # Findings that would make a reversal fail after earlier migrations were already reversed.
-IRREVERSIBLE = ("table.missing", "table.moved", "table.different", "column.missing", "column.renamed")
+IRREVERSIBLE = ("table.missing", "table.renamed", "table.moved", "table.different", "column.missing", "column.renamed")
 
 
 @dataclass(frozen=True, slots=True)
