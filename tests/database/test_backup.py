@@ -68,6 +68,7 @@ def test_a_changed_file_is_bad_and_restores_nothing(filled, place, harm, reason,
     assert (checked.returncode, "Verdict   BAD: " in checked.stdout, reason in checked.stdout) == (4, True, True)
     assert (restored.returncode, reason in restored.stderr, restored.stderr.count("\n")) == (2, True, 1)
     assert (status.returncode, set(re.findall(r"backup\.\w+", status.stdout))) == (4, found)
+    assert ("Fix the reported cause, then run `manage.py dbbackup --verify` again." in status.stdout) == ("backup.bad" in found)
     assert rows(filled)["users"]
 
 

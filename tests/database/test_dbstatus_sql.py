@@ -26,7 +26,7 @@ DAMAGES = """
 LIMIT = f"SET lock_timeout TO '{settings.LOCK_TIMEOUT}ms';"
 SCRIPT = """-- Cures: 2 to run, 2 commented out, 1 without SQL.
 -- Stop at the first that fails: manage.py dbstatus --sql | manage.py dbshell -- -v ON_ERROR_STOP=1
-LIMIT  -- The site queues behind a statement that waits for a lock: if this fails, run the rest again.
+LIMIT  -- The site queues behind a statement that waits for a lock: if this fails, print the script again and run it when the database is less busy.
 
 SET search_path TO "public";
 

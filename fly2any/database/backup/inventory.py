@@ -236,7 +236,7 @@ class BackupState:
                 "backup.bad",
                 self.newest.name,
                 f"The newest backup cannot be used: {verdict.reason.rstrip('.')}.",
-                "Run `manage.py dbbackup --verify` again, and fix the reported cause.",
+                "Fix the reported cause, then run `manage.py dbbackup --verify` again.",
             )
 
 

@@ -35,7 +35,7 @@ def _header(report: Report, found: list[Finding]) -> str:
     return (
         f"-- Cures: {run} to run, {off} commented out, {len(found) - run - off} without SQL.\n"
         "-- Stop at the first that fails: manage.py dbstatus --sql | manage.py dbshell -- -v ON_ERROR_STOP=1\n"
-        f"{_waiting()}  -- The site queues behind a statement that waits for a lock: if this fails, run the rest again.\n"
+        f"{_waiting()}  -- The site queues behind a statement that waits for a lock: if this fails, print the script again and run it when the database is less busy.\n"
     )
 
 
