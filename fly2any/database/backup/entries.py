@@ -18,6 +18,8 @@ OF_SCHEMA = re.compile(r"(SCHEMA -|ACL - SCHEMA) ")
 WITH_ROWS = re.compile(r"TABLE( DATA)? ")
 # Before version 17, pg_dump puts the data of all large objects into one entry; they have no code.
 LARGE_OBJECT = "BLOB - "
+# The rows of materialized views are computed again, as their owners: unlike rows of tables, they can be later.
+VIEW_DATA = "MATERIALIZED VIEW DATA "
 MINOR = re.compile(r"(TABLE DATA|ACL|COMMENT|SEQUENCE SET|DEFAULT ACL) ")
 # Default privileges, which only the role that will create the objects, its members and superusers may set.
 DEFAULT_PRIVILEGES = re.compile(
@@ -130,11 +132,6 @@ def _plain_name(name: str) -> str:
     """Return the name of a table in a manifest, "schema"."name", as a listing has it: schema name."""
     match = TABLE.fullmatch(name)
     return _plain(" ".join(part.replace('""', '"') for part in match.groups())) if match else ""
-
-
-def chosen(entries: Sequence[Entry], left_out: LeftOut, work: Path) -> Path:
-    """Write a list of the entries that are not left out to a file in `work`, for pg_restore, and return its path."""
-    return listed([one.number for one in entries if one.number not in left_out.entries], work / "chosen")
 
 
 def in_order(entries: Sequence[Entry], without: Collection[int], work: Path) -> Iterator[tuple[bool, Path]]:

@@ -13,7 +13,7 @@ from ..printable import one_line
 from ..progress import Progress
 from ..sql import execute, fetch_all, fetch_one
 from . import tools
-from .entries import Entry, LeftOut, default_privileges, entries_in, find_left_out, in_order, listed, without_owner
+from .entries import VIEW_DATA, Entry, LeftOut, default_privileges, entries_in, find_left_out, in_order, listed, without_owner
 from .grant_chains import find_chains, grant, require_grantors
 from .manifest import Manifest
 from .owners import SUPERUSER_SQL, describe_untried, require_superusers
@@ -25,8 +25,6 @@ from .workfolder import work_folder
 
 # The roles whose default privileges this role may not set: from 16 on, membership alone does not suffice.
 OTHERS_SQL = "SELECT rolname FROM pg_catalog.pg_roles WHERE NOT pg_catalog.pg_has_role(oid, %s)"
-# The rows of materialized views are computed again, as their owners: unlike rows of tables, they can be later.
-VIEW_DATA = "MATERIALIZED VIEW DATA "
 TABLES_SQL = """
     SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace

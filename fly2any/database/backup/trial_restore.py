@@ -30,7 +30,7 @@ from ..verification import verify
 from . import tools
 from .contents import BY_COPY, clauses, differences, read_contents, read_hash_partitions
 from .encryption import ENDING, keys_in
-from .entries import NOTHING, Entry, LeftOut, chosen, entries_in, find_left_out, without_owner
+from .entries import NOTHING, VIEW_DATA, Entry, LeftOut, entries_in, find_left_out, listed, without_owner
 from .load import shown
 from .manifest import OF_ROLES, Manifest, Verdict, as_json, from_json, home_of, with_verdict
 from .owners import untrusted
@@ -186,6 +186,13 @@ class _Subject:
     like: list[sql.Composed]
     entries: tuple[Entry, ...]
 
+    def views(self, without: LeftOut) -> list[Entry]:
+        """Return the entries that refresh materialized views. They are not tried: here all belong to a role that bypasses policies.
+
+        A restore refreshes each as its owner, and leaves one empty that cannot be refreshed.
+        """
+        return [one for one in self.entries if one.text.startswith(VIEW_DATA) and one.number not in without.entries]
+
 
 def _verdict_of(subject: _Subject, untrusted: Sequence[str], without: LeftOut, clock: Clock, progress: Progress) -> Verdict:
     """Return the verdict on a trial restore that leaves out `without`."""
@@ -213,6 +220,7 @@ def _verdict_of(subject: _Subject, untrusted: Sequence[str], without: LeftOut, c
         left_out = tuple(map(str, found.left_out()))
         if statements and not any(one.startswith(f"{BY_SUPERUSER.what} (") for one in left_out):
             left_out = (str(BY_SUPERUSER), *left_out)
+        left_out += tuple(without_owner(one.text, manifest.owners) for one in subject.views(without))
         return Verdict(clock.now(), version, reason, state, left_out if state == "good" else ())
     except (Refusal, EmbeddedServerError, Error, OSError, subprocess.SubprocessError) as error:
         return Verdict(clock.now(), version, explain(error) or type(error).__name__, "unverified")
@@ -285,8 +293,9 @@ def _try(running: Trial, subject: _Subject, without: LeftOut, progress: Progress
         work_folder("a backup's table of contents") as work,
     ):
         options.append(f"--dbname={place}")
-        if without.entries:
-            options.append(f"--use-list={chosen(subject.entries, without, work)}")
+        if excluded := {*without.entries, *(one.number for one in subject.views(without))}:
+            kept = [one.number for one in subject.entries if one.number not in excluded]
+            options.append(f"--use-list={listed(kept, work / 'chosen')}")
         with tools.Running(subject.restoring, options, environment, on_line, dump=subject.dump) as restoring:
             code = restoring.wait()
     states = running.server.states()
