@@ -264,6 +264,29 @@ def test_tables_that_need_a_roles_code_are_reported(two):
     assert [(one["column"], one["rows"]) for one in certificate["remaining"]] == [("a", 1)]
 
 
+def test_a_generated_key_of_another_roles_table_is_refused_in_one_sentence(two):
+    tables = (
+        "CREATE TABLE mal.orders (u text REFERENCES users ON DELETE CASCADE, code text GENERATED ALWAYS AS (lower(u)) STORED UNIQUE)",
+        f"INSERT INTO mal.orders VALUES ('{ANA}')",
+        "CREATE TABLE {}.lines (code text REFERENCES mal.orders (code) ON DELETE CASCADE)",
+    )
+    for schema in ("mal", "public"):
+        with other_role(two, *tables[:2]) as role:
+            if schema == "mal":
+                two.execute(f"SET ROLE {role}; {tables[2].format(schema)}")
+            else:
+                two.execute(tables[2].format(schema))
+            for act in (planned, exported):
+                with pytest.raises(Refusal) as refusal:
+                    act(two)
+                assert str(refusal.value) == (
+                    "Nothing was changed. The rows that refer by the foreign key lines_code_fkey cannot be counted: mal.orders belongs to the"
+                    f" role {role}, so it is only read by COPY, which does not write the generated column code: make it an ordinary column,"
+                    " or drop the foreign key."
+                )
+            two.execute(f"DROP TABLE {schema}.lines")
+
+
 @pytest.mark.parametrize(
     "taken",
     [

@@ -297,20 +297,31 @@ class Tables:
         return table
 
     def require_followed(self, fk: ForeignKey) -> None:
-        """Raise Refusal if a foreign key of another role's table cannot be followed."""
-        table = self.tables[fk.table]
+        """Raise Refusal if a foreign key from or to another role's table cannot be followed."""
+        table, target = self.tables[fk.table], self.tables[fk.target]
+        columns = [one for one in self.columns[fk.table] if one.name in fk.columns]
+        keys = [one for one in self.columns[fk.target] if one.name in fk.keys]
+        for place, some in ((table, columns), (target, keys)):
+            if not place.is_ours and (made := [one for one in some if one.is_generated]):
+                raise Refusal(
+                    f"{self._uncounted(fk, place)}, which does not write the generated column {made[0].name}: make it an ordinary column,"
+                    " or drop the foreign key."
+                )
         if table.is_ours:
             return
         for part in self.parts(table.oid):
             self.require(part.oid, f"whose foreign key is {fk.name}")
-        columns = [one for one in self.columns[fk.table] if one.name in fk.columns]
-        keys = [one for one in self.columns[fk.target] if one.name in fk.keys]
-        if unfit := [one for one in (*columns, *keys) if not one.is_literal or (one in columns and one.is_generated)]:
+        if unfit := [one for one in (*columns, *keys) if not one.is_literal]:
             raise Refusal(
-                f"Nothing was changed. The rows that refer by the foreign key {fk.name} cannot be counted: {self.label(table.oid)} belongs"
-                f" to the role {table.untrusted_role}, so it is only read by COPY, and {unfit[0].name} of the type {unfit[0].type} cannot be"
-                " compared as text: change the types of the columns, or drop the foreign key."
+                f"{self._uncounted(fk, table)}, and {unfit[0].name} of the type {unfit[0].type} cannot be compared as text: change the types"
+                " of the columns, or drop the foreign key."
             )
+
+    def _uncounted(self, fk: ForeignKey, table: Table) -> str:
+        return (
+            f"Nothing was changed. The rows that refer by the foreign key {fk.name} cannot be counted: {self.label(table.oid)} belongs"
+            f" to the role {table.untrusted_role}, so it is only read by COPY"
+        )
 
 
 def read_tables(connection) -> Tables:
