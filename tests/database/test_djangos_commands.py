@@ -58,7 +58,7 @@ def test_flush_without_input_deletes_nothing_and_names_what_it_would_delete(used
     result = manage("flush", "--no-input", url=used.url)
 
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("flush empties table auth_group (")
+    assert result.stderr.startswith("flush would empty table auth_group (")
     assert ", table users (1 row)" in result.stderr
     assert result.stderr.endswith(f"{GO_ON}\n")
     assert used.execute(EMAILS) == [("a@example.com",)]
@@ -153,7 +153,7 @@ def test_fixtures_overwrite_no_row_without_yes(used, tmp_path):
 
     with pytest.raises(Refusal) as refused:
         call(used, "loaddata", file)
-    assert str(refused.value) == f"Loading the fixtures overwrites rows of table users (1 row){GO_ON}"
+    assert str(refused.value) == f"Loading the fixtures would overwrite rows of table users (1 row){GO_ON}"
     with pytest.raises(Refusal) as refused:
         call(used, "loaddata", file, yes=True)
     assert str(refused.value) == NO_BACKUP

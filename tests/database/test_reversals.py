@@ -87,7 +87,7 @@ CASES = {  # The operations, a row, and the losses of their reversal, from the l
     "another column": (
         lambda: [thing(), with_x(), AlterField("thing", "x", models.TextField(null=True, db_column="y"))],
         IN_Y,
-        "probe.0002 drops column probe_thing.x (1 row)",
+        "probe.0002 would drop column probe_thing.x (1 row)",
     ),
     "a column that SQL renamed": (
         lambda: [
@@ -96,7 +96,7 @@ CASES = {  # The operations, a row, and the losses of their reversal, from the l
             RunSQL("ALTER TABLE probe_thing RENAME x TO y", "ALTER TABLE probe_thing RENAME y TO x", [RenameField("thing", "x", "y")]),
         ],
         IN_Y,
-        "probe.0002 drops column probe_thing.x (1 row)",
+        "probe.0002 would drop column probe_thing.x (1 row)",
     ),
     "a table that SQL renamed": (
         lambda: [
@@ -104,47 +104,47 @@ CASES = {  # The operations, a row, and the losses of their reversal, from the l
             RunSQL("ALTER TABLE probe_thing RENAME TO other", "ALTER TABLE other RENAME TO probe_thing", [AlterModelTable("thing", "other")]),
         ],
         ROW.replace("probe_thing", "other"),
-        "probe.0001 drops table probe_thing (1 row)",
+        "probe.0001 would drop table probe_thing (1 row)",
     ),
     "a quoted column": (
         lambda: [made(), back('ALTER TABLE probe_thing DROP "word"')],
         ROW,
-        "probe.0002 drops column probe_thing.word (1 row)",
+        "probe.0002 would drop column probe_thing.word (1 row)",
     ),
     "in a block": (
         lambda: [made(), back("DO $$ BEGIN EXECUTE 'dr' || 'op table probe_thing'; COMMENT ON SCHEMA public IS 'COMMIT'; END $$")],
         ROW,
-        "probe.0002 drops table probe_thing (1 row)",
+        "probe.0002 would drop table probe_thing (1 row)",
     ),
     "with its schema": (
         lambda: [RunSQL("CREATE SCHEMA s; CREATE TABLE s.t (word text)", "DROP SCHEMA s CASCADE")],
         "INSERT INTO s.t VALUES ('precious')",
-        "probe.0001 drops table s.t (1 row)",
+        "probe.0001 would drop table s.t (1 row)",
     ),
     "with its type": (
         lambda: [RunSQL("CREATE DOMAIN d AS text; CREATE TABLE probe_thing (word d)", "DROP DOMAIN d CASCADE; DROP TABLE probe_thing")],
         ROW,
-        "probe.0001 drops table probe_thing (1 row)",
+        "probe.0001 would drop table probe_thing (1 row)",
     ),
     "emptied and filled": (
         lambda: [made(), back("TRUNCATE probe_thing; INSERT INTO probe_thing (word) VALUES (1)")],
         ROW,
-        "probe.0002 rewrites or empties table probe_thing (1 row)",
+        "probe.0002 would rewrite or empty table probe_thing (1 row)",
     ),
     "deleted": (
         lambda: [made(), back("DO $$ BEGIN DELETE/**/FROM probe_thing; END $$")],
         ROW,
-        "probe.0002 deletes rows of table probe_thing (1 row)",
+        "probe.0002 would delete rows of table probe_thing (1 row)",
     ),
     "changed": (
         lambda: [made(), RunPython(RunPython.noop, execute("UPDATE probe_thing SET word = NULL"))],
         ROW,
-        "probe.0002 changes rows of table probe_thing (1 row)",
+        "probe.0002 would change rows of table probe_thing (1 row)",
     ),
     "cut": (
         lambda: [made(), back("ALTER TABLE probe_thing ALTER word TYPE varchar(3) USING word::varchar(3)")],
         ROW,
-        "probe.0002 rewrites or empties table probe_thing (1 row)",
+        "probe.0002 would rewrite or empty table probe_thing (1 row)",
     ),
     "in a transaction of its own": (
         lambda: [made(), back("/* a */ DROP TABLE probe_thing; COMMIT")],
@@ -229,7 +229,7 @@ def test_rows_that_are_committed_while_a_reversal_waits_for_them_stay(database):
             probe.reverse()
         thread.join()
 
-    assert str(refused.value) == f"Reversing probe.0001 drops table probe_thing (1 row){GO_ON}"
+    assert str(refused.value) == f"Reversing probe.0001 would drop table probe_thing (1 row){GO_ON}"
     assert database.execute("SELECT word FROM probe_thing") == [("precious",)]
     assert database.execute("SELECT direction, error FROM fly2any_migration_runs ORDER BY id DESC LIMIT 1") == [
         ("backwards", str(refused.value))
@@ -285,4 +285,4 @@ def test_another_roles_table_is_not_read(database):
         finally:
             database.execute(f"DROP TABLE s.t; DROP ROLE {role}")
 
-    assert str(refused.value) == f"Reversing probe.0001 drops table s.t (rows that cannot be counted){GO_ON}"
+    assert str(refused.value) == f"Reversing probe.0001 would drop table s.t (rows that cannot be counted){GO_ON}"

@@ -22,8 +22,8 @@ KIND_TEXT = {
     Kind.EXACT: "exact, as Prisma's migration created it",
     Kind.SUPERSET: "superset, as Prisma's migration created it, with unmanaged objects too",
     Kind.DRIFTED: "drifted, with tables that differ from what Prisma's migration created",
-    Kind.EMPTY: "empty: none of our tables exist, so there is nothing to adopt; run `manage.py migrate`",
-    Kind.OURS: "ours: our migrations are recorded, so there is nothing to adopt",
+    Kind.EMPTY: "empty, because none of our tables exist: there is nothing to adopt; run `manage.py migrate`",
+    Kind.OURS: "ours, because our migrations are recorded: there is nothing to adopt",
 }
 NEXT_STEPS = """
 Verify it with `manage.py dbstatus`. This project now owns the schema. In the site:

@@ -31,7 +31,7 @@ class Loss:
     table: str  # "" if unknown
     column: str = ""  # "" for the whole table
     rows: int | None = None  # rows with a value, MOST_COUNTED at most; None if they cannot be counted
-    doing: str = "drops"
+    doing: str = "would drop"
     migration: str = ""  # app.name
     backwards: bool = False
 
@@ -77,7 +77,7 @@ def read_losses(connection, loader, plan: list[tuple[Migration, bool]]) -> list[
 
 def read_rows(connection, tables: Iterable[str]) -> list[Loss]:
     """Return the losses of a command that empties `tables`, none for an empty table."""
-    return _with_rows(connection, [Loss(table, doing="empties") for table in sorted(tables)])
+    return _with_rows(connection, [Loss(table, doing="would empty") for table in sorted(tables)])
 
 
 def _with_rows(connection, found: list[Loss]) -> list[Loss]:

@@ -84,18 +84,18 @@ class State:
         """Yield what exists in this state but not in `after`, of the tables in `locked`."""
         for oid, (name, file, _, _) in self.tables.items():
             if oid in locked and oid not in after.tables:
-                yield Dropped(oid, 0, "drops", name)
+                yield Dropped(oid, 0, "would drop", name)
             elif oid in locked and after.tables[oid][1] != file:
-                yield Dropped(oid, 0, "rewrites or empties", name)
+                yield Dropped(oid, 0, "would rewrite or empty", name)
         for (oid, number), column in self.columns.items():
             if oid in locked and oid in self.tables and oid in after.tables and (oid, number) not in after.columns:
-                yield Dropped(oid, number, "drops", self.tables[oid][0], column)
+                yield Dropped(oid, number, "would drop", self.tables[oid][0], column)
 
     def written(self, after: State) -> Iterator[Loss]:
         """Yield the rows of tables that stay which were deleted or changed between this state and `after`."""
         for oid in self.tables.keys() & after.tables.keys():
             name, _, *before = self.tables[oid]
-            for doing, earlier, later in zip(("deletes", "changes"), before, after.tables[oid][2:], strict=True):
+            for doing, earlier, later in zip(("would delete", "would change"), before, after.tables[oid][2:], strict=True):
                 if later > earlier and name != RECORD:
                     yield Loss(name, rows=later - earlier, doing=f"{doing} rows of")
 

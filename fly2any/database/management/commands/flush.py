@@ -29,7 +29,7 @@ class Command(flush.Command):
         refuse_untrusted_code(connection, tables, reads=True)
         if lost := read_rows(connection, tables):
             require_consent(
-                connection, "flush empties", lost, yes=yes, require_backup=backup_required(without_backup=without_backup)
+                connection, "flush would empty", lost, yes=yes, require_backup=backup_required(without_backup=without_backup)
             )
         try:
             with time_limits(connection, lock=settings.LOCK_TIMEOUT):

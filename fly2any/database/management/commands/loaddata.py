@@ -58,7 +58,7 @@ class Command(loaddata.Command):
         super().loaddata(fixture_labels)
         lost = [Loss(table, rows=rows) for table, rows in sorted(self.overwritten.items())]
         if lost:
-            require_consent(connections[self.using], "Loading the fixtures overwrites rows of", lost, **self.consent)
+            require_consent(connections[self.using], "Loading the fixtures would overwrite rows of", lost, **self.consent)
 
     def save_obj(self, obj):
         row = obj.object
