@@ -119,3 +119,20 @@ def test_a_serial_that_may_be_null_is_cured_whole():
 
     assert found() == []
     assert ask("INSERT INTO auth_group (name) VALUES ('theirs') RETURNING id") == 41
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("options", ["MAXVALUE 3 CYCLE", "INCREMENT -1 MINVALUE 3 MAXVALUE 9 START 9 CYCLE"])
+def test_a_sequence_that_begins_again_is_found_and_its_cure_works(options):
+    run(
+        "INSERT INTO auth_group (id, name) VALUES (9, 'nine')",
+        f"ALTER SEQUENCE auth_group_id_seq {options} RESTART 3",
+        "SELECT setval('auth_group_id_seq', 3)",
+    )
+
+    (finding,) = verify(connection).findings
+
+    assert (finding.severity, finding.code, finding.where) == ("error", "column.sequence", "auth_group.id")
+    run(finding.cure)
+    assert verify(connection).findings == ()
+    run("INSERT INTO auth_group (name) VALUES ('ten')", "INSERT INTO auth_group (name) VALUES ('eleven')")

@@ -23,12 +23,14 @@ FIRST_VALUE_SQL = """
 # The sequences of a column: its identity's, and those that its default names. A column's type may have a lower maximum than its sequence.
 NEXT_SQL = f"""
     SELECT {{place}}, CASE WHEN pg_catalog.has_sequence_privilege(s.seqrelid, 'USAGE, SELECT')
-                         THEN COALESCE(pg_catalog.pg_sequence_last_value(s.seqrelid) + s.seqincrement,
+                         THEN COALESCE(CASE WHEN s.seqcycle AND s.seqincrement > 0 AND l.value > s.seqmax - s.seqincrement THEN s.seqmin
+                                            WHEN s.seqcycle AND s.seqincrement < 0 AND l.value < s.seqmin - s.seqincrement THEN s.seqmax
+                                            ELSE l.value + s.seqincrement END,
                                        {FIRST_VALUE_SQL.format(sequence="s.seqrelid")}) END, {{used}}, s.seqincrement,
            CASE WHEN s.seqincrement < 0 THEN CASE WHEN NOT s.seqcycle OR s.seqmin < -t.most - 1 THEN GREATEST(s.seqmin, -t.most - 1) END
                 WHEN NOT s.seqcycle OR s.seqmax > t.most THEN LEAST(s.seqmax, t.most) END,
            s.seqrelid::regclass::text, pg_catalog.format_type(s.seqtypid, NULL), current_user::text,
-           a.attidentity <> '' OR pg_catalog.has_sequence_privilege(s.seqrelid, 'USAGE, UPDATE')
+           a.attidentity <> '' OR pg_catalog.has_sequence_privilege(s.seqrelid, 'USAGE, UPDATE'), s.seqcycle
     FROM pg_catalog.pg_attribute AS a
     CROSS JOIN LATERAL (
         SELECT d.objid FROM pg_catalog.pg_depend AS d
@@ -40,6 +42,8 @@ NEXT_SQL = f"""
         WHERE f.adrelid = a.attrelid AND f.adnum = a.attnum
     ) AS named (oid)
     JOIN pg_catalog.pg_sequence AS s ON s.seqrelid = named.oid
+    CROSS JOIN LATERAL (SELECT CASE WHEN pg_catalog.has_sequence_privilege(s.seqrelid, 'USAGE, SELECT')
+                                    THEN pg_catalog.pg_sequence_last_value(s.seqrelid) END) AS l (value)
     CROSS JOIN LATERAL (SELECT CASE a.atttypid WHEN 'int2'::regtype THEN 32767 WHEN 'int4'::regtype THEN 2147483647
                                     ELSE 9223372036854775807 END) AS t (most)
     WHERE a.attrelid = {{table}}::regclass AND a.attname = {{column}}
@@ -71,6 +75,7 @@ class Next:
     type: str = ""  # of the sequence
     role: str = ""
     usable: bool = True  # by this role, for a default
+    cycles: bool = False
 
     @property
     def step(self) -> int:
@@ -167,6 +172,7 @@ def _cure(following: Next, alter: str) -> tuple[str, bool]:
     """Return the cure for a sequence that is exhausted or behind the values in use, and whether it is SQL."""
     column = following.asked.column
     upwards = " SET INCREMENT 1" if following.increment < 0 else ""
+    upwards += " SET NO CYCLE" if following.cycles else ""
     # Not pg_get_serial_sequence, which may return another sequence that belongs to the column.
     resume = f"SELECT setval({literal(following.sequence)}, (SELECT COALESCE(max({quote(column.name)}), 1) FROM {quote(column.table)}));"
     if not following.is_exhausted:
