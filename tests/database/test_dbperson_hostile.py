@@ -264,7 +264,7 @@ def test_a_person_whose_address_changes_meanwhile_is_not_erased(two):
     with django(two) as connection:
         person = find(connection, EMAIL)
         two.execute("UPDATE users SET email = 'ana@new.example' WHERE id = %s", [ANA])
-        with pytest.raises(Refusal, match="The person was changed meanwhile: nothing was erased; try again"):
+        with pytest.raises(Refusal, match="The person was changed in the meantime: nothing was erased; try again"):
             erase(connection, person, Stream(io.StringIO()))
 
     assert two.execute("SELECT count(*) FROM users") == [(2,)]

@@ -132,7 +132,7 @@ def test_what_cannot_be_searched_is_named(two):
         {"place": "hidden", "reason": "row-level security hides rows of it from this role"},
         {"place": "partly.b", "reason": "no privilege to read it"},
         {"place": "large objects", "reason": "not in columns"},
-        {"place": "fly2any_accesses", "reason": "rows added meanwhile: this role may not lock the table"},
+        {"place": "fly2any_accesses", "reason": "rows added in the meantime: this role may not lock the table"},
     ]
     assert certificate["removed"] == {"users": 1}
 

@@ -143,7 +143,7 @@ def test_rows_that_are_committed_while_flush_waits_for_its_locks_stay(database, 
         thread.join()
 
     assert str(refused.value) == (
-        "Rows were written meanwhile (table users (1 row)), so nothing was changed: run the command again."
+        "Rows were written in the meantime (table users (1 row)), so nothing was changed: run the command again."
     )
     assert database.execute(EMAILS) == [("a@example.com",)]
 

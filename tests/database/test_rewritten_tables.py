@@ -117,7 +117,7 @@ def test_a_plan_names_another_roles_table_that_was_changed_while_it_waited_as_no
     assert [one for one in found.unsearched if one.place.startswith("notes")] == [
         Unsearched(
             "notes.t",
-            'Another session rewrote or truncated "public"."notes" meanwhile, so its rows were not read: try again.',
+            'Another session rewrote or truncated "public"."notes" in the meantime, so its rows were not read: try again.',
         )
     ]
 

@@ -45,7 +45,7 @@ def lines(cursor, table: Table, columns: Sequence[Column]) -> Iterator[bytes]:
     place = f"{quote(table.schema)}.{quote(table.name)}"
     lock_alone(cursor, place)
     if is_rewritten(cursor.db, table.oid):
-        raise Rewritten(f"Another session rewrote or truncated {place} meanwhile, so its rows were not read: try again.")
+        raise Rewritten(f"Another session rewrote or truncated {place} in the meantime, so its rows were not read: try again.")
     listed = ", ".join(quote(column.name) for column in columns)
     statement = f"COPY {place} ({listed}) TO STDOUT"
     with cursor.db.wrap_database_errors, cursor.copy(statement) as copy:

@@ -126,7 +126,7 @@ def _erase(connection, person: Person, unsearched: Unsearched | None, progress: 
         tables = read_tables(connection)
         found = _require(tables, reach(cursor, tables, person, lock=True))
         if not _is_unchanged(cursor, tables, person):
-            raise Refusal("The person was changed meanwhile: nothing was erased; try again.")
+            raise Refusal("The person was changed in the meantime: nothing was erased; try again.")
         changed = found.changed(tables)
         done = [remove(connection, cursor, tables, person, found)]
         places, began = Found((), ()), None
@@ -177,7 +177,7 @@ def _lock(connection, tables: Tables) -> list[Unsearched]:
     if lockable:
         try_again(attempt, patience=PATIENCE, again=lambda error, pause: None)
     return [
-        Unsearched(table.name, "rows added meanwhile: this role may not lock the table")
+        Unsearched(table.name, "rows added in the meantime: this role may not lock the table")
         for table in existing
         if table not in lockable
     ]

@@ -176,4 +176,4 @@ def clear(cursor, tables: Tables, person: Person, rows: Rows, named: set[str]) -
             f"UPDATE {table.sql} AS c SET {', '.join(changes)} WHERE {table.at_sql()}", [*parameters, sorted(places)]
         )
         if cursor.rowcount != len(places):
-            raise Refusal(f"Rows of {tables.label(oid)} changed meanwhile: nothing was erased; try again.")
+            raise Refusal(f"Rows of {tables.label(oid)} changed in the meantime: nothing was erased; try again.")

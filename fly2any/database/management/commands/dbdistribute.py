@@ -39,7 +39,7 @@ def _last(done, *, yes: bool, undo: bool) -> str:
         return (
             "All tables are plain tables of this server again."
             if yes
-            else "`manage.py dbdistribute --undo --yes` makes all of them plain tables of the coordinator again; reads and writes wait meanwhile."
+            else "`manage.py dbdistribute --undo --yes` makes all of them plain tables of the coordinator again; reads and writes wait until it has finished."
         )
     if done.done:
         return "All tables are placed as planned."

@@ -66,7 +66,7 @@ class Command(BaseCommand):
             self.put_back(connections[database], name, unsigned=unsigned, others=yes)
             return
         if yes and into is not None:
-            raise Refusal("--into restores beside the database in use, and --yes replaces it: use one of them.")
+            raise Refusal("--into restores alongside the database in use, and --yes replaces it: use one of them.")
         store, connection, progress = store_at(settings.BACKUPS["location"]), connections[database], Terminal(self.stderr)
         origin, used = read_origin(connection), is_used(connection)
         manifest = find(

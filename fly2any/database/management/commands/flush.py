@@ -52,6 +52,6 @@ class Command(flush.Command):
             cursor.execute(f"LOCK TABLE {', '.join(map(quote, sorted(tables)))} IN ACCESS EXCLUSIVE MODE")
             if lost := read_rows(connection, tables):
                 raise Refusal(
-                    f"Rows were written meanwhile ({', '.join(map(str, lost))}), so nothing was changed: run the command again."
+                    f"Rows were written in the meantime ({', '.join(map(str, lost))}), so nothing was changed: run the command again."
                 )
             cursor.execute("SET LOCAL row_security TO DEFAULT")
