@@ -22,13 +22,19 @@ def terminate(number, _):
 
 
 def discard_output():
-    """Discard what is written to a lost terminal: the clean-up reports its progress there, and an error would end it."""
+    """Discard what is written to a lost terminal: the clean-up reports its progress there, and an error would end it.
+
+    Return whether there was one.
+    """
+    lost = False
     for descriptor in (1, 2):
         try:
             os.tcgetpgrp(descriptor)
         except OSError as error:
             if error.errno == errno.EIO:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+                lost = True
+    return lost
 
 
 def main():
@@ -96,6 +102,8 @@ def run():
     except BrokenPipeError:
         raise
     except Exception as error:
+        if discard_output():  # A write to the terminal may fail just before SIGHUP arrives.
+            raise Terminated(signal.SIGHUP) from error
         sentence = None if "--traceback" in sys.argv else explain(error)
         if sentence is None:
             raise

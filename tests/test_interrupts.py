@@ -1,10 +1,14 @@
 """manage.py interrupted by Ctrl-C, `kill` or a lost terminal."""
 
+import os
+import pty
 import signal
+import subprocess
+import sys
 
 import pytest
 
-from tests.conftest import NO_SERVER, manage
+from tests.conftest import NO_SERVER, PROJECT, manage
 
 # Python runs this file at its start. An extension module in Rust runs code of its own while it is imported ("<string>"), and turns an
 # interrupt there into a traceback.
@@ -33,3 +37,16 @@ def test_an_interrupt_while_a_module_is_imported_ends_the_command_quietly(tmp_pa
     result = manage("dbbackup", url=NO_SERVER, PYTHONPATH=str(tmp_path))
 
     assert (result.returncode, result.stdout, result.stderr) == (128 + sent, "", "")
+
+
+def test_an_error_that_only_a_lost_terminal_could_show_ends_the_command_as_its_loss_does():
+    terminal, theirs = pty.openpty()  # Not the terminal of the session: no SIGHUP is sent.
+    os.close(terminal)
+
+    result = subprocess.run(
+        [sys.executable, "manage.py", "dbbackup"], cwd=PROJECT, env={"POSTGRES_URL": NO_SERVER, "PATH": os.environ["PATH"]},
+        stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
+    )  # fmt: skip
+    os.close(theirs)
+
+    assert result.returncode == 128 + signal.SIGHUP
