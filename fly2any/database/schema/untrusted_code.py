@@ -67,6 +67,13 @@ TABLES_SQL = f"""
         FROM pg_catalog.pg_class AS c WHERE c.relnamespace = (SELECT oid FROM home) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
     ), written AS (
         SELECT o.oid, o.relname::text FROM ours AS o WHERE o.trusted AND (%(all)s OR o.relname = ANY (%(tables)s::text[]))
+    ), edges AS (
+        SELECT 'referring' AS kind, k.confrelid AS oid, k.conrelid AS next, k.confkey AS columns, k.conkey AS changed, k.confdeltype AS on_delete,
+               k.confupdtype AS on_update FROM pg_catalog.pg_constraint AS k WHERE k.contype = 'f'
+        UNION ALL
+        SELECT 'referenced', k.conrelid, k.confrelid, k.conkey, NULL, '', '' FROM pg_catalog.pg_constraint AS k WHERE k.contype = 'f'
+        UNION ALL
+        SELECT 'part', i.inhparent, i.inhrelid, NULL, NULL, '', '' FROM pg_catalog.pg_inherits AS i
     ), reached AS (
         SELECT w.oid, w.relname AS origin, 'i' AS event, NULL::int2[] AS columns FROM written AS w
         UNION
@@ -79,18 +86,13 @@ TABLES_SQL = f"""
         UNION
         SELECT f.oid::oid, '', e.event, NULL FROM pg_catalog.unnest(%(further)s::bigint[]) AS f (oid), (VALUES ('i'), ('d'), ('u')) AS e (event)
         UNION
-        SELECT n.oid, r.origin, n.event, n.columns FROM reached AS r, LATERAL (
-            SELECT k.conrelid, e.event, CASE e.event WHEN 'u' THEN {CHANGED_SQL.format(table="k.conrelid", columns="k.conkey")} END
-            FROM pg_catalog.pg_constraint AS k,
-                 LATERAL (SELECT CASE r.event WHEN 'd' THEN k.confdeltype ELSE k.confupdtype END) AS a (action),
-                 LATERAL (SELECT CASE WHEN a.action IN ('r', 'a') THEN 'f' WHEN r.event = 'd' AND a.action = 'c' THEN 'd' ELSE 'u' END) AS e (event)
-            WHERE k.confrelid = r.oid AND k.contype = 'f' AND r.event IN ('d', 'u') AND (r.columns IS NULL OR k.confkey && r.columns)
-            UNION ALL
-            SELECT k.confrelid, 'f', NULL FROM pg_catalog.pg_constraint AS k
-            WHERE k.conrelid = r.oid AND k.contype = 'f' AND r.event IN ('i', 'u') AND (r.columns IS NULL OR k.conkey && r.columns)
-              AND r.origin <> ''
-            UNION ALL
-            SELECT i.inhrelid, r.event, NULL FROM pg_catalog.pg_inherits AS i WHERE i.inhparent = r.oid) AS n (oid, event, columns)
+        SELECT e.next, r.origin, n.event, CASE WHEN e.kind = 'referring' AND n.event = 'u' THEN {CHANGED_SQL.format(table="e.next", columns="e.changed")} END
+        FROM reached AS r JOIN edges AS e ON e.oid = r.oid,
+             LATERAL (SELECT CASE r.event WHEN 'd' THEN e.on_delete ELSE e.on_update END) AS a (action),
+             LATERAL (SELECT CASE WHEN e.kind = 'part' THEN r.event WHEN e.kind = 'referenced' OR a.action IN ('r', 'a') THEN 'f'
+                                  WHEN r.event = 'd' AND a.action = 'c' THEN 'd' ELSE 'u' END) AS n (event)
+        WHERE (r.columns IS NULL OR e.columns IS NULL OR e.columns && r.columns)
+          AND CASE e.kind WHEN 'referring' THEN r.event IN ('d', 'u') WHEN 'referenced' THEN r.event IN ('i', 'u') AND r.origin <> '' ELSE true END
     ), held AS (
         SELECT l.relation, l.mode FROM pg_catalog.pg_locks AS l
         WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.granted
