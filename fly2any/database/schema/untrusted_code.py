@@ -14,13 +14,12 @@ from django.db import Error, transaction
 from fly2any.postgres.schema import revoke_trigger
 
 from ..errors import Refusal, sqlstate
-from ..findings import Finding, Severity
 from ..server import read_home
 from ..sql import TRUSTED_ROLES_SQL, TRUSTED_SQL, execute, fetch_all, in_transaction, quote
-from ..units import plural
 from . import contract as contracts
 from .ledgers import LEDGERS
 from .trigger_creators import EXPLICIT_SQL, read_unknown
+from .untrusted_cures import Found, UntrustedCode, describe_unknown, described
 from .used_code import USED_CODE_SQL
 from .written_by_triggers import FIRED_SQL, OPEN_SQL
 
@@ -161,15 +160,6 @@ HIDING_SQL = """
 """
 
 READ_ONLY = "25006"
-UNLOCKED = (
-    "Its owner can add a trigger before the write, because {user} does not lock it: GRANT DELETE ON {table} TO {user}; and USAGE on"
-    " its schema, or make the owner of {owner} its owner. If that was done, try again."
-)
-# Giving the owner the functions of the trigger would not be enough: the functions that they call would still be the other role's.
-COPY = "or, if it is needed, let the owner of the table create it anew, with copies of all functions that it calls, once you have read them."
-MOVE = "or, if the owner of the table created it, let the owner create it anew without WHEN, and test the condition in its function."
-UNLESS = "Unless the site created it, DROP TRIGGER {}; then, in both cases, {} which removes no trigger."
-OF_TABLE = "Ask the owner of the table to change the type of the column, or the partition key, that uses it."
 ROUNDS = 5  # Each locks the tables that refer to those locked before.
 
 
@@ -191,30 +181,6 @@ class Further:
     table: str = ""
     name: str = ""
     oids: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class UntrustedCode:
-    """A table of ours, a trigger on one, or a table that references one, that runs code of an untrusted role."""
-
-    table: str
-    what: str
-    role: str  # "" if it is not known.
-    cure: str
-    is_definer: bool  # It runs as its owner.
-    runs: str = "runs"
-    reason: str = ""
-
-    @property
-    def sentence(self) -> str:
-        how = "as that role, which can replace it with code that runs " if self.is_definer else ""
-        why = f", because {self.reason}" if self.reason else ""
-        whose = f"the role {self.role}" if self.role else "the role that created it, which PostgreSQL does not record,"
-        return f"{self.what} {self.runs} code of {whose} {how}with the privileges of the role that writes to {self.table}{why}"
-
-    @property
-    def finding(self) -> Finding:
-        return Finding(Severity.ERROR, "tables.untrusted", self.table, f"{self.sentence}.", self.cure)
 
 
 def our_tables() -> list[str]:
@@ -247,48 +213,12 @@ def read_untrusted_code(
     direct = {(kind, *rest) for kind, table, *rest in rows if table}
     rows = [row for row in rows if row[0] != "rule" and (row[1] or (row[0], *row[2:]) not in direct)]
     unknown = read_unknown(connection, schema, (int(name) for kind, _, name, *_ in rows if kind == "unknown"))
-    for kind, table, name, number, role, is_definer, code in rows:
-        of_table, connected = f"whose foreign key leads to {table},", table
-        if not table:
-            connected = f"a table that the {further.name} may write to"
-            of_table, table = f"on {connected},", further.table
-        at = f"{quote(schema)}.{quote(table)}"
-        if kind == "owner":
-            others = f" and {plural(number - 1, 'other')}" if number > 1 else ""
-            what = f"Table {table}{others}, whose owner is not trusted,"
-            cure = (
-                f"If the site created them: GRANT CREATE ON SCHEMA {quote(schema)} TO {quote(role)} WITH GRANT OPTION; otherwise"
-                f" copy their rows with COPY, and drop them. REVOKE CREATE ON SCHEMA {quote(schema)} FROM PUBLIC keeps other roles from creating any."
-            )
-        elif kind == "trigger":
-            what = f"Trigger {name} of {table}"
-            cure = f"DROP TRIGGER {quote(name)} ON {at}; REVOKE TRIGGER ON {at} FROM {quote(role)}, PUBLIC; {COPY}"
-        elif kind == "part":
-            what, code = f"{code[:1].upper()}{code[1:]}, which {name} uses,", ""
-            part = name.partition(" ")[0]
-            cure = (
-                OF_TABLE
-                if part in ("table", "partitioned")
-                else f"Ask the owner of {name.rpartition(' ')[2]} to drop that {part}, {COPY}"
-            )
-        elif kind == "unknown":
-            if one := unknown.get(int(name)):
-                place = f"{one.name} ON {one.table}"
-                what = f"Trigger {place}, {of_table}" if code else f"Trigger {place}"
-                revoke = f"REVOKE TRIGGER ON {one.table} FROM {one.holders};" if one.holders else ""
-                cure = f"DROP TRIGGER {place}; {revoke} {MOVE}" if one.always else UNLESS.format(place, revoke)
-                yield UntrustedCode(table, what, "", " ".join(cure.split()), False, "may run", one.reason)
-            continue
-        elif kind == "planted":
-            what = f"Trigger {name}, {of_table}"
-            cure = f"DROP TRIGGER {name}; REVOKE TRIGGER ON that table FROM {quote(role)}, PUBLIC; {COPY}"
-        else:
-            what = f"Table {name}, which foreign keys connect with {connected},"
-            cure = "Ask its owner to remove that, or drop the foreign key."
-        if kind == "unlocked":
-            cure, code = UNLOCKED.format(user=quote(code), table=name, owner=table), ""
-        runs = "may run" if kind in ("reference", "unlocked") else "runs"
-        yield UntrustedCode(table, what, role, cure, is_definer, runs, code)
+    for kind, table, *rest in rows:
+        found = Found(schema, table or further.table, "" if table else further.name, *rest)
+        if kind != "unknown":
+            yield described(kind, found)
+        elif one := unknown.get(int(found.name)):
+            yield describe_unknown(found, one)
 
 
 def read_readable(connection, *, schema: str) -> set[str]:
