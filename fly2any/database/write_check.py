@@ -82,7 +82,10 @@ def _round_trip(model: type[models.Model], alias: str) -> None:
         made = _make(model, alias)
     except TypeError:  # Django finds no row in what INSERT … RETURNING returned.
         raise Error("the row was not stored; a trigger or rule may have skipped it silently") from None
-    values = rows.filter(pk=made.pk).values().get()
+    try:
+        values = rows.filter(pk=made.pk).values().get()
+    except (TypeError, ValueError) as error:  # A column of another type, such as json for jsonb.
+        raise Error(f"the row that was written cannot be read: {error}") from None
     wrong = [field.name for field in model._meta.local_fields if values[field.attname] != getattr(made, field.attname)]
     if wrong:
         raise Error(f"the row that was read differs from what was written, in {', '.join(wrong)}")

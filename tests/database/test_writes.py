@@ -79,6 +79,14 @@ def test_the_write_check_tries_every_column_optional_rows_and_deferred_triggers(
 
 
 @pytest.mark.django_db
+def test_the_write_check_fails_at_a_row_that_cannot_be_read():
+    run('ALTER TABLE ai_messages ALTER "flightResults" TYPE json')
+
+    said = "The write check failed at the table ai_messages: the row that was written cannot be read: "
+    assert str(check_writes(connection).error).startswith(said)
+
+
+@pytest.mark.django_db
 def test_a_check_of_another_role_is_reported_and_its_function_never_runs():
     run(
         "CREATE ROLE theirs",
