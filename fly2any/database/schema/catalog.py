@@ -13,6 +13,7 @@ from .objects import PRIVILEGES, Catalog, Check, Column, Domain, ForeignKey, Ind
 from .publications import NARROWED_SQL, PUBLICATIONS_SQL, UNPUBLISHED_SQL
 from .references import FIXED_SQL, LINKS_CTES, MET_SQL, REFERENCES_SQL
 from .row_security import REJECTED_SQL, RESTRICTED_SQL
+from .setting_triggers import LACKING_SQL
 
 T = TypeVar("T")
 
@@ -41,6 +42,7 @@ TABLES_SQL = f"""
            (SELECT count(*) FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = c.oid AND a.attisdropped) AS dropped_columns,
            ARRAY(SELECT t.tgname::text FROM pg_catalog.pg_trigger AS t
                  WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled NOT IN ('D', 'R') ORDER BY 1) AS triggers,
+           {LACKING_SQL} AS lacking,
            ARRAY(SELECT ARRAY[r.rulename::text, CASE r.ev_type WHEN '2' THEN 'UPDATE' WHEN '3' THEN 'INSERT' ELSE 'DELETE' END,
                               CASE WHEN r.ev_enabled IN ('D', 'R') THEN 'OFF' WHEN NOT r.is_instead THEN 'ALSO'
                                    WHEN r.ev_qual::text = '<>' THEN 'INSTEAD' ELSE 'INSTEAD WHERE' END]

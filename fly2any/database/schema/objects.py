@@ -27,6 +27,8 @@ class Table:
     rejected: tuple[tuple[str, str], ...] = field(default=(), compare=False)
     dropped_columns: int = field(default=0, compare=False)
     triggers: tuple[str, ...] = field(default=(), compare=False)
+    # Those of them that set a column which the table does not have: name, writes, column.
+    lacking: tuple[tuple[str, str, str], ...] = field(default=(), compare=False)
     rules: tuple[tuple[str, str, str], ...] = field(
         default=(), compare=False
     )  # name, command, and ALSO, INSTEAD, INSTEAD WHERE or OFF

@@ -97,8 +97,14 @@ class _Obstacles(Keys):
             yield Finding(
                 Severity.ERROR, "rule.extra", f"{table.name}.{name}", f"Rule {name} of {table.name} {fails}.", f"{AGREE}{cure}"
             )
+        for name, writes, column in table.lacking:
+            message = f"Trigger {name} of {table.name} sets {column}, a column that {table.name} does not have, so every {writes} fails."
+            cure = f"{AGREE}DROP TRIGGER {quote(name)} ON {quote(table.name)};"
+            yield Finding(Severity.ERROR, "trigger.extra", f"{table.name}.{name}", message, cure)
+        failing = {name for name, _, _ in table.lacking}
         for name in table.triggers:
-            yield self.untried_code(table, f"Trigger {name}", name)
+            if name not in failing:
+                yield self.untried_code(table, f"Trigger {name}", name)
 
     def untried_code(self, table: Table, title: str, name: str) -> Finding:
         message = f"{title} of {table.name} is unmanaged and was not tried; it may change or reject our writes."
