@@ -17,7 +17,15 @@ MOMENTS = {
     "statement_timestamp()": "the time of the statement, not of the beginning of its transaction",
     "clock_timestamp()": "the time when it is written, not of the beginning of its transaction",
     **{f"CURRENT_TIMESTAMP({digits})": f"a time with {digits} digits after the second" for digits in (3, 4, 5, 6)},
+    "('now'::text)::timestamp with time zone": "the same time",
+    **{
+        f"('now'::text)::timestamp({digits}) with time zone": f"a time with {digits} digits after the second"
+        for digits in (3, 4, 5, 6)
+    },
 }
+# Times are written in milliseconds, so that Prisma finds rows by them.
+PRECISE = {(f"timestamp({digits}) with time zone", "timestamp with time zone") for digits in (3, 4, 5, 6)}
+SAME = {("character varying", "text"), *PRECISE}
 WIDER = {"smallint": ("integer", "bigint"), "integer": ("bigint",)}
 CAST = re.compile(r"\(?'?(-?\d+)'?\)?::(integer|bigint)")  # As PostgreSQL prints a number in a wider column.
 BOUNDED = re.compile(r"\(\d{1,3}\)")  # A short text fits into a row.
@@ -102,9 +110,10 @@ def _type(to: Comparing, column: Column, live: Column) -> Column:
         to.findings.append(Finding(Severity.NOTE, "column.different", where(column), message, cure))
         plain = CAST.fullmatch(live.default or "")
         return replace(live, default=plain[1]) if plain else live
-    same = (live.type, column.type) == ("character varying", "text") and live.collation == column.collation
+    same = (live.type, column.type) in SAME and live.collation == column.collation
     what = f"{_name_of(column)} is {_typed(live)}, not {_typed(column)}"
-    message, severity = (f"{what}; it works the same.", Severity.NOTE) if same else (f"{what}.", Severity.ERROR)
+    alike = "each time in milliseconds works the same" if (live.type, column.type) in PRECISE else "it works the same"
+    message, severity = (f"{what}; {alike}.", Severity.NOTE) if same else (f"{what}.", Severity.ERROR)
     joined, fks, strange = ([live], [], []) if cures.compares_as_text(column, live) else _joined(to, live)
     if where(live) != where(joined[0]):  # The cure of the first column changes all.
         joined, fks, strange = [live], [], []

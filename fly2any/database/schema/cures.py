@@ -225,6 +225,8 @@ def lost_by_type_change(column: Column, live: Column) -> str:
         given, wanted = given.removesuffix("[]"), wanted.removesuffix("[]")
     times = given.startswith("timestamp") and wanted == "timestamp with time zone"
     padded = given.startswith("character(") or given == "bpchar"  # Trailing blanks are removed.
+    if (given, wanted) == ("json", "jsonb"):
+        return "jsonb keeps neither the order of the keys of an object nor a key that occurs twice"
     if given == wanted or (_is_text(wanted) and not padded) or times or (given, wanted) in KEPT:
         return ""
     return f"values of the type {live.type} are rounded or truncated if {column.type} cannot hold them"
@@ -245,7 +247,8 @@ def retype(column: Column, live: Column, computed: Iterable[Column], actual: Cat
     words = [f"{alter} TYPE {column.type}"]
     if live.collation != column.collation:
         words.append(f"COLLATE {quote(column.collation)}" if column.collation else 'COLLATE pg_catalog."default"')
-    to_zone = column.type == "timestamp with time zone" and live.type != column.type
+    zoned = live.type.startswith("timestamp") and live.type.endswith("with time zone")
+    to_zone = column.type == "timestamp with time zone" and not zoned
     without_zone = live.type.startswith("timestamp") and live.type.endswith("without time zone")
     # With the session in UTC and no USING, PostgreSQL keeps the table as it is and reads its values as UTC.
     kept = to_zone and without_zone and column.collation == live.collation
