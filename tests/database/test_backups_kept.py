@@ -13,7 +13,8 @@ from django.conf import settings
 from django.test import override_settings
 
 from fly2any.database.backup import tools
-from fly2any.database.backup.inventory import BackupState, Inventory, backups, find, read_newest
+from fly2any.database.backup.inventory import BackupState, Inventory, backups, read_newest
+from fly2any.database.backup.latest import find
 from fly2any.database.backup.manifest import Verdict
 from fly2any.database.backup.pruning import prune
 from fly2any.database.backup.render import many

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fly2any.database.backup.inventory import find, read_newest
+from fly2any.database.backup.inventory import read_newest
+from fly2any.database.backup.latest import find
 from fly2any.database.backup.manifest import from_json
 from fly2any.database.backup.pruning import prune, to_prune
 from fly2any.database.backup.required import require_backup

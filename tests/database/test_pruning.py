@@ -14,7 +14,8 @@ from django.test import override_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fly2any.database.backup.inventory import backups, find, read_newest
+from fly2any.database.backup.inventory import backups, read_newest
+from fly2any.database.backup.latest import find
 from fly2any.database.backup.manifest import Verdict, as_json, with_verdict
 from fly2any.database.backup.pruning import prune, to_prune
 from fly2any.database.backup.store import store_at

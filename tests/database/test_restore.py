@@ -10,7 +10,7 @@ import psutil
 import psycopg
 import pytest
 
-from fly2any.database.backup.inventory import find
+from fly2any.database.backup.latest import find
 from fly2any.database.backup.pruning import prune
 from fly2any.database.backup.restore import drop_on_failure, restore_into, restore_over, swap
 from fly2any.database.backup.sessions import connection_to

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from fly2any.database.backup.inventory import backups, find, read_newest
+from fly2any.database.backup.inventory import backups, read_newest
+from fly2any.database.backup.latest import find
 from fly2any.database.backup.manifest import as_json, from_json
 from fly2any.database.backup.pruning import prune
 from fly2any.database.backup.render import many

@@ -6,7 +6,8 @@ from django.db import connections
 
 from fly2any.database.backup import render
 from fly2any.database.backup.encryption import keys_in
-from fly2any.database.backup.inventory import backups, find
+from fly2any.database.backup.inventory import backups
+from fly2any.database.backup.latest import find
 from fly2any.database.backup.pruning import prune as remove_superfluous
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
