@@ -174,7 +174,7 @@ def test_a_data_directory_is_upgraded_by_one_command_and_kept(old, upgrade):
         f"Compared  4 databases, {tables} tables, {number:,} rows: all are the same.",
         f"Kept      {home / 'data-17'}. Delete it when `manage.py dbstatus` reports no findings.",
     ]
-    assert upgrade() == "The data directory has the installed major version of PostgreSQL already; nothing was changed.\n"
+    assert upgrade() == "The data directory already has the installed major version of PostgreSQL; nothing was changed.\n"
     assert ((home / "data-17" / "PG_VERSION").read_text(), entries(home)) == ("17\n", ["data", "data-17"])
     with connections["old"].cursor() as cursor:
         cursor.execute("SELECT current_setting('server_version_num')::int / 10000")

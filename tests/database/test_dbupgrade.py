@@ -15,7 +15,7 @@ from fly2any.postgres.url import embedded_database
 from tests.servers import let_through
 
 pytestmark = pytest.mark.slow
-NOTHING_TO_DO = "The data directory has the installed major version of PostgreSQL already; nothing was changed.\n"
+NOTHING_TO_DO = "The data directory already has the installed major version of PostgreSQL; nothing was changed.\n"
 
 
 @pytest.fixture

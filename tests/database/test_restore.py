@@ -220,7 +220,7 @@ def test_objects_bound_to_the_database_are_reported_before_it_is_replaced(own_se
     assert room.startswith("Note      The restored database takes about ")
     assert notes == [
         "Note      Prepared transactions prevent the swap until they end (half).",
-        "Note      Replication slots stay with the old database (feed): recreate the slots, and let their consumers resynchronize.",
+        "Note      Replication slots stay with the old database (feed): recreate the slots, and let their consumers resynchronise.",
     ]
     assert (refused.returncode, refused.stderr) == (
         2,

@@ -105,7 +105,7 @@ class Migration(migrations.Migration):
 @pytest.mark.parametrize(
     ("place", "made", "why"),
     [
-        ("users.nothing", "SELECT 1", "No unmanaged constraint or index is at users.nothing"),
+        ("users.nothing", "SELECT 1", "There is no unmanaged constraint or index at users.nothing"),
         ("users.theirs_c", "ALTER TABLE users ADD theirs int, ADD CONSTRAINT theirs_c CHECK (theirs > 1)", "it needs the unmanaged column theirs"),
         ("auth_group.theirs_c", "ALTER TABLE auth_group ADD CONSTRAINT theirs_c CHECK (name <> '')", "auth_group is not a table of this project"),
         ("users.theirs_c", "CREATE FUNCTION theirs(text) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT true'; ALTER TABLE users ADD CONSTRAINT theirs_c CHECK (theirs(email))", "it calls a function"),

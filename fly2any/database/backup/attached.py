@@ -39,7 +39,7 @@ class Attached:
             notes.append(f"Prepared transactions prevent the swap until they end ({', '.join(self.prepared)}).")
         if self.slots:
             notes.append(
-                f"Replication slots stay with the old database ({', '.join(self.slots)}): recreate the slots, and let their consumers resynchronize."
+                f"Replication slots stay with the old database ({', '.join(self.slots)}): recreate the slots, and let their consumers resynchronise."
             )
         if self.subscriptions:
             notes.append(f"Subscriptions are not restored ({', '.join(self.subscriptions)}): create them again.")

@@ -67,7 +67,7 @@ def _many(inventory: Inventory, place: str, now: datetime) -> Iterator[str]:
     manifests = inventory.manifests
     yield from (f"{name} belongs to no backup, or cannot be read." for name in inventory.odd)
     if not manifests:
-        yield f"No backup is at {place}."
+        yield f"There is no backup at {place}."
         return
     width = max(40, *(len(manifest.name) for manifest in manifests))
     yield f"  {'backup':<{width}}{'age':>9}{'size':>12}{'rows':>15}  verdict"

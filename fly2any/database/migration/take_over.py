@@ -48,7 +48,9 @@ def take_over(place: str, unmanaged: Catalog) -> tuple[str, str]:
     kinds: list[Object] = [*unmanaged.keys, *unmanaged.checks, *unmanaged.foreign_keys, *unmanaged.indexes]
     thing = next((one for one in kinds if where(one) == place), None)
     if thing is None:
-        raise Refusal(f"No unmanaged constraint or index is at {place}; `manage.py dbstatus -v 2` lists unmanaged objects.")
+        raise Refusal(
+            f"There is no unmanaged constraint or index at {place}; `manage.py dbstatus -v 2` lists unmanaged objects."
+        )
     if why := _why_not(thing, contracts.catalog_of(version for version in contracts.load().versions if version.until is None)):
         raise Refusal(f"{thing.name} cannot be taken over: {why}.")
     app = next(model._meta.app_label for model in apps.get_models() if model._meta.db_table == thing.table)

@@ -112,5 +112,5 @@ def _expired(waiver: Waiver, today: date) -> Finding:
         "waiver.expired",
         f"{waiver.code} at {waiver.where}",
         f"The waiver of {waiver.owner} ended on {waiver.until}, {plural((today - waiver.until).days, 'day')} ago.",
-        "Fix what it waives, or give it a new end date in the file of waivers.",
+        "Fix what it waives, or give it a new end date in waivers.toml.",
     )

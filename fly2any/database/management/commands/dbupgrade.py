@@ -28,7 +28,7 @@ class Command(BaseCommand):
             action="append",
             default=[],
             metavar="ROLE",
-            help="Let the code of this role run as the superuser, even if it owns neither the database nor its tables. Repeatable.",
+            help="Let the code of this role run as the superuser, even if it owns neither the database nor its tables; may be repeated.",
         )
 
     def handle(self, *, database, programs, trust, **options):
@@ -39,7 +39,7 @@ class Command(BaseCommand):
             )
         done = upgrade(place, Terminal(self.stderr), programs=programs, trust=trust)
         if done is None:
-            self.stdout.write("The data directory has the installed major version of PostgreSQL already; nothing was changed.")
+            self.stdout.write("The data directory already has the installed major version of PostgreSQL; nothing was changed.")
             return
         self.stdout.write(f"Upgraded  from PostgreSQL {done.before} to {done.after}")
         self.stdout.write(
