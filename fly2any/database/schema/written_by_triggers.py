@@ -10,18 +10,18 @@ from ..sql import TRUSTED_ROLES_SQL, literal
 from .trigger_creators import EXPLICIT_SQL, HARMLESS_EXTENSIONS, HARMLESS_TRIGGERS, OF_SUPABASE_SQL, ONLY_TIMES_SQL
 from .used_code import CODE_CLASSES
 
-# Triggers of functions of trusted roles come with TRIGGER, except for their conditions (trigger_creators.py). `users` are what uses
-# code of untrusted roles (used_code.py), and what it is a part of.
+# Triggers of functions of trusted roles come with TRIGGER, except for their conditions (trigger_creators.py). `dependents` are
+# what uses code of untrusted roles (used_code.py), and what that is a part of.
 OPEN_SQL = f"""
     WITH RECURSIVE trusted AS ({TRUSTED_ROLES_SQL.format(schema="(SELECT n.oid FROM pg_catalog.pg_namespace AS n WHERE n.nspname = %(schema)s)")}),
-    users AS (
+    dependents AS (
         SELECT o.classid AS class, o.objid AS object FROM pg_catalog.pg_shdepend AS o
         WHERE o.deptype = 'o' AND o.dbid = (SELECT b.oid FROM pg_catalog.pg_database AS b WHERE b.datname = current_database())
           AND o.classid IN ({CODE_CLASSES}) AND o.refobjid NOT IN (SELECT oid FROM trusted)
           AND NOT EXISTS (SELECT FROM pg_catalog.pg_type AS t
                           WHERE o.classid = 'pg_catalog.pg_type'::regclass AND t.oid = o.objid AND t.typtype IN ('c', 'e'))
         UNION
-        SELECT n.class, n.object FROM users AS u, LATERAL (
+        SELECT n.class, n.object FROM dependents AS u, LATERAL (
             SELECT d.classid, d.objid FROM pg_catalog.pg_depend AS d
             WHERE d.refclassid = u.class AND d.refobjid = u.object AND u.class IN ({CODE_CLASSES})
             UNION ALL
@@ -41,7 +41,7 @@ OPEN_SQL = f"""
                      AND (t.tgqual IS NOT NULL OR p.proowner NOT IN (SELECT oid FROM trusted)))
         OR EXISTS (SELECT FROM pg_catalog.pg_constraint AS k JOIN pg_catalog.pg_class AS o ON o.oid = k.conrelid
                    WHERE k.confrelid = c.oid AND k.contype = 'f' AND o.relowner NOT IN (SELECT oid FROM trusted))
-        OR c.oid IN (SELECT u.object FROM users AS u WHERE u.class = 'pg_catalog.pg_class'::regclass))
+        OR c.oid IN (SELECT u.object FROM dependents AS u WHERE u.class = 'pg_catalog.pg_class'::regclass))
     ORDER BY 1
 """
 # One trigger or rule that a write to a table of `reached` runs, and that may write to other tables, with the table that is written.
