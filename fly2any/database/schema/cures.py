@@ -225,11 +225,36 @@ def lost_by_type_change(column: Column, live: Column) -> str:
         given, wanted = given.removesuffix("[]"), wanted.removesuffix("[]")
     times = given.startswith("timestamp") and wanted == "timestamp with time zone"
     padded = given.startswith("character(") or given == "bpchar"  # Trailing blanks are removed.
+    if check := converted(column, live)[1]:
+        return check
     if (given, wanted) == ("json", "jsonb"):
         return "jsonb keeps neither the order of the keys of an object nor a key that occurs twice"
     if given == wanted or (_is_text(wanted) and not padded) or times or (given, wanted) in KEPT:
         return ""
     return f"values of the type {live.type} are rounded or truncated if {column.type} cannot hold them"
+
+
+NUMBERS = ("smallint", "integer", "bigint", "numeric", "real", "double precision")
+MILLISECONDS = "the numbers are read as milliseconds since 1970, those of the type integer as seconds"
+# Conversions for which PostgreSQL has no cast, each with what must be checked before it.
+UNCAST: dict[tuple[str, str], tuple[str, str]] = {
+    **{(one, "timestamp with time zone"): ("to_timestamp({} / 1000.0)", MILLISECONDS) for one in NUMBERS},
+    **{(one, "timestamp with time zone"): ("to_timestamp({})", MILLISECONDS) for one in ("smallint", "integer")},
+    **{(one, "boolean"): ("({} <> 0)", "every number other than 0 becomes true") for one in NUMBERS if one != "integer"},
+    ("bit", "boolean"): ("{}::integer::boolean", "every number other than 0 becomes true"),
+    ("money", "double precision"): ("{}::numeric::double precision", "lc_monetary decides what the digits mean"),
+    ("text[]", "jsonb"): ("to_jsonb({})", "each list becomes an array of JSON"),
+    **{
+        (one, "text[]"): ("translate({}::text, '[]', '{{}}')::text[]", "only arrays of strings without escapes are converted")
+        for one in ("json", "jsonb")
+    },
+}
+
+
+def converted(column: Column, live: Column) -> tuple[str, str]:
+    """Return the expression for the values of `live` in the type of `column`, and what must be checked first where there is no cast."""
+    expression, check = UNCAST.get((live.type.partition("(")[0], column.type), (f"{{}}::{column.type}", ""))
+    return expression.format(quote(live.name)), check
 
 
 def compares_as_text(column: Column, live: Column) -> bool:
@@ -255,7 +280,7 @@ def retype(column: Column, live: Column, computed: Iterable[Column], actual: Cat
     if (
         live.type != column.type and not kept and not _is_text(column.type) and not column.generated
     ):  # With USING, values that are too long would be truncated.
-        words.append(f"USING {quote(live.name)}::{column.type}")
+        words.append(f"USING {converted(column, live)[0]}")
     actions = [" ".join(words)]
     if live.default is not None and live.generated is None:
         # USING does not convert a default: it is dropped before and set again afterwards.

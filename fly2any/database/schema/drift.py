@@ -8,6 +8,9 @@ A cure in SQL removes its difference; run in the order of the findings, the cure
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
+
+from django.utils.text import get_text_list
 
 from ..findings import Finding
 from ..sql import quote
@@ -16,7 +19,7 @@ from .columns import compare_columns
 from .comparing import Comparing
 from .live import Live, with_equivalent_expressions
 from .named import compare_named
-from .objects import PARTITIONED, Catalog, Check, Column, Object, Table, key_of, where
+from .objects import PARTITIONED, Catalog, Check, Column, ForeignKey, Object, Table, key_of, where
 from .obstacles import AGREE
 from .sequences import taken_values
 from .tables import compare_tables, unlogged_order
@@ -66,8 +69,9 @@ def _fit_cures(to: Comparing) -> None:
     things: tuple[Column | Check, ...] = (*to.actual.columns, *to.actual.checks)
     inherited = {(thing.table, thing.name) for thing in things if thing.inherited}
     parted = {table.name for table in to.actual.tables if table.kind == PARTITIONED}
+    untyped = _untyped(to)
     for place, one in enumerate(to.findings):
-        one = _apart(to, one, inherited)
+        one = _apart(to, _typed_first(to, one, untyped), inherited)
         cure, message, loses = one.cure, one.message, one.loses
         if one.where.partition(".")[0] in parted:
             cure = cures.for_partitioned(cure)
@@ -84,6 +88,51 @@ def _fit_cures(to: Comparing) -> None:
             if schema != to.live.schema:
                 cure = cures.with_trigrams(cure, schema)
         to.findings[place] = replace(one, cure=cure, message=message, loses=loses)
+
+
+def _untyped(to: Comparing) -> dict[tuple[str, str], Finding]:
+    """Return the columns whose type a cure changes only after someone has read it."""
+    types = {(column.table, column.name): column.type for column in to.actual.columns}
+    ours = {where(column): (column.table, column.name) for column in to.expected.columns}
+    wrong = {
+        where(column) for column in to.expected.columns if types.get((column.table, column.name), column.type) != column.type
+    }
+    return {
+        ours[one.where]: one
+        for one in to.findings
+        if one.code == "column.different" and one.loses and one.where in wrong and " TYPE " in one.cure
+    }
+
+
+def _typed_first(to: Comparing, one: Finding, untyped: dict[tuple[str, str], Finding]) -> Finding:
+    """Return a finding whose cure is not run before those for the types of its columns, without which it fails."""
+    if one.loses or not one.is_sql or one in untyped.values():
+        return one
+    columns = {
+        place
+        for place in untyped
+        if ".".join(place) == one.where and (one.code.startswith("default.") or "IDENTITY" in one.cure)
+    }
+    if one.code.endswith(".missing"):
+        things: tuple[Any, ...] = (*to.expected.keys, *to.expected.checks, *to.expected.indexes, *to.expected.foreign_keys)
+        for thing in (thing for thing in things if where(thing) == one.where):
+            columns |= {place for place in untyped if place[0] == thing.table and _uses(thing, place[1])}
+            if isinstance(thing, ForeignKey):
+                columns |= {place for place in untyped if place[0] == thing.target and place[1] in thing.target_columns}
+    if not columns:
+        return one
+    return replace(one, loses=f"it needs the type of {get_text_list([*map('.'.join, sorted(columns))], 'and')} first")
+
+
+def _uses(thing: Any, name: str) -> bool:
+    """Return whether a key, a constraint or an index uses a column, perhaps in an expression."""
+    texts = (
+        *thing.columns,
+        *getattr(thing, "include", ()),
+        getattr(thing, "predicate", None),
+        getattr(thing, "expression", None),
+    )
+    return name in thing.columns or any(cures.mentions(text, Column(thing.table, name, "")) for text in texts)
 
 
 def _apart(to: Comparing, one: Finding, inherited: set[tuple[str, str]]) -> Finding:

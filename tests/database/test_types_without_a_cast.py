@@ -1,0 +1,43 @@
+"""Columns whose type PostgreSQL casts to no type of ours: their cures convert the values, and what builds on them waits."""
+
+import pytest
+from django.db import connection
+
+from fly2any.database.sql import ask
+from fly2any.database.verification import verify
+from tests.database.test_writes import run
+
+PERSON = "INSERT INTO users (id, email, \"isStaff\", \"createdAt\", \"updatedAt\") VALUES ('a', 'a@example.com', true, '2026-11-30 12:00:00.123+00', now())"
+STAFF = 'ALTER TABLE users ALTER "isStaff" DROP DEFAULT; DROP INDEX users_staff_idx; ALTER TABLE users ALTER "isStaff" TYPE {} USING "isStaff"::int'
+TIME = 'ALTER TABLE users ALTER "createdAt" DROP DEFAULT, ALTER "createdAt" TYPE {} USING extract(epoch FROM "createdAt")'
+LIST = 'ALTER TABLE user_preferences ALTER "preferredAirlines" TYPE jsonb USING to_jsonb("preferredAirlines")'
+CASES = {
+    "a number for a boolean": (STAFF.format("smallint"), 'SELECT "isStaff"::text FROM users', {"default.missing", "index.missing"}),
+    "milliseconds": (TIME.format("bigint") + " * 1000", 'SELECT "createdAt" = \'2026-11-30 12:00:00.123+00\' FROM users', {"default.missing"}),
+    "seconds": (TIME.format("integer"), "SELECT \"createdAt\" = '2026-11-30 12:00:00+00' FROM users", {"default.missing"}),
+    "JSON for a list": (LIST, 'SELECT "preferredAirlines" = ARRAY[\'TP\', \'S 4\'] FROM user_preferences', set()),
+}  # fmt: skip
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("case", CASES)
+def test_values_are_converted_and_what_needs_their_type_is_commented_out(case):
+    damage, value, waiting = CASES[case]
+    run(
+        PERSON,
+        "INSERT INTO user_preferences (id, \"userId\", \"preferredAirlines\", \"updatedAt\") VALUES ('p', 'a', '{TP,S 4}', now())",
+    )
+    expected = ask(connection, value)
+    run("SET CONSTRAINTS ALL IMMEDIATE", damage)
+
+    findings = verify(connection).findings
+    type_, *others = [one for one in findings if one.loses]
+    run(*(one.cure for one in findings if not one.loses))
+    run(type_.cure, *(one.cure for one in others))
+
+    assert (type_.code, "rounded" in type_.loses) == ("column.different", False)
+    assert {(one.code, one.loses) for one in others} == {
+        (code, f"it needs the type of {type_.where} first") for code in waiting
+    }
+    assert verify(connection).findings == ()
+    assert ask(connection, value) in (expected, True)
