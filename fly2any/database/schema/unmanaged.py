@@ -98,7 +98,7 @@ class _Obstacles(Keys):
                 Severity.ERROR, "rule.extra", f"{table.name}.{name}", f"Rule {name} of {table.name} {fails}.", f"{AGREE}{cure}"
             )
         for name, writes, column in table.lacking:
-            message = f"Trigger {name} of {table.name} sets {column}, a column that {table.name} does not have, so every {writes} fails."
+            message = f"Trigger {name} of {table.name} uses {column}, a column that {table.name} does not have, so every {writes} fails."
             cure = f"{AGREE}DROP TRIGGER {quote(name)} ON {quote(table.name)};"
             yield Finding(Severity.ERROR, "trigger.extra", f"{table.name}.{name}", message, cure)
         failing = {name for name, _, _ in table.lacking}
