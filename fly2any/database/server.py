@@ -337,7 +337,7 @@ def read_home(connection) -> tuple[str | None, bool]:
     if untrusted is not None:
         place, owner = untrusted
         raise SearchPathError(
-            f"{RECORD} belongs to the role {owner}, which may be another tenant's, so it is not read. If it is the record, give it to"
+            f"{RECORD} belongs to the role {owner}, which may be another tenant's, so it is not read. If it is the ledger, give it to"
             f" the owner of the other tables (ALTER TABLE {RECORD} OWNER TO …); if all of them belong to {owner}: GRANT CREATE ON"
             f" SCHEMA {quote(place)} TO {quote(owner)} WITH GRANT OPTION; otherwise drop it."
         )

@@ -143,7 +143,7 @@ def test_retention_refuses_if_the_database_recorded_nothing_for_a_month(migrated
             "fly2any_migration_runs records no migration from more than 37 days ago",
         ),
         ("TRUNCATE fly2any_migration_runs", "fly2any_migration_runs records no migration from more than 37 days ago"),
-        ("DROP TABLE fly2any_migration_runs", "this role may not read fly2any_migration_runs, the record of migrations"),
+        ("DROP TABLE fly2any_migration_runs", "this role may not read fly2any_migration_runs, the journal of migrations"),
         ("UPDATE fly2any_migration_runs SET started = now() - interval '40 days'", ""),
     ],
 )

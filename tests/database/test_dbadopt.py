@@ -207,7 +207,7 @@ def test_a_prisma_migration_that_finished_and_was_rolled_back_is_not_applied(exa
         (prisma.MIGRATION, True, False),
         ("2027_rolled_back", False, False),
     ]
-    assert f"  Prisma's own record: 1 applied, the last {prisma.MIGRATION}.\n" in text
+    assert f"  Prisma's ledger: 1 applied, the last {prisma.MIGRATION}.\n" in text
     assert [finding["code"] for finding in status["findings"]] == ["index.missing"]
 
 

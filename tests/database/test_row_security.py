@@ -213,7 +213,7 @@ def test_a_hidden_record_of_prisma_prevents_an_adoption():
     run("RESET ROLE")
 
     assert (finding.code, finding.where) == ("adopt.prisma_unreadable", "_prisma_migrations")
-    assert finding.message.startswith("Row-level security may hide rows of Prisma's record of migrations from the role site,")
+    assert finding.message.startswith("Row-level security may hide rows of Prisma's migration ledger from the role site,")
 
 
 @pytest.mark.django_db

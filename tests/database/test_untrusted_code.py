@@ -189,7 +189,7 @@ def test_the_owner_of_the_tables_is_trusted_if_it_may_let_others_create_tables(m
     migrated.execute(f"ALTER DATABASE {migrated.name} OWNER TO postgres")
 
     assert str(refused.value) == (
-        f"django_migrations belongs to the role {role}, which may be another tenant's, so it is not read. If it is the record, give it to"
+        f"django_migrations belongs to the role {role}, which may be another tenant's, so it is not read. If it is the ledger, give it to"
         f" the owner of the other tables (ALTER TABLE django_migrations OWNER TO …); if all of them belong to {role}: GRANT CREATE ON"
         f' SCHEMA "public" TO "{role}" WITH GRANT OPTION; otherwise drop it.'
     )

@@ -266,7 +266,7 @@ def unreadable(connection, schema: str, live: Catalog, role: str) -> Iterator[Fi
             Severity.ERROR,
             "adopt.prisma_unreadable",
             PRISMAS_LEDGER,
-            f"The role {role} may not read Prisma's record of migrations, so failed migrations cannot be detected.",
+            f"The role {role} may not read Prisma's migration ledger, so failed migrations cannot be detected.",
             f"GRANT SELECT ON {PRISMAS_LEDGER} TO {quote(role)};",
         )
     elif is_hidden(live):
@@ -274,7 +274,7 @@ def unreadable(connection, schema: str, live: Catalog, role: str) -> Iterator[Fi
             Severity.ERROR,
             "adopt.prisma_unreadable",
             PRISMAS_LEDGER,
-            f"Row-level security may hide rows of Prisma's record of migrations from the role {role}, so failed migrations cannot be detected.",
+            f"Row-level security may hide rows of Prisma's migration ledger from the role {role}, so failed migrations cannot be detected.",
             f"Connect as a role with BYPASSRLS, or run as the owner: CREATE POLICY fly2any ON {PRISMAS_LEDGER} FOR SELECT TO {quote(role)} USING (true);",
         )
 

@@ -89,7 +89,7 @@ def _lines(assessment: Assessment) -> Iterator[str]:
     if assessment.prisma:
         done = [migration for migration in assessment.prisma if migration.applied]
         last = f", the last {done[-1].name}" if done else ""
-        yield f"  Prisma's own record: {len(done)} applied{last}."
+        yield f"  Prisma's ledger: {len(done)} applied{last}."
     if assessment.migrations and assessment.kind is Kind.OURS:
         yield f"  {plural(len(assessment.migrations), 'later migration is', 'later migrations are')} pending: run `manage.py migrate`, or this command with --yes."
     if assessment.kind in (Kind.EMPTY, Kind.OURS):

@@ -120,7 +120,7 @@ class Assessment:
         return ExitCode.FOUND if self.blockers else ExitCode.OK
 
 
-NO_RECORD_OF_PRISMA = "Prisma has no record of migrations here (`prisma db push` keeps none), so none of them can have failed."
+NO_RECORD_OF_PRISMA = "Prisma has no migration ledger here (`prisma db push` keeps none), so none of them can have failed."
 
 
 def _refuse_citus(connection, schema: str, names: list[str]) -> None:

@@ -42,7 +42,7 @@ class Recorder(MigrationRecorder):
         if self.connection.in_atomic_block:
             once()
         else:
-            self.run.with_retries(once, what="the record of migrations")
+            self.run.with_retries(once, what="the migration ledger")
 
 
 class Executor(MigrationExecutor):

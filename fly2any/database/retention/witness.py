@@ -45,7 +45,7 @@ def require_witness(connection, now: datetime) -> str:
     with catalogue(connection) as cursor:
         cursor.execute(READABLE_SQL, [schema])
         if (True,) not in cursor.fetchall():
-            return f"this role may not read {JOURNAL}, the record of migrations"
+            return f"this role may not read {JOURNAL}, the journal of migrations"
         journal = f"{quote(schema)}.{quote(JOURNAL)}"
         cursor.execute(FIRST_SQL.format(journal=journal))
         [first] = cursor.fetchone()

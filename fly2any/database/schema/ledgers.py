@@ -81,6 +81,6 @@ def untrusted_findings(catalog: Catalog) -> Iterator[Finding]:
                 "migrations.untrusted",
                 table.name,
                 f"The {table.kind} {table.name} belongs to the role {table.owner}, whose code would run with the privileges of the role that reads it: it was not read.",
-                f"If it is the record: ALTER TABLE {quote(table.name)} OWNER TO the owner of the other tables; if all of them"
+                f"If it is the ledger: ALTER TABLE {quote(table.name)} OWNER TO the owner of the other tables; if all of them"
                 f" belong to {table.owner}: GRANT CREATE ON SCHEMA … TO {quote(table.owner)} WITH GRANT OPTION. Otherwise drop it.",
             )
