@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -74,39 +74,19 @@ class Archives:
         workplace = work_folder("an archive to encrypt") if settings.BACKUPS["recipient"] else self.store.workplace()
         with workplace as folder:
             path = Path(folder, "rows.zip")
-            with _snapshot(connection) as cursor:
-                if rule.is_of_citus:
-                    cursor.execute(SEQUENTIAL_SQL)
-                columns = {table: columns_of(cursor, table) for table in filter(None, (rule.table, rule.child))}
-                places = {"rows": rule.rows, "part": rule.part, "condition": rule.condition}
-                found = read_versions(cursor, rule, part)
-                if not found:
-                    return None, {}
-                rows = ROWS_SQL.format(columns=bound(listed(columns[rule.table])), **places)
-                queries: dict[str, tuple[str, dict[str, Any]]] = {rule.table: (rows, part)}
-                if rule.child:
-                    names = bound(listed(columns[rule.child]))
-                    children = f"SELECT {names} FROM {rule.children} WHERE {quote(rule.child_key)} = ANY (%(ids)s)"
-                    queries[rule.child] = (children, {"ids": [row[0] for row in found]})
-                contents = _write(connection, path, queries)
-                ghosts = []
-                if (column := PERSON_COLUMNS.get(rule.table)) in columns[rule.table]:
-                    person = f"t.{quote(str(column))}"
-                    cursor.execute(DELETED_PEOPLE_SQL.format(rows=rows, person=person, deleted=is_deleted(person)), part)
-                    ghosts = [person for (person,) in cursor.fetchall()]
-                cursor.execute("SELECT pg_catalog.now()")
-                taken = cursor.fetchone()[0].astimezone(UTC)
-            ages = [row[2] for row in found]
-            name = f"{file_name(self.database)}-{rule.table}-{taken:%Y%m%dT%H%M%S.%fZ}"
+            if not (rows := _copy_rows(connection, rule, part, path)):
+                return None, {}
+            name = f"{file_name(self.database)}-{rule.table}-{rows.taken:%Y%m%dT%H%M%S.%fZ}"
             file = f"{name}.zip"
             if settings.BACKUPS["recipient"]:
                 sealed = Path(folder, "sealed")
                 encrypt(path, sealed, settings.BACKUPS["recipient"])
                 path, file = sealed, file + ENDING
+            ages = [age for _, _, age in rows.versions]
             archive = Archive(
-                name, file, taken, self.database, origin_of(connection), path.stat().st_size, sha256_of(path), min(ages), max(ages),
-                tuple(Part(table, columns[table], content) for table, content in contents.items()), tuple(sorted(ghosts)),
-                tuple(row[0] for row in found), BY_COPY, read_origin(connection).run, schema=read_schema(connection),
+                name, file, rows.taken, self.database, origin_of(connection), path.stat().st_size, sha256_of(path), min(ages), max(ages),
+                rows.parts, rows.ghosts, tuple(identity for identity, *_ in rows.versions), BY_COPY, read_origin(connection).run,
+                schema=read_schema(connection),
             )  # fmt: skip
             with all_or_none(self.store, *_files_of(archive)):
                 progress.show(f"storing {file}", None)
@@ -114,7 +94,7 @@ class Archives:
                 self.begin(archive, [])
                 self.store.write(f"{name}.json", as_json(archive).encode())
                 with fetched(self.store, archive, progress):  # Read back, because the stored file will soon be the only copy.
-                    return archive, {row[0]: row[1] for row in found}
+                    return archive, {identity: version for identity, version, _ in rows.versions}
 
     def begin(self, archive: Archive, ids: Iterable[str]) -> None:
         """Record the rows that may be removed from now on: of the others, `settle` knows that retention did not remove them."""
@@ -217,6 +197,13 @@ class Archives:
         Raises Refusal if it is damaged, of another database, of another server and not allowed by `others`, not signed and not allowed
         by `unsigned`, or no longer matches the table.
         """
+        archive = self._loadable(connection, name, unsigned=unsigned, others=others)
+        loaded = self._insert(connection, archive, progress)
+        progress.clear()
+        return archive, loaded
+
+    def _loadable(self, connection, name: str, *, unsigned: bool, others: bool) -> Archive:
+        """Return the archive `name`, finished if its run was killed; raise Refusal if its rows do not belong here, or are here."""
         archive = self.read(name)
         schema = read_schema(connection)
         for what, theirs, ours in (
@@ -246,6 +233,10 @@ class Archives:
             )
         if not others and (server := _other_server(read_origin(connection), archive)):
             raise Refusal(f"{archive.name} is from {server}: connect to that one; or, if this one replaced it, add --yes.")
+        return archive
+
+    def _insert(self, connection, archive: Archive, progress: Progress) -> list[Loaded]:
+        """Insert the rows, all or none; raise Unfit if the file is damaged, and Refusal if they no longer match the table."""
         loaded = []
         try:
             with (
@@ -267,8 +258,7 @@ class Archives:
             raise Refusal(
                 f"{archive.name} no longer matches its table ({reason}): load it with the code of {archive.taken:%Y-%m-%d}."
             ) from error
-        progress.clear()
-        return archive, loaded
+        return loaded
 
 
 def _files_of(archive: Archive) -> tuple[str, str, str]:
@@ -321,6 +311,44 @@ def _snapshot(connection, *locked: str) -> Iterator[Any]:
     with limits, connection.cursor() as cursor:
         pin(cursor, {**LOADING, "lock_timeout": f"{settings.LOCK_TIMEOUT}ms"})
         yield cursor
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows in the file of an archive: for each, its id, version and age; their tables; the ids of people who no longer exist."""
+
+    taken: datetime
+    versions: list[tuple[str, str, str]]
+    parts: tuple[Part, ...]
+    ghosts: tuple[str, ...]
+
+
+def _copy_rows(connection, rule: Rule, part: dict[str, Any], path: Path) -> _Rows | None:
+    """Write the old rows of a part of the table, and those that are deleted with them, to a zip at `path`; return None without any."""
+    with _snapshot(connection) as cursor:
+        if rule.is_of_citus:
+            cursor.execute(SEQUENTIAL_SQL)
+        columns = {table: columns_of(cursor, table) for table in rule.tables}
+        versions = read_versions(cursor, rule, part)
+        if not versions:
+            return None
+        places = {"rows": rule.rows, "part": rule.part, "condition": rule.condition}
+        rows = ROWS_SQL.format(columns=bound(listed(columns[rule.table])), **places)
+        queries: dict[str, tuple[str, dict[str, Any]]] = {rule.table: (rows, part)}
+        if rule.child:
+            names = bound(listed(columns[rule.child]))
+            children = f"SELECT {names} FROM {rule.children} WHERE {quote(rule.child_key)} = ANY (%(ids)s)"
+            queries[rule.child] = (children, {"ids": [identity for identity, *_ in versions]})
+        contents = _write(connection, path, queries)
+        ghosts = []
+        if (column := PERSON_COLUMNS.get(rule.table)) in columns[rule.table]:
+            person = f"t.{quote(str(column))}"
+            cursor.execute(DELETED_PEOPLE_SQL.format(rows=rows, person=person, deleted=is_deleted(person)), part)
+            ghosts = [person for (person,) in cursor.fetchall()]
+        cursor.execute("SELECT pg_catalog.now()")
+        taken = cursor.fetchone()[0].astimezone(UTC)
+    parts = tuple(Part(table, columns[table], content) for table, content in contents.items())
+    return _Rows(taken, versions, parts, tuple(sorted(ghosts)))
 
 
 def _write(connection, path: Path, queries: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Content]:
