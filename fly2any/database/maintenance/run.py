@@ -211,56 +211,81 @@ def _refresh(
     """Vacuum the tables with dead rows, and analyse those that changed, or only the `emptied` ones; yield a finding for each failure."""
     flush_statistics(connection)
     schema = read_schema(connection)
+    due = _due(connection, schema, emptied, whole=whole)
+    if untrusted := [table.name for table in due if not table.trusted]:
+        yield Finding(
+            Severity.NOTE, "maintenance.untrusted", schema,
+            f"Tables of roles that are not trusted were neither vacuumed nor analysed: {_some(untrusted)}.",
+            "Leave them to autovacuum, or ask their owners to run VACUUM (ANALYZE).",
+        )  # fmt: skip
+    tables = [table for table in due if table.trusted]
+    if forbidden := [table.name for table in tables if not table.may]:
+        yield Finding(
+            Severity.WARNING, "maintenance.not_owner", connection.settings_dict["USER"] or "this role",
+            f"The role may neither vacuum nor analyse {_some(forbidden)}.",
+            "Run it as the role that owns the tables (dbroles calls it fly2any_migrate), or from PostgreSQL 17 on GRANT MAINTAIN.",
+        )  # fmt: skip
+    for place, table in enumerate(tables):
+        remaining = int(1000 * (deadline - time.monotonic()))
+        if not table.may:
+            continue
+        if remaining <= 0:
+            yield _unfinished(f"VACUUM and ANALYZE from {table.name} on")
+            return
+        progress.show(f"{table.command} {table.name}", 100 * place / len(tables))
+        if failure := _refresh_table(connection, table, remaining):
+            yield failure
+        else:
+            (refreshed.vacuumed if table.dead else refreshed.analysed).append(table.name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A table to vacuum and analyse, or only to analyse if it has no dead rows."""
+
+    name: str
+    dead: bool
+    may: bool  # As in TABLES_SQL.
+    trusted: bool
+
+    @property
+    def command(self) -> str:
+        return "VACUUM" if self.dead else "ANALYZE"
+
+
+def _due(connection, schema: str, emptied: set[str], *, whole: bool) -> list[_Table]:
+    """Return the tables that need it, small ones first: the `emptied` ones, and if `whole` those with dead or changed rows."""
     extents = read_extents(connection, schema=schema, sizes=False)
     listed = [(extents[name], *rest) for name, *rest in fetch_all(connection, TABLES_SQL, [schema]) if name in extents]
+    return [
+        _Table(table.name, bool(table.dead) or table.name in emptied, may, trusted)
+        for table, may, trusted in sorted(listed, key=lambda one: one[0].rows or 0)
+        if table.name in emptied or (whole and (table.dead or _needs_analyse(table)))
+    ]
+
+
+def _refresh_table(connection, table: _Table, remaining: int) -> Finding | None:
+    """Vacuum or analyse a table in at most `remaining` ms, and return why that failed, None if it did not."""
     with connection.cursor() as cursor:
-        due = [
-            (table.name, bool(table.dead) or table.name in emptied, may, trusted)
-            for table, may, trusted in sorted(listed, key=lambda one: one[0].rows or 0)
-            if table.name in emptied or (whole and (table.dead or _needs_analyse(table)))
-        ]
-        if untrusted := [name for name, _, _, trusted in due if not trusted]:
-            yield Finding(
-                Severity.NOTE, "maintenance.untrusted", schema,
-                f"Tables of roles that are not trusted were neither vacuumed nor analysed: {_some(untrusted)}.",
-                "Leave them to autovacuum, or ask their owners to run VACUUM (ANALYZE).",
+        # Set for the session, because VACUUM cannot run in a transaction; dbmaintain's direct connection keeps its session.
+        cursor.execute(f"SET lock_timeout = '{settings.LOCK_TIMEOUT}ms'; SET statement_timeout = {remaining}")
+        try:
+            cursor.execute(f"{'VACUUM (ANALYZE)' if table.dead else 'ANALYZE'} {quote(table.name)}")
+        except Error as error:
+            if sqlstate(error) in LOCKED_OUT:
+                return _locked(table.name, f"{table.name} was")
+            if sqlstate(error) == "57014":
+                return _unfinished(f"{table.command} of {table.name}")
+            if not connection.is_usable():
+                raise
+            return Finding(
+                Severity.WARNING, "maintenance.failed", f"{table.command} of {table.name}",
+                explain(error) or str(error), "Fix the cause, then run the command again.",
             )  # fmt: skip
-        tables = [(name, dead, may) for name, dead, may, trusted in due if trusted]
-        if forbidden := [name for name, _, may in tables if not may]:
-            yield Finding(
-                Severity.WARNING, "maintenance.not_owner", connection.settings_dict["USER"] or "this role",
-                f"The role may neither vacuum nor analyse {_some(forbidden)}.",
-                "Run it as the role that owns the tables (dbroles calls it fly2any_migrate), or from PostgreSQL 17 on GRANT MAINTAIN.",
-            )  # fmt: skip
-        for place, (name, dead, may) in enumerate(tables):
-            remaining = int(1000 * (deadline - time.monotonic()))
-            if not may:
-                continue
-            if remaining <= 0:
-                yield _unfinished(f"VACUUM and ANALYZE from {name} on")
-                return
-            progress.show(f"{'VACUUM' if dead else 'ANALYZE'} {name}", 100 * place / len(tables))
-            # Set for the session, because VACUUM cannot run in a transaction; dbmaintain's direct connection keeps its session.
-            cursor.execute(f"SET lock_timeout = '{settings.LOCK_TIMEOUT}ms'; SET statement_timeout = {remaining}")
-            try:
-                cursor.execute(f"{'VACUUM (ANALYZE)' if dead else 'ANALYZE'} {quote(name)}")
-            except Error as error:
-                if sqlstate(error) in LOCKED_OUT:
-                    yield _locked(name, f"{name} was")
-                elif sqlstate(error) == "57014":
-                    yield _unfinished(f"{'VACUUM' if dead else 'ANALYZE'} of {name}")
-                elif not connection.is_usable():
-                    raise
-                else:
-                    yield Finding(
-                        Severity.WARNING, "maintenance.failed", f"{'VACUUM' if dead else 'ANALYZE'} of {name}",
-                        explain(error) or str(error), "Fix the cause, then run the command again.",
-                    )  # fmt: skip
-            else:
-                (refreshed.vacuumed if dead else refreshed.analysed).append(name)
-            finally:
-                if not cursor.connection.closed:
-                    cursor.execute("RESET lock_timeout; RESET statement_timeout")
+        finally:
+            if not cursor.connection.closed:
+                cursor.execute("RESET lock_timeout; RESET statement_timeout")
+    return None
 
 
 def _some(names: list[str]) -> str:
