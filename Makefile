@@ -24,7 +24,8 @@ admin: $(VENV)/ready ## Add demo data and a staff account for each role, and ser
 		else "make admin adds demo data and serves for development, and a URL is set without DEBUG=true: nothing was done.")'
 	@$(MANAGE) migrate --verbosity 0
 	@$(MANAGE) dbseed --admin $(SEED)
-	@PYTHONUNBUFFERED=1 $(MANAGE) runserver $(ADDRESS)
+	@# Without exec, a signal to make would end the shell and leave the server.
+	@PYTHONUNBUFFERED=1 exec $(MANAGE) runserver $(ADDRESS)
 
 check: $(VENV)/ready-dev ## Everything that CI runs: linters, types, migrations, deployment, all tests
 	@$(BIN)/ruff format --check .

@@ -1,17 +1,23 @@
 """The configuration of gunicorn. PORT and GUNICORN_CMD_ARGS are gunicorn's own variables."""
 
-import os
 import sys
+from pathlib import Path
 
-MOST = 1_000
-given = os.environ.get("WEB_CONCURRENCY", "2")
-if not (given.isascii() and given.isdecimal() and 1 <= int(given) <= MOST):
-    sys.exit(f"WEB_CONCURRENCY is not a number from 1 to {MOST}: correct it.")
+from django.core.exceptions import ImproperlyConfigured
+
+from fly2any.environment import Env
+
+env = Env()
+try:
+    if file := env.file(default=Path(__file__).parent / ".env"):
+        env.read_file(file)
+    workers = env.int("WEB_CONCURRENCY", default=2, least=1, most=1_000)
+except ImproperlyConfigured as error:
+    sys.exit(str(error))
 
 wsgi_app = "fly2any.wsgi"
 preload_app = True
 worker_class = "fly2any.worker.Worker"  # gthread, changed so that no client occupies a thread.
-workers = int(given)
 threads = 8
 worker_connections = 500  # Per process; below the usual limit of 1,024 open files.
 timeout = 90  # Seconds: a page that writes may take 60.

@@ -127,6 +127,18 @@ def test_the_platform_sets_the_number_of_processes(migrated, given, workers):
     assert re.search(r"^workers\s+= (\d+)$", config, re.M)[1] == workers
 
 
+@pytest.mark.slow
+def test_the_number_of_processes_is_read_from_the_file_too(migrated, tmp_path):
+    (tmp_path / "env").write_text("WEB_CONCURRENCY=5\n")
+
+    config = subprocess.run(
+        [BIN / "gunicorn", "--print-config"], cwd=PROJECT, env=environment(migrated, ENV_FILE=str(tmp_path / "env")),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ).stdout  # fmt: skip
+
+    assert re.search(r"^workers\s+= (\d+)$", config, re.M)[1] == "5"
+
+
 @pytest.mark.parametrize("given", ["0", "-1", "1_0", "1001"])
 def test_an_invalid_number_of_processes_is_reported_in_one_sentence(given, monkeypatch):
     monkeypatch.setenv("WEB_CONCURRENCY", given)

@@ -23,10 +23,11 @@ from fly2any.postgres.values import Beyond
 
 from . import charts
 from .counts import MOST_COUNTED, Count, bounded, extents, short
-from .deadlines import EXTRA, TooSlow, within
+from .deadlines import TooSlow, within
 from .indexes import time_added, time_of
 
 BACKUPS_KNOWN = 300
+VERIFYING = 1_000  # Milliseconds for each statement of a verification; the first one of a process is the slowest.
 VERIFIED_FOR = 30  # Seconds for which the first page shows one verification; the Database page and `dbstatus` verify each time.
 GROWTH = timedelta(days=30)
 SPARK_POINTS = 30
@@ -86,7 +87,7 @@ class Known:
 _known: Known | None = None
 
 
-def read_verification(milliseconds: int = EXTRA) -> tuple[Verification | None, tuple[Finding, ...]]:
+def read_verification(milliseconds: int = VERIFYING) -> tuple[Verification | None, tuple[Finding, ...]]:
     """Return the verification, each statement within `milliseconds`; if it is not available, a finding says why."""
     with within(milliseconds):
         return verify_or_report(connection)
@@ -94,7 +95,7 @@ def read_verification(milliseconds: int = EXTRA) -> tuple[Verification | None, t
 
 def read_report(**wanted: Any) -> Report:
     """Return the report that a page shows: the comparison within the deadline of a page, and the backups as they are known."""
-    return compare_and_collect(connection, limited=within(), backups=read_backups(), **wanted)
+    return compare_and_collect(connection, limited=within(VERIFYING), backups=read_backups(), **wanted)
 
 
 def read_summary(**wanted: Any) -> tuple[Report, datetime]:

@@ -55,7 +55,10 @@ def test_a_password_is_replaced_until_its_person_is_staff(capsys, verified):
         f" staff. New password: {password} (shown only now; change it after the first sign-in).\n"
     )
     assert (state(), User.objects.get(email=EMAIL).check_password(password)) == ((True, True, False, ["Support"]), True)
-    assert run(capsys, EMAIL, "--role", "operations") == f"{EMAIL} now has the role operations. The password stays.\n"
+    assert (
+        run(capsys, EMAIL, "--role", "operations")
+        == f"{EMAIL} now has the role operations. The password stays; `manage.py changepassword {EMAIL}` sets another.\n"
+    )
 
 
 def test_addresses_that_look_alike_are_not_confused():
@@ -168,7 +171,7 @@ def test_the_staff_is_listed_with_roles(capsys):
         Member("bob@example.com", ("support",), True, None),
         Member("cy@example.com", (), False, None),
     ]
-    assert [line.split() for line in run(capsys, "--list").splitlines()] == [
+    assert [line.split() for line in run(capsys).splitlines()] == [
         [EMAIL, "administrator", "never", "signed", "in"],
         ["bob@example.com", "support", "never", "signed", "in"],
         ["cy@example.com", "no", "role", "inactive"],

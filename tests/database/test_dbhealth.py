@@ -181,6 +181,11 @@ def test_the_limits_of_the_database_and_the_role_are_checked_too(own_server):
     server = own_server()
     server.execute("CREATE ROLE site LOGIN CONNECTION LIMIT 50; ALTER DATABASE fly2any CONNECTION LIMIT 10")
     site = dataclasses.replace(of(server), user="site")
+
+    def wait_for_sessions_to_end():
+        sessions = "SELECT 1 FROM pg_stat_activity WHERE datname = 'fly2any' HAVING count(*) = 8"
+        wait_until(dataclasses.replace(of(server), name="postgres"), sessions)
+
     with contextlib.ExitStack() as stack:
         for _ in range(8):
             stack.enter_context(closing(site.connect()))
@@ -188,11 +193,13 @@ def test_the_limits_of_the_database_and_the_role_are_checked_too(own_server):
             stack.enter_context(closing(dataclasses.replace(site, name="postgres").connect()))
 
         assert found(site, "connections") == [("connections.near_limit", "database fly2any")]
+        wait_for_sessions_to_end()
         with django(site) as connection:
             answers = list(TOPICS["connections"](Reader(connection, "public")))
         figures = {one.label: one.text for one in answers if isinstance(one, Figure)}
         assert figures["connections of the database fly2any"] == "9 of 10"
         assert figures["connections of the role site"] == "12 of 50"
+        wait_for_sessions_to_end()
         status = json.loads(manage("dbstatus", "--format", "json", url=server.url("site")).stdout)["server"]
     assert (status["connections"], status["max_connections"]) == (9, 10)
 

@@ -129,8 +129,8 @@ def test_the_command_reports_what_it_added_and_shows_the_password_once(own_serve
     assert second.stdout.endswith(
         "0 rows added in total.\n"
         f"The demo administrator admin{DEMO_DOMAIN} exists; `manage.py changepassword admin{DEMO_DOMAIN}` sets another password.\n"
-        f"support{DEMO_DOMAIN} now has the role support. The password stays.\n"
-        f"operations{DEMO_DOMAIN} now has the role operations. The password stays.\n"
+        f"support{DEMO_DOMAIN} now has the role support. The password stays; `manage.py changepassword support{DEMO_DOMAIN}` sets another.\n"
+        f"operations{DEMO_DOMAIN} now has the role operations. The password stays; `manage.py changepassword operations{DEMO_DOMAIN}` sets another.\n"
     )
     assert (third.returncode, third.stdout) == (2, "")
     assert third.stderr == (

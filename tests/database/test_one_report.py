@@ -4,9 +4,10 @@ import json
 from datetime import date
 
 import pytest
+from django.db import connection
 
 from fly2any.database.findings import Finding, Severity
-from fly2any.database.report.collect import collect
+from fly2any.database.report.collect import collect, verify_or_report
 from fly2any.database.report.waivers import Waiver, read_waivers
 from fly2any.database.verification import verify
 from tests.conftest import django, manage
@@ -161,3 +162,14 @@ def test_a_locked_table_does_not_prevent_the_rest_of_the_report(migrated):
     assert ["health.not_asked", "schema"] in [[one["code"], one["where"]] for one in report["findings"]]
     assert "transactions" in [topic["name"] for topic in report["topics"]]
     assert (asked.returncode, status.returncode, status.stderr.startswith("Another transaction holds a lock")) == (4, 2, True)
+
+
+@pytest.mark.django_db
+def test_a_comparison_beyond_the_time_limit_refers_to_the_command_without_one():
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL statement_timeout = '1ms'")
+
+    verification, (finding,) = verify_or_report(connection)
+
+    assert (verification, finding.code, finding.where) == (None, "health.not_asked", "schema")
+    assert finding.cure == "Run `manage.py dbstatus`, which has no time limit."

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import Error
+from psycopg.errors import QueryCanceled
 
 from ..backup.inventory import BackupState
 from ..clock import read_clock
@@ -147,7 +148,10 @@ def verify_or_report(connection) -> tuple[Verification | None, tuple[Finding, ..
     try:
         return verify(connection), ()
     except Error as error:
-        return None, (_not_asked("health.not_asked", "schema", "The schema", explain(error) or str(error)),)
+        found = _not_asked("health.not_asked", "schema", "The schema", explain(error) or str(error))
+        if isinstance(error.__cause__, QueryCanceled):
+            found = replace(found, cure="Run `manage.py dbstatus`, which has no time limit.")
+        return None, (found,)
 
 
 def _of_topics(topics: Iterable[Topic], code: str) -> Iterator[Finding]:

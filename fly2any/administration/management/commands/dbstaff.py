@@ -11,15 +11,15 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser):
         parser.add_argument("email", nargs="?", metavar="EMAIL", help="The person's e-mail address.")
-        what = parser.add_mutually_exclusive_group(required=True)
+        what = parser.add_mutually_exclusive_group()
         what.add_argument("--role", choices=ROLES, help="Grant this role; create the person if missing.")
         what.add_argument("--remove", action="store_true", help="Revoke the person's role and access to the admin.")
-        what.add_argument("--list", action="store_true", help="List the staff with their roles.")
+        what.add_argument("--list", action="store_true", help="List the staff with their roles, as without arguments.")
         add_database(parser, "holds them")
 
     def handle(self, *, email, role, remove, database, **options):
-        if bool(email) == options["list"]:
-            raise CommandError("Give EMAIL with --role or --remove, and leave it out with --list.")
+        if bool(email) != bool(role or remove):
+            raise CommandError("Give EMAIL with --role or --remove, and leave it out to list the staff.")
         connection = connections[database]
         if role:
             self.stdout.write(sentence(appoint(connection, email, role), role))
@@ -41,7 +41,7 @@ def sentence(done, role):
     """Return what `appoint` did, with the password if there is a new one."""
     started = f"{done.email} was created with the role {role}." if done.is_new else f"{done.email} now has the role {role}."
     if done.password is None:
-        return f"{started} The password stays."
+        return f"{started} The password stays; `manage.py changepassword {done.email}` sets another."
     replaced = " The old password was replaced, because others may have set it before the person became staff."
     return (
         f"{started}{replaced if done.replaces else ''}"
