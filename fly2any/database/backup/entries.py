@@ -134,14 +134,13 @@ def _plain_name(name: str) -> str:
     return _plain(" ".join(part.replace('""', '"') for part in match.groups())) if match else ""
 
 
-def in_order(entries: Sequence[Entry], without: Collection[int], work: Path) -> Iterator[tuple[bool, Path]]:
-    """Yield lists for pg_restore, without the entries of some numbers, as files in `work`: first the schemas and their privileges, then the rest.
+def in_order(entries: Sequence[Entry], work: Path) -> Iterator[tuple[bool, Path]]:
+    """Yield lists of the entries for pg_restore, as files in `work`: first the schemas and their privileges, then the rest.
 
     Each comes with whether it is the first. pg_restore grants privileges last, but a role that is to own a table must be allowed to create in its schema.
     """
-    kept = [one for one in entries if one.number not in without]
     for name, first in (("schemas", True), ("rest", False)):
-        yield first, listed([one.number for one in kept if (OF_SCHEMA.match(one.text) is not None) is first], work / name)
+        yield first, listed([one.number for one in entries if (OF_SCHEMA.match(one.text) is not None) is first], work / name)
 
 
 def listed(numbers: Iterable[int], path: Path) -> Path:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
 from django.db import DataError, InternalError, ProgrammingError
 
@@ -14,7 +16,7 @@ from ..progress import Progress
 from ..sql import execute, fetch_all, fetch_one
 from . import tools
 from .entries import VIEW_DATA, Entry, LeftOut, default_privileges, entries_in, find_left_out, in_order, listed, without_owner
-from .grant_chains import find_chains, grant, require_grantors
+from .grant_chains import Chain, find_chains, grant, require_grantors
 from .manifest import Manifest
 from .owners import SUPERUSER_SQL, describe_untried, require_superusers
 from .script import statements_of
@@ -63,22 +65,17 @@ def load(
     untried = describe_untried(connection, manifest)
     with tools.reached(connection) as (place, environment), work_folder("a backup's table of contents") as work:
         connection.close()
-        if (listing := tools.read(tool.folder / "pg_restore", dump, "--list", "--verbose")) is None:
-            raise Unfit("pg_restore cannot read the dump, which is damaged: use another backup.")
-        entries = tuple(entries_in(listing))
+        arguments = ["--verbose", "--no-subscriptions", f"--dbname={place}"]
+        steps = _Steps(connection, dump, manifest, progress, tool, major, environment, arguments, work)
+        entries = steps.read_entries()
         left_out = find_left_out(entries, manifest, without)
         defaults = default_privileges(entries, others)
-        for role in sorted({*defaults.values()} - {*without}):
-            progress.say(
-                f"Default privileges for objects that {role} will create were not restored, because only {role} or a superuser may set them: run"
-                f" `manage.py dbroles` again, and its SQL as {role}."
-            )
+        _report_defaults({*defaults.values()} - {*without}, progress)
         kept = [one for one in entries if one.number not in left_out.entries]
         chains = [] if is_superuser else find_chains(tool.folder / "pg_restore", dump, kept, work)
         require_grantors(connection, chains)
-        arguments = ["--verbose", "--no-subscriptions", f"--dbname={place}"]
-        if unusable := _check_statements(connection, tool, dump, kept, work):
-            arguments.append("--no-tablespaces")
+        if unusable := steps.check_statements(kept):
+            steps.arguments.append("--no-tablespaces")
             progress.say(
                 "The backup names tablespaces that do not exist here, or in which this role may create nothing"
                 f" ({', '.join(map(one_line, unusable))}): everything is restored into the default tablespace."
@@ -86,28 +83,10 @@ def load(
             )
         connection.close()
         views = [one for one in kept if one.text.startswith(VIEW_DATA)]
-        apart = {*left_out.entries, *defaults, *(chain.number for chain in chains), *(view.number for view in views)}
-        for of_schemas, contents in in_order(entries, apart, work):
-            with tools.restoring(
-                tool, major, dump, [*arguments, f"--use-list={contents}"], environment, shown(progress, manifest)
-            ) as restoring:
-                try:
-                    restoring.finish()
-                except Refusal as refusal:
-                    raise Refusal(f"{refusal} {untried}".rstrip()) from refusal
-            grant(connection, [chain for chain in chains if chain.of_schema is of_schemas])
-            connection.close()
+        apart = {*defaults, *(chain.number for chain in chains), *(view.number for view in views)}
+        steps.restore([one for one in kept if one.number not in apart], chains, untried)
         for view in views:
-            name = without_owner(view.text, manifest.owners).removeprefix(VIEW_DATA).replace(" ", ".", 1)
-            contents = listed([view.number], work / "view")
-            # Policies decide which rows the owner of the view sees, as in the original.
-            options = [*arguments, "--enable-row-security", f"--use-list={contents}"]
-            with tools.restoring(tool, major, dump, options, environment, shown(progress, manifest)) as refreshing:
-                if failure := refreshing.failure():
-                    progress.say(
-                        f"The materialized view {one_line(name)} is empty, because it could not be refreshed ({failure}): as its owner,"
-                        " run REFRESH MATERIALIZED VIEW."
-                    )
+            steps.refresh(view)
         statements = unrestored(tool.folder / "pg_restore", dump, work) if elsewhere else []
     if statements:
         progress.say(
@@ -118,16 +97,73 @@ def load(
     return left_out
 
 
-def _check_statements(connection, tool: tools.Tools, dump: FileIO, entries: Sequence[Entry], work: Path) -> list[str]:
-    """Return the tablespaces that the statements of some entries name and that cannot be used.
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """The steps of loading a dump with pg_restore, and what they share."""
 
-    Raises Refusal if a statement gives an object that only a superuser may own to another role.
-    """
-    contents = listed([one.number for one in entries], work / "kept")
-    script = tools.read(tool.folder / "pg_restore", dump, "--schema-only", f"--use-list={contents}", "--file=-") or ""
-    statements = list(statements_of(script))
-    require_superusers(connection, statements)
-    return find_unusable(connection, statements)
+    connection: Any
+    dump: FileIO
+    manifest: Manifest
+    progress: Progress
+    tool: tools.Tools
+    major: int  # The server's version.
+    environment: dict[str, str]
+    arguments: list[str]  # Of each pg_restore that writes to the database.
+    work: Path
+
+    def read_entries(self) -> tuple[Entry, ...]:
+        if (listing := self._print("--list", "--verbose")) is None:
+            raise Unfit("pg_restore cannot read the dump, which is damaged: use another backup.")
+        return tuple(entries_in(listing))
+
+    def check_statements(self, entries: Sequence[Entry]) -> list[str]:
+        """Return the tablespaces that the statements of some entries name and that cannot be used.
+
+        Raises Refusal if a statement gives an object that only a superuser may own to another role.
+        """
+        contents = listed([one.number for one in entries], self.work / "kept")
+        statements = list(statements_of(self._print("--schema-only", f"--use-list={contents}", "--file=-") or ""))
+        require_superusers(self.connection, statements)
+        return find_unusable(self.connection, statements)
+
+    def restore(self, entries: Sequence[Entry], chains: Sequence[Chain], untried: str) -> None:
+        """Restore the entries, and grant the privileges of `chains`; `untried` is added to the message of a failure."""
+        for of_schemas, contents in in_order(entries, self.work):
+            with self._writing(f"--use-list={contents}") as restoring:
+                try:
+                    restoring.finish()
+                except Refusal as refusal:
+                    raise Refusal(f"{refusal} {untried}".rstrip()) from refusal
+            grant(self.connection, [chain for chain in chains if chain.of_schema is of_schemas])
+            self.connection.close()
+
+    def refresh(self, view: Entry) -> None:
+        """Compute the rows of a materialized view again; report it if that fails."""
+        name = without_owner(view.text, self.manifest.owners).removeprefix(VIEW_DATA).replace(" ", ".", 1)
+        contents = listed([view.number], self.work / "view")
+        # Policies decide which rows the owner of the view sees, as in the original.
+        with self._writing("--enable-row-security", f"--use-list={contents}") as refreshing:
+            if failure := refreshing.failure():
+                self.progress.say(
+                    f"The materialized view {one_line(name)} is empty, because it could not be refreshed ({failure}): as its owner,"
+                    " run REFRESH MATERIALIZED VIEW."
+                )
+
+    def _print(self, *options: str) -> str | None:
+        return tools.read(self.tool.folder / "pg_restore", self.dump, *options)
+
+    def _writing(self, *options: str) -> tools.Running:
+        on_line = shown(self.progress, self.manifest)
+        return tools.restoring(self.tool, self.major, self.dump, [*self.arguments, *options], self.environment, on_line)
+
+
+def _report_defaults(roles: Iterable[str], progress: Progress) -> None:
+    """Report the roles whose default privileges are not restored."""
+    for role in sorted(roles):
+        progress.say(
+            f"Default privileges for objects that {role} will create were not restored, because only {role} or a superuser may set them: run"
+            f" `manage.py dbroles` again, and its SQL as {role}."
+        )
 
 
 def _analyze(connection, progress: Progress) -> None:
