@@ -225,9 +225,8 @@ def restore_over(
     with connection.direct():
         connection.ensure_connection()
         current, description = fetch_one(connection, COMMENT_SQL)
-        if description and description.startswith(
-            MARK
-        ):  # The mark of an unfinished restore with --into, which this one replaces.
+        # The mark of an unfinished restore with --into, which this one replaces.
+        if description and description.startswith(MARK):
             description = None
         require_replaceable(connection)
         read_attached(connection).require_no_prepared(current)
@@ -248,20 +247,23 @@ def restore_over(
                     f"{current} is no longer empty: tables were created in it during the restore. Nothing was replaced."
                 )
             # Before the swap, so that no session of the backup becomes valid even if this process is killed.
-            home = _home(connection, manifest, empty=empty)
-            with connection_to(connection, new, schema=home) as target:
-                staff = sign_out_staff(target, None if empty else connection)
-                erasures = Erasures() if empty else keep_erasures(target, connection)
-            staff = _with_others(connection, new, manifest, home, staff)
+            staff, erasures = _sign_out_and_keep_erasures(connection, new, manifest, empty=empty)
             connection.close()
             swap(elsewhere, current, oid=oid, new=new, old=old, description=description, started=started)
         filled = False
-        with (
-            suppress(Error),
-            connection_to(connection, old) as replaced,
-        ):  # Tables may also be created between the check and the swap.
+        # Tables may also be created between the check and the swap.
+        with suppress(Error), connection_to(connection, old) as replaced:
             filled = empty and is_used(replaced)
     return Replaced(old, filled, staff, erasures)
+
+
+def _sign_out_and_keep_erasures(connection, new: str, manifest: Manifest, *, empty: bool) -> tuple[StaffChanges, Erasures]:
+    """Sign all staff out of the database `new`, and copy to it the erasures recorded in that of `connection`, unless that is `empty`."""
+    home = _home(connection, manifest, empty=empty)
+    with connection_to(connection, new, schema=home) as target:
+        staff = sign_out_staff(target, None if empty else connection)
+        erasures = Erasures() if empty else keep_erasures(target, connection)
+    return _with_others(connection, new, manifest, home, staff), erasures
 
 
 def _home(connection, manifest: Manifest, *, empty: bool) -> str | None:
