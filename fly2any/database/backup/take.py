@@ -29,7 +29,7 @@ from ..sql import PEOPLE, TRUSTED_SQL, catalogue, fetch_all, literal, quote
 from ..units import plural
 from ..verification import verify
 from . import tools
-from .contents import BY_COPY, LOCK_WAIT, PATIENT, pin, read_contents
+from .contents import BY_COPY, LOCK_WAIT, PATIENT, Content, pin, read_contents
 from .damaged_pages import refuse_lenient_reads
 from .encryption import ENDING, encrypt
 from .manifest import COLLATION, Manifest, as_json, file_name, sha256_of
@@ -229,23 +229,14 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
             taken = data_of(cursor, now, progress)
             cursor.execute("SELECT pg_catalog.pg_database_size(pg_catalog.current_database())")
             size = cursor.fetchone()[0]
-        _require_readable(connection)
-        _require_large_objects(connection)
-        _require_our_tables(connection, progress)
-        require_logged(connection, progress)
-        report_hidden_options(connection, progress)
+        _require_complete(connection, progress)
         origin, (major, version) = read_origin(connection), tools.server_version(connection)
         tool = tools.choose(major, tls=connection.connection.pgconn.ssl_in_use)
         roles = read_roles(connection, tool.major)
         report = verify(connection)
         arguments = ["--format=custom", "--verbose", f"--snapshot={snapshot}", f"--lock-wait-timeout={settings.LOCK_TIMEOUT}"]
         arguments += [f"--file={path}", f"--dbname={place}"]
-        locking = _Locking()
-        with tools.Running(tool.folder / "pg_dump", arguments, environment, locking.read) as dump:
-            locking.require(dump)
-            tables = read_contents(connection, progress.show)
-            progress.show("waiting for pg_dump", None)
-            dump.finish()
+        tables = _dump_and_hash(connection, tool, arguments, environment, progress)
     tools.require_portable(tool, path, version)
     name = f"{file_name(origin.database)}-{now.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}"
     return Manifest(
@@ -270,6 +261,28 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
         size=size,
         **roles,
     )
+
+
+def _require_complete(connection, progress: Progress) -> None:
+    """Raise Refusal if the dump would lack rows of ours or of other roles; report what else it lacks."""
+    _require_readable(connection)
+    _require_large_objects(connection)
+    _require_our_tables(connection, progress)
+    require_logged(connection, progress)
+    report_hidden_options(connection, progress)
+
+
+def _dump_and_hash(
+    connection, tool: tools.Tools, arguments: list[str], environment: dict[str, str], progress: Progress
+) -> dict[str, Content]:
+    """Run pg_dump, and hash the tables meanwhile; return their contents."""
+    locking = _Locking()
+    with tools.Running(tool.folder / "pg_dump", arguments, environment, locking.read) as dump:
+        locking.require(dump)
+        tables = read_contents(connection, progress.show)
+        progress.show("waiting for pg_dump", None)
+        dump.finish()
+    return tables
 
 
 def _require_readable(connection) -> None:
