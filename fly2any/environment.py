@@ -1,4 +1,4 @@
-"""Environment variables and `.env`, read strictly.
+"""Environment variables and `.env`, read strictly. settings.py names each of them.
 
 An empty variable counts as not set. A missing or wrong value raises ImproperlyConfigured, whose message names the variable
 and never shows a value that may be secret.

@@ -1,4 +1,7 @@
-"""The confirmation of a deletion: the rows that the database also deletes, changes or keeps, counted and not fetched."""
+"""The confirmation of a deletion: the rows that the database also deletes, changes or keeps, counted and not fetched.
+
+What may be deleted at all is decided by saving.py, staff.py (the last administrator) and the ModelAdmins.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Findings: what is wrong with a database, where, and its cure."""
+"""Findings: what is wrong with a database, where, and its cure. The check that finds one decides its severity; report/collect.py makes
+some notes during a release."""
 
 from __future__ import annotations
 

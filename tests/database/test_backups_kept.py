@@ -7,6 +7,7 @@ import os
 import re
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from django.conf import settings
@@ -34,6 +35,8 @@ from tests.servers import Database
 def test_dbstatus_warns_where_the_newest_good_backup_is_missing_or_old(filled, place):
     assert "none known   BACKUP_LOCATION is not set" in manage("dbstatus", url=filled.url).stdout
     missing = run(filled, "dbstatus", place=place)
+    Path(place).mkdir(mode=0o700)
+    empty = run(filled, "dbstatus", place=place)
     run(filled, "dbbackup", "--verify", place=place)
     new = run(filled, "dbstatus", place=place)
     taken = datetime.now(UTC) - timedelta(hours=27)
@@ -43,9 +46,10 @@ def test_dbstatus_warns_where_the_newest_good_backup_is_missing_or_old(filled, p
     broken = run(filled, "dbstatus", place=place)
 
     assert "none known" in missing.stdout
-    codes = [re.findall(r"WARNING (backup\.\w+)", answer.stdout) for answer in (missing, new, old, broken)]
-    assert codes == [["backup.unreadable"], [], ["backup.old"], ["backup.unreadable"]]
-    assert [answer.returncode for answer in (missing, new, old, broken)] == [4, 0, 4, 4]
+    assert f"\n  verified     none at {place}\n" in empty.stdout
+    codes = [re.findall(r"WARNING (backup\.\w+)", answer.stdout) for answer in (missing, empty, new, old, broken)]
+    assert codes == [["backup.unreadable"], ["backup.none"], [], ["backup.old"], ["backup.unreadable"]]
+    assert [answer.returncode for answer in (missing, empty, new, old, broken)] == [4, 4, 0, 4, 4]
 
 
 def backup(taken, state):

@@ -1,4 +1,4 @@
-"""Prisma's own record of its migrations."""
+"""Prisma's own record of its migrations. other_tools.py decides whether a database is Prisma's and not adopted."""
 
 from __future__ import annotations
 

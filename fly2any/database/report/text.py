@@ -204,7 +204,7 @@ def _backups(newest: BackupState) -> Iterator[str]:
     elif newest.trouble:
         yield f"  none known   {newest.trouble}"
     else:
-        yield f"  none         verified at {newest.place}"
+        yield f"  verified     none at {newest.place}"
 
 
 def topic_lines(topics: Iterable[Topic]) -> Iterator[str]:

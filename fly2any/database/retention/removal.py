@@ -1,4 +1,5 @@
-"""The statements that remove a batch of old rows, each in one transaction; sweep.py chooses the batches.
+"""The statements that remove a batch of old rows, each in one transaction; sweep.py chooses the batches, and archive.py
+lists the rows of each first, so that an interrupted run is settled by the next one.
 
 They wait for no row lock, except on Citus, which cannot skip locked rows.
 """
