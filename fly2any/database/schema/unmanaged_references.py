@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from ..findings import Finding, Severity
 from ..sql import quote
@@ -55,7 +56,7 @@ def of_references(expected: Catalog, actual: Catalog, live: Live | None) -> Iter
             place, name, target, kind, what, *_, columns = met
             kept = when(table, target, columns)
             if kept and is_reported(table, place, target):
-                found[place, name, kind, what, columns] = _meets(met, kept, live, readable)
+                found[place, name, kind, what, columns] = _meets(_Met(*met, kept), live, readable)
     yield from filter(None, found.values())
 
 
@@ -92,22 +93,80 @@ def _again(place: str, name: str, definition: str) -> str:
     return f"ALTER TABLE {place} DROP CONSTRAINT {quote(name)}, ADD CONSTRAINT {quote(name)} {kept};"
 
 
-def _meets(met: tuple[str, ...], kept: str, live: Live | None, readable: set[str]) -> Finding | None:
-    """Return the finding about what the rows that a foreign key refers from meet when it deletes or changes them.
+@dataclass(frozen=True, slots=True)
+class _Met:
+    """An element of Table.met, and what it may prevent, such as "email of users from being changed"."""
 
-    `kept` is what this may prevent, such as "email of users from being changed". Only `readable` tables are queried:
-    planning a query of another runs its owner's code.
+    place: str
+    name: str
+    target: str
+    kind: str
+    what: str
+    own: str
+    column: str
+    owner: str
+    columns: str
+    kept: str
+
+    @property
+    def event(self) -> str:
+        return self.kept.replace(" from being ", " are " if "," in self.columns or not self.columns else " is ")
+
+    def warning(self, why: str, cure: str) -> Finding:
+        return self._finding(Severity.WARNING, f"keeps {self.kept}: {why}.", cure)
+
+    def note(self, does: str) -> Finding:
+        return self._finding(Severity.NOTE, f"{does}.", READ)
+
+    def _finding(self, severity: Severity, does: str, cure: str) -> Finding:
+        message = f"Foreign key {self.name} of {self.place} is unmanaged, and {does}"
+        return Finding(severity, "foreign_key.restricts", _where(self.place, self.name), message, cure)
+
+
+def _meets(met: _Met, live: Live | None, readable: set[str]) -> Finding | None:
+    """Return the finding about what the rows that a foreign key refers from meet when it deletes or changes them."""
+    if met.kind == "trigger":
+        message = (
+            f"Trigger {met.what} of {met.place} runs when {met.event}, by {met.name}, and was not tried; it may prevent that."
+        )
+        return Finding(Severity.NOTE, "trigger.extra", _where(met.place, met.what), message, READ)
+    if met.kind == "check":
+        return _of_check(met)
+    if met.kind == "default":
+        return _of_default(met, live, readable)
+    return _of_obstacle(met) or _of_condition(met)
+
+
+def _of_check(met: _Met) -> Finding:
+    check, _, condition = met.what.partition(" CHECK ")
+    if met.own == "n" and re.fullmatch(r'\(+("[^"]+"|\w+) IS NOT NULL\)+( NOT VALID)?', condition):
+        cure = f"{AGREE}ALTER TABLE {met.place} DROP CONSTRAINT {quote(check)};"
+        return met.warning(f"it would set NULL, which its check {check} refuses", cure)
+    does = "changes its rows" if met.own == "c" else "sets NULL"
+    return met.note(f"{does} when {met.event}; its check {check} may refuse that: {condition}")
+
+
+def _of_default(met: _Met, live: Live | None, readable: set[str]) -> Finding | None:
+    """Return the finding about a default that is set instead, None if the referenced table has a row for it.
+
+    Only `readable` tables are queried: planning a query of another runs its owner's code.
     """
-    place, name, target, kind, what, own, column, owner, columns = met
-    alter, event = f"ALTER TABLE {place}", kept.replace(" from being ", " are " if "," in columns or not columns else " is ")
-    title = f"Foreign key {name} of {place} is unmanaged, and"
+    if met.what.startswith("NULL::"):
+        return None
+    target = met.target.strip('"')
+    known = met.column and CONSTANT.fullmatch(met.what) and target in readable
+    there = live.has_row(target, {met.column: met.what}) if live is not None and known else None
+    if there:
+        return None
+    if there is False:
+        cure = f"{AGREE}ALTER TABLE {met.place} ALTER COLUMN {quote(met.own)} DROP DEFAULT;"
+        return met.warning(f"it would set the default {met.what}, for which {met.target} has no row", cure)
+    return met.note(f"sets the default {met.what} when {met.event}, which fails if {met.target} has no row for it")
 
-    def restricts(severity: Severity, message: str, cure: str) -> Finding:
-        return Finding(severity, "foreign_key.restricts", _where(place, name), f"{title} {message}", cure)
 
-    if kind == "trigger":
-        message = f"Trigger {what} of {place} runs when {event}, by {name}, and was not tried; it may prevent that."
-        return Finding(Severity.NOTE, "trigger.extra", _where(place, what), message, READ)
+def _of_obstacle(met: _Met) -> Finding | None:
+    """Return the finding about what always prevents it."""
+    place, name, what, own, alter = met.place, met.name, met.what, met.own, f"ALTER TABLE {met.place}"
     reasons = {
         "publication": (f"{place} is published ({what}) without a replica identity", f"{alter} REPLICA IDENTITY FULL;"),
         "owner": (f"{own}, the owner of {place}, lacks {what}", f"GRANT {what} TO {quote(own)};"),
@@ -118,37 +177,20 @@ def _meets(met: tuple[str, ...], kept: str, live: Live | None, readable: set[str
             f"{alter} DROP CONSTRAINT {quote(name)}, ADD CONSTRAINT {quote(name)} {what};",
         ),
     }
-    if kind == "domain" and column:
-        kind = "condition"
-    if kind in reasons:
-        why, cure = reasons[kind]
-        asked = _asked(owner if kind in ("domain", "full") else "", cure)
-        return restricts(Severity.WARNING, f"keeps {kept}: {why}.", asked)
-    notes = {
-        "unique": f"the unique index or exclusion constraint {what} may refuse that",
-        "condition": f"the type of {own} may refuse that: {column}",
-        "generated": f"{own}, generated and NOT NULL, refuses that where it is NULL: {what}",
-    }
-    if kind in notes:
-        return restricts(Severity.NOTE, f"sets NULL when {event}; {notes[kind]}.", READ)
-    if kind == "check":
-        check, _, condition = what.partition(" CHECK ")
-        if own == "n" and re.fullmatch(r'\(+("[^"]+"|\w+) IS NOT NULL\)+( NOT VALID)?', condition):
-            message = f"keeps {kept}: it would set NULL, which its check {check} refuses."
-            return restricts(Severity.WARNING, message, f"{AGREE}{alter} DROP CONSTRAINT {quote(check)};")
-        does = "changes its rows" if own == "c" else "sets NULL"
-        return restricts(Severity.NOTE, f"{does} when {event}; its check {check} may refuse that: {condition}.", READ)
-    if what.startswith("NULL::"):
+    if met.kind not in reasons or (met.kind == "domain" and met.column):
         return None
-    known = column and CONSTANT.fullmatch(what) and target.strip('"') in readable
-    there = live.has_row(target.strip('"'), {column: what}) if live is not None and known else None
-    if there:
-        return None
-    if there is False:
-        message = f"keeps {kept}: it would set the default {what}, for which {target} has no row."
-        return restricts(Severity.WARNING, message, f"{AGREE}{alter} ALTER COLUMN {quote(own)} DROP DEFAULT;")
-    message = f"sets the default {what} when {event}, which fails if {target} has no row for it."
-    return restricts(Severity.NOTE, message, READ)
+    why, cure = reasons[met.kind]
+    return met.warning(why, _asked(met.owner if met.kind in ("domain", "full") else "", cure))
+
+
+def _of_condition(met: _Met) -> Finding:
+    """Return the finding about what prevents it for some rows."""
+    why = {
+        "unique": f"the unique index or exclusion constraint {met.what} may refuse that",
+        "domain": f"the type of {met.own} may refuse that: {met.column}",
+        "generated": f"{met.own}, generated and NOT NULL, refuses that where it is NULL: {met.what}",
+    }[met.kind]
+    return met.note(f"sets NULL when {met.event}; {why}")
 
 
 def _rows(table: Table, target: str) -> str:
