@@ -14,7 +14,7 @@ from ..exit_codes import ExitCode
 from ..findings import Finding, Severity
 from ..migration.other_tools import RECORD_IS_LOST, is_built
 from ..migration.prisma import PrismaMigration, read_prisma
-from ..migration.state import read_migrations
+from ..migration.state import MigrationState, has_ledger, read_migrations
 from ..schema import Catalog, Column, ForeignKey, Key, Object, Table, read_catalog, relative, where
 from ..schema import contract as contracts
 from ..schema.contract import FIRST_MIGRATIONS, MAY_BE_NULL, Contract
@@ -26,7 +26,7 @@ from ..schema.objects import PARTITIONED
 from ..schema.relations import read_relations
 from ..schema.untrusted_code import read_untrusted_code
 from ..server import Server, read_server
-from ..sql import RECORD, ask, fetch_all, literal, quote, snapshot
+from ..sql import ask, fetch_all, literal, quote, snapshot
 from ..verification import in_schema
 from . import blockers
 from .forms import converted
@@ -142,25 +142,15 @@ def assess(connection, *, contract: Contract | None = None, ahead: bool = True) 
     record of migrations is lost or hidden, or if Citus distributes its tables.
     """
     contract = contract or contracts.load()
-    expected = contracts.catalog_of(contract.expected(FIRST)).where(lambda thing: thing.table not in LEDGERS)
-    names = [table.name for table in expected.tables]
     with snapshot(connection):
-        server = read_server(connection)
-        if (schema := server.schema) is None:
-            raise Refusal(NO_SCHEMA)
-        live = read_catalog(connection, schema=schema)
+        site = _read_site(connection, contract)
+        schema, live, expected, migrations = site.schema, site.live, site.expected, site.migrations
+        names = [table.name for table in expected.tables]
         existing = {table.name for table in live.tables}
-        recorded = any(table.name == RECORD and table.trusted for table in live.tables)
-        migrations = read_migrations(connection, schema=schema, recorded=recorded, readable=server.may_read_migrations)
-        migrations.refuse_hidden()
-        prisma = read_prisma(connection, schema=schema, catalog=live)
-        applied = {record.name for record in migrations.applied}
-        if migrations.readable and not applied and is_built(contract, live, Live(connection, schema)):
-            raise Refusal(RECORD_IS_LOST)
-        if applied.issuperset(FIRST) or existing.isdisjoint(names):
-            kind = Kind.OURS if applied.issuperset(FIRST) else Kind.EMPTY
+        if site.is_adopted or existing.isdisjoint(names):
+            kind = Kind.OURS if site.is_adopted else Kind.EMPTY
             later = tuple(Step("", f"migration {name}", ()) for name in migrations.pending if kind is Kind.OURS)
-            return Assessment(kind, server, prisma, (), later, (), (), (), Catalog())
+            return Assessment(kind, site.server, site.prisma, (), later, (), (), (), Catalog())
         _refuse_citus(connection, schema, names)
         indexed = read_indexed(connection, schema=schema, tables=names)
         pending = contracts.catalog_of(v for v in contract.versions if v.until is None and v.since not in FIRST)
@@ -173,13 +163,13 @@ def assess(connection, *, contract: Contract | None = None, ahead: bool = True) 
         different = [one for one in comparison.findings if _blocks(one) and one.where.partition(".")[0] not in parted]
         found = (
             *map(Blocker, blockers.partitioned(parted)),
-            *(_blocker(connection, finding, expected, live, schema) for finding in different),
+            *(_blocker(connection, finding, site) for finding in different),
             *map(Blocker, blockers.in_use(connection, schema, expected, live, indexed)),
             *map(Blocker, blockers.taken(contract, migrations, live)),
             *map(Blocker, blockers.name_taken(connection, schema, pending, live)),
             *map(Blocker, blockers.replica_identity_missing(connection, schema, steps)),
-            *map(Blocker, blockers.failed(prisma)),
-            *map(Blocker, _other_blockers(connection, server, schema, names, live)),
+            *map(Blocker, blockers.failed(site.prisma)),
+            *map(Blocker, _other_blockers(connection, site, names)),
         )
         others = tuple(fetch_all(connection, OTHERS_SQL, {"schema": schema, "tables": names}))
         functions = _functions(connection, schema, steps)
@@ -189,11 +179,43 @@ def assess(connection, *, contract: Contract | None = None, ahead: bool = True) 
     noted = [finding.message for finding in comparison.findings if _is_noted(finding)]
     lost = [] if PRISMAS_LEDGER in existing else [NO_RECORD_OF_PRISMA]
     notes = (*noted, *_function_notes(functions), *lost, *_null_notes(steps, left_out, nulls))
-    return Assessment(kind, server, prisma, steps, later, FIRST, found, notes, unmanaged, others)
+    return Assessment(kind, site.server, site.prisma, steps, later, FIRST, found, notes, unmanaged, others)
 
 
-def _other_blockers(connection, server: Server, schema: str, names: list[str], live: Catalog) -> Iterator[Finding]:
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """The database as it was read, and what the first migrations would build."""
+
+    server: Server
+    schema: str
+    live: Catalog
+    migrations: MigrationState
+    prisma: tuple[PrismaMigration, ...]
+    expected: Catalog
+
+    @property
+    def is_adopted(self) -> bool:
+        return {record.name for record in self.migrations.applied}.issuperset(FIRST)
+
+
+def _read_site(connection, contract: Contract) -> _Site:
+    """Return the database, read in the current snapshot; raise Refusal if its schema or its ledger is missing or hidden."""
+    server = read_server(connection)
+    if (schema := server.schema) is None:
+        raise Refusal(NO_SCHEMA)
+    live = read_catalog(connection, schema=schema)
+    migrations = read_migrations(connection, schema=schema, recorded=has_ledger(live), readable=server.may_read_migrations)
+    migrations.refuse_hidden()
+    prisma = read_prisma(connection, schema=schema, catalog=live)
+    if migrations.readable and not migrations.applied and is_built(contract, live, Live(connection, schema)):
+        raise Refusal(RECORD_IS_LOST)
+    expected = contracts.catalog_of(contract.expected(FIRST)).where(lambda thing: thing.table not in LEDGERS)
+    return _Site(server, schema, live, migrations, prisma, expected)
+
+
+def _other_blockers(connection, site: _Site, names: list[str]) -> Iterator[Finding]:
     """Yield the blockers other than the schema's objects: privileges, the server, other roles' code."""
+    server, schema, live = site.server, site.schema, site.live
     yield from untrusted_findings(live)
     yield from (one.finding for one in read_untrusted_code(connection, schema=schema, deletes=False))
     yield from blockers.unreadable(connection, schema, live, server.role)
@@ -253,10 +275,11 @@ def _blocks(finding: Finding) -> bool:
     return finding.severity is not Severity.NOTE and finding.code not in UNMANAGED
 
 
-def _blocker(connection, finding: Finding, expected: Catalog, live: Catalog, schema: str) -> Blocker:
+def _blocker(connection, finding: Finding, site: _Site) -> Blocker:
     """Return the finding with the rows that block its cure; without such rows, with the steps of --repair."""
+    schema, live = site.schema, site.live
     cure, finding = finding.cure, in_schema(finding, schema)
-    thing = _object_of(finding, expected)
+    thing = _object_of(finding, site.expected)
     if thing is None or not _has_columns(thing, live) or not _is_trusted(thing, live):
         return Blocker(finding)
     if any(table.name == thing.table and "SELECT" in table.restricted for table in live.tables):

@@ -112,6 +112,11 @@ def replaced_migrations(loader: MigrationLoader | None = None) -> dict[str, froz
     return {".".join(name): frozenset(map(".".join, migration.replaces)) for name, migration in squashed}
 
 
+def has_ledger(catalog: Catalog) -> bool:
+    """Return whether there is a ledger that no untrusted role created."""
+    return any(table.name == RECORD and table.trusted for table in catalog.tables)
+
+
 def read_migrations(
     connection, *, schema: str, recorded: bool, readable: bool, loader: MigrationLoader | None = None
 ) -> MigrationState:
