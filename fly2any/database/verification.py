@@ -17,7 +17,7 @@ from .migration.journal import RunRecord, read_runs
 from .migration.lock import MIGRATION_LOCK
 from .migration.other_tools import not_adopted
 from .migration.prisma import PrismaMigration, read_prisma
-from .migration.state import MigrationState, Unrecorded, read_migrations, unrecorded, unrecorded_findings
+from .migration.state import MigrationState, Unrecorded, has_ledger, read_migrations, unrecorded, unrecorded_findings
 from .privileges import Privilege, counted, lacking
 from .schema import Catalog, Column, ForeignKey, Index, Key, Object, Table, key_of, read_catalog
 from .schema import contract as contracts
@@ -28,7 +28,7 @@ from .schema.ledgers import untrusted_findings
 from .schema.live import Live
 from .schema.untrusted_code import read_untrusted_code
 from .server import Server, read_server
-from .sql import RECORD, pinned, quote, snapshot
+from .sql import pinned, quote, snapshot
 
 PHASE7 = "Phase 7, total"  # The group that the verdict counts.
 PHASE7_BEGINS = "accounts.0001_initial"
@@ -110,37 +110,27 @@ def verify(
     final = [version for version in contract.versions if version.until is None]
     with snapshot(connection), pinned(connection):
         server = read_server(connection)
-        clock, left = read_clock(connection), tuple(read_leftovers(connection))
+        clock, left = read_clock(connection), [one.finding for one in read_leftovers(connection)]
         schema = server.schema or ""
         actual = read_catalog(connection, schema=schema)
-        recorded = any(table.name == RECORD and table.trusted for table in actual.tables)
-        migrations = read_migrations(connection, schema=schema, recorded=recorded, readable=server.may_read_migrations)
-        journalled = journal.is_readable(actual) and server.may_read_journal
-        runs = read_runs(connection, schema=schema, limit=RUNS) if journalled else ()
+        migrations = _read_migrations(connection, server, actual)
+        runs = _read_runs(connection, server, actual)
         prisma = read_prisma(connection, schema=schema, catalog=actual)
         running = next(iter(read_activity(connection, HOLDER_SQL, lock=MIGRATION_LOCK)), None)
         indexes = read_index_use(connection, schema=schema) if with_indexes else None
         extents = read_extents(connection, schema=schema) if with_tables else None
-        untrusted = tuple(read_untrusted_code(connection, schema=schema))
-        extension = read_untrusted(connection, schema)
+        untrusted = _read_untrusted(connection, schema, actual)
         applied = {record.name for record in migrations.applied} if migrations.readable else set(contract.migrations)
         live = Live(connection, schema)
         comparison = _compare(contract, applied, actual, live)
         found = unrecorded(contract, migrations, actual)
         maker = not_adopted(contract, migrations, found, actual, live)
-        is_current = migrations.readable and not migrations.pending and staff_permissions.is_readable(actual)
-        permissions = [*staff_permissions.read_permissions(connection, schema)] if is_current else []
+        permissions = _read_permissions(connection, schema, migrations, actual)
     stale = [name for name in migrations.known if name not in contract.migrations]
-    apps = {version.object.name: version.app for version in final if isinstance(version.object, Table)}
-    site = frozenset(name for name, app in apps.items() if app in PHASE7_APPS)
-    ours = tuple(table for table in actual.tables if table.name in apps and table.kind in ("table", "partitioned table"))
-    findings = [*server.findings(connection.alias), *lacking(server, ours, site=site), *clock.findings()]
-    findings += [*(one.finding for one in left), *migrations.findings()]
-    findings += [*untrusted_findings(actual), *(one.finding for one in untrusted), *([extension] if extension else [])]
-    findings += [maker[1]] if maker else _of_records(found, applied, schema)
-    findings += [*_failed(runs, migrations, running), *([_stale(stale)] if stale else [])]
-    findings += permissions
-    findings += _of_prisma(prisma, migrations, comparison)
+    ours, site = _our_tables(final, actual)
+    findings = [*server.findings(connection.alias), *lacking(server, ours, site=site), *clock.findings(), *left]
+    findings += [*migrations.findings(), *untrusted, *([maker[1]] if maker else _of_records(found, applied, schema))]
+    findings += [*_failed(runs, migrations, running), *_stale(stale), *permissions, *_of_prisma(prisma, migrations, comparison)]
     if applied.isdisjoint(stale):  # Otherwise the expected schema is unknown.
         findings += [in_schema(finding, schema) for finding in comparison.findings]
     return Verification(
@@ -164,6 +154,37 @@ def _compare(contract: Contract, applied: set[str], actual: Catalog, live: Live)
     """Return how a catalogue differs from what the migrations `applied` build."""
     pending = contracts.catalog_of(version for version in contract.versions if not version.holds(applied))
     return compare(contracts.catalog_of(contract.expected(applied)), actual, pending=pending, live=live)
+
+
+def _read_migrations(connection, server: Server, actual: Catalog) -> MigrationState:
+    recorded, readable = has_ledger(actual), server.may_read_migrations
+    return read_migrations(connection, schema=server.schema or "", recorded=recorded, readable=readable)
+
+
+def _read_runs(connection, server: Server, actual: Catalog) -> tuple[RunRecord, ...]:
+    """Return the last runs of migrations, none if this role may not read the journal."""
+    readable = journal.is_readable(actual) and server.may_read_journal
+    return read_runs(connection, schema=server.schema or "", limit=RUNS) if readable else ()
+
+
+def _read_untrusted(connection, schema: str, actual: Catalog) -> list[Finding]:
+    """Return the findings about ledgers, code and an extension of untrusted roles."""
+    code = [one.finding for one in read_untrusted_code(connection, schema=schema)]
+    extension = read_untrusted(connection, schema)
+    return [*untrusted_findings(actual), *code, *([extension] if extension else [])]
+
+
+def _read_permissions(connection, schema: str, migrations: MigrationState, actual: Catalog) -> list[Finding]:
+    """Return the findings about the staff's permissions, none while migrations that create some are pending."""
+    is_current = migrations.readable and not migrations.pending and staff_permissions.is_readable(actual)
+    return [*staff_permissions.read_permissions(connection, schema)] if is_current else []
+
+
+def _our_tables(final: Iterable[Version], actual: Catalog) -> tuple[tuple[Table, ...], frozenset[str]]:
+    """Return the existing tables of the contract, and the names of those that are of Phase 7's apps."""
+    apps = {version.object.name: version.app for version in final if isinstance(version.object, Table)}
+    ours = tuple(table for table in actual.tables if table.name in apps and table.kind in ("table", "partitioned table"))
+    return ours, frozenset(name for name, app in apps.items() if app in PHASE7_APPS)
 
 
 def _phase7_tables(final: Iterable[Version]) -> list[str]:
@@ -226,14 +247,15 @@ def _by_prisma(migration: PrismaMigration) -> Finding:
     )
 
 
-def _stale(names: list[str]) -> Finding:
-    return Finding(
-        Severity.ERROR,
-        "contract.stale",
-        "contract.json",
-        f"The contract does not contain {', '.join(names)}, so their effect cannot be verified.",
-        "Run `manage.py dbcontract` on a server where the role may create databases, and commit the file.",
-    )
+def _stale(names: list[str]) -> Iterable[Finding]:
+    if names:
+        yield Finding(
+            Severity.ERROR,
+            "contract.stale",
+            "contract.json",
+            f"The contract does not contain {', '.join(names)}, so their effect cannot be verified.",
+            "Run `manage.py dbcontract` on a server where the role may create databases, and commit the file.",
+        )
 
 
 def in_schema(finding: Finding, schema: str) -> Finding:
