@@ -236,6 +236,22 @@ def test_rows_that_are_committed_while_a_reversal_waits_for_them_stay(database):
     ]
 
 
+def test_the_backup_is_read_once_before_a_transaction_that_holds_locks(database):
+    seen = []
+
+    def refuse(connection):
+        seen.append(connection.in_atomic_block)
+        raise Refusal("no backup")
+
+    with probing(database, back("START TRANSACTION"), yes=True, require_backup=refuse) as probe:
+        with pytest.raises(Refusal, match=r"^no backup$"):
+            probe.reverse(1)
+        with pytest.raises(Refusal, match=r"^no backup$"):
+            probe.reverse(1)
+
+    assert (seen, recorded(database)) == ([False], ["0001"])
+
+
 def test_a_reset_counts_rows_committed_before_a_table_is_dropped(database):
     with probing(database, thing(), yes=True, is_reset=True) as probe:
         probe.executor.consent.given = True

@@ -46,6 +46,21 @@ class Loss:
         return f"{self.doing} {self}" if self.table else self.doing
 
 
+def outcome_of(require_backup: RequireBackup, connection) -> RequireBackup:
+    """Call `require_backup` now, and return a function that raises the Refusal that it raised."""
+    refused: Refusal | None = None
+    try:
+        require_backup(connection)
+    except Refusal as refusal:
+        refused = refusal
+
+    def outcome(connection):
+        if refused:
+            raise refused
+
+    return outcome
+
+
 class Consent:
     """The consent that a command needs to delete rows: `yes`, and after `require_backup` if given; required once."""
 
@@ -53,7 +68,13 @@ class Consent:
         self.connection, self.yes, self.require_backup = connection, yes, require_backup
         self.is_reset = is_reset  # For a reset, drops are always counted, and consent is asked only for them.
         self.given = False
+        self.has_read = False
         self.lost: list[Loss] = []
+
+    def read_backup(self) -> None:
+        """Read the backup before a transaction, which would keep its locks meanwhile; a refusal is raised when consent is asked for."""
+        if self.yes and self.require_backup and not (self.given or self.has_read):
+            self.require_backup, self.has_read = outcome_of(self.require_backup, self.connection), True
 
     def ask(self, doing: str, lost: Sequence[Loss], so: str) -> None:
         """Raise Refusal unless consent is given; `doing` is the beginning of its sentence, `so` says what did not happen."""

@@ -146,6 +146,8 @@ class Run:
 
     @contextmanager
     def reversing(self, consent: Consent | None) -> Iterator[None]:
+        if consent:
+            consent.read_backup()
         self.reversal = Reversal(self.connection, self.migration, consent, self.watched) if consent else None
         try:
             yield

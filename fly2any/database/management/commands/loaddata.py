@@ -8,23 +8,8 @@ from fly2any.database.backup.required import backup_required
 from fly2any.database.errors import Refusal
 from fly2any.database.management.arguments import add_consent
 from fly2any.database.migration.lock import MIGRATION_LOCK, hold
-from fly2any.database.migration.losses import Loss, require_consent
+from fly2any.database.migration.losses import Loss, outcome_of, require_consent
 from fly2any.database.schema.untrusted_code import refuse_untrusted_code
-
-
-def outcome_of(require_backup, connection):
-    """Call `require_backup` now, and return a function that raises the Refusal that it raised."""
-    refused: Refusal | None = None
-    try:
-        require_backup(connection)
-    except Refusal as refusal:
-        refused = refusal
-
-    def outcome(connection):
-        if refused:
-            raise refused
-
-    return outcome
 
 
 class Command(loaddata.Command):
