@@ -73,6 +73,12 @@ TRUSTED_ROLES_SQL = f"""
 """
 # Whether the relation `c` is a table of such a role: reading any other may run its owner's code, in a view, a policy or an index.
 TRUSTED_SQL = f"(c.relkind IN ('r', 'p') AND c.relowner IN ({TRUSTED_ROLES_SQL.format(schema='c.relnamespace')}))"
+# Whether the trigger `t` is none of those of foreign keys and unique constraints. Before PostgreSQL 15, the copies that partitions
+# have of a trigger of their table are marked as internal too.
+EXPLICIT_TRIGGER_SQL = """
+    (NOT t.tgisinternal OR t.tgparentid <> 0 AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint AS k
+                                                             WHERE k.oid = t.tgconstraint AND k.contype <> 't'))
+"""
 
 
 @contextmanager

@@ -16,13 +16,13 @@ from django.utils import timezone
 from .schema.contract import PHASE7_APPS
 from .schema.untrusted_code import refuse_untrusted_code
 from .server import read_schema
-from .sql import fetch_all, quote, time_limits
+from .sql import EXPLICIT_TRIGGER_SQL, fetch_all, quote, time_limits
 
 # The triggers of a table whose function PostgreSQL names in the context of an error.
-NAMED_TRIGGERS_SQL = """
+NAMED_TRIGGERS_SQL = f"""
     SELECT t.tgname FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid
     CROSS JOIN (VALUES (' '), ('.')) AS before (sign)
-    WHERE t.tgrelid = pg_catalog.to_regclass(%(table)s)::oid AND NOT t.tgisinternal
+    WHERE t.tgrelid = pg_catalog.to_regclass(%(table)s)::oid AND {EXPLICIT_TRIGGER_SQL}
       AND pg_catalog.strpos(%(context)s, before.sign || pg_catalog.quote_ident(p.proname) || '() ') > 0
 """
 

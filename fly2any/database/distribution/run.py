@@ -20,7 +20,7 @@ from ..migration.retry import LOCKED_OUT, try_again
 from ..progress import Progress
 from ..schema.relations import Kind, read_relations
 from ..server import read_schema
-from ..sql import ask, execute, fetch_one, quote, time_limits
+from ..sql import EXPLICIT_TRIGGER_SQL, ask, execute, fetch_one, quote, time_limits
 from ..units import span
 from ..verification import verify
 from .cluster import read_cluster, require_cluster
@@ -29,14 +29,14 @@ from .placement import Distribution, Step, read_distribution
 from .plan import read_plan
 
 # What Citus would refuse in the middle of a run, of objects that our migrations did not create.
-OBSTACLE_SQL = """
+OBSTACLE_SQL = f"""
     SELECT what FROM (
         SELECT 1, pg_catalog.format('the foreign key %%s of %%s leads to %%s', k.conname, k.conrelid::regclass, k.confrelid::regclass)
         FROM pg_catalog.pg_constraint AS k
         WHERE k.contype = 'f' AND k.confrelid = ANY (%(distributed)s)
         UNION ALL
         SELECT 2, pg_catalog.format('%%s has the trigger %%s', t.tgrelid::regclass, t.tgname)
-        FROM pg_catalog.pg_trigger AS t WHERE NOT t.tgisinternal AND t.tgrelid = ANY (%(placed)s)
+        FROM pg_catalog.pg_trigger AS t WHERE {EXPLICIT_TRIGGER_SQL} AND t.tgrelid = ANY (%(placed)s)
         UNION ALL
         SELECT 3, pg_catalog.format('the unique index %%s of %%s lacks the column by which rows are placed', i.indexrelid::regclass, i.indrelid::regclass)
         FROM pg_catalog.pg_index AS i WHERE i.indisunique AND i.indrelid = ANY (%(distributed)s)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ..findings import Finding, Severity
 from ..session_settings import REPLICATION_ROLE_SQL, of_replication_role
-from ..sql import quote
+from ..sql import EXPLICIT_TRIGGER_SQL, quote
 from .access import COLUMNS, PRIVATE_SQL
 from .examine import Figure, Reader
 
@@ -39,7 +39,7 @@ TRIGGERS_SQL = f"""
     {PRIVATE_SQL}
     SELECT DISTINCT s.relname || '.' || t.tgname AS place, s.relname, p.oid::regprocedure::text AS function,
            pg_catalog.pg_get_userbyid(p.proowner) AS owner
-    FROM secret AS s JOIN pg_catalog.pg_trigger AS t ON t.tgrelid = s.relation AND NOT t.tgisinternal
+    FROM secret AS s JOIN pg_catalog.pg_trigger AS t ON t.tgrelid = s.relation AND {EXPLICIT_TRIGGER_SQL}
     JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid
     ORDER BY 1
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from ..sql import TRUSTED_ROLES_SQL, TRUSTED_SQL, catalogue, literal
+from ..sql import EXPLICIT_TRIGGER_SQL, TRUSTED_ROLES_SQL, TRUSTED_SQL, catalogue, literal
 from . import contract as contracts
 from .called_functions import CALLED_SQL, OWN_SQL
 from .names import relative
@@ -41,7 +41,7 @@ TABLES_SQL = f"""
            {REJECTED_SQL} AS rejected,
            (SELECT count(*) FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = c.oid AND a.attisdropped) AS dropped_columns,
            ARRAY(SELECT t.tgname::text FROM pg_catalog.pg_trigger AS t
-                 WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled NOT IN ('D', 'R') ORDER BY 1) AS triggers,
+                 WHERE t.tgrelid = c.oid AND {EXPLICIT_TRIGGER_SQL} AND t.tgenabled NOT IN ('D', 'R') ORDER BY 1) AS triggers,
            {LACKING_SQL} AS lacking,
            ARRAY(SELECT ARRAY[r.rulename::text, CASE r.ev_type WHEN '2' THEN 'UPDATE' WHEN '3' THEN 'INSERT' ELSE 'DELETE' END,
                               CASE WHEN r.ev_enabled IN ('D', 'R') THEN 'OFF' WHEN NOT r.is_instead THEN 'ALSO'

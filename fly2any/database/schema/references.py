@@ -5,7 +5,7 @@ unmanaged_references.py judges them.
 
 from __future__ import annotations
 
-from ..sql import TRUSTED_ROLES_SQL
+from ..sql import EXPLICIT_TRIGGER_SQL, TRUSTED_ROLES_SQL
 from .publications import PUBLICATIONS_SQL
 
 # The tables of the contract; the enforced foreign keys; the tables that a DELETE from `origin`, one of those, reaches by cascades, including unmanaged ones; the columns `changed`
@@ -107,7 +107,7 @@ MET_SQL = f"""
               FROM pg_catalog.pg_class AS c WHERE c.oid = l.conrelid
               UNION ALL
               SELECT 'trigger', t.tgname::text, '', '' FROM pg_catalog.pg_trigger AS t
-              WHERE t.tgrelid = l.conrelid AND NOT t.tgisinternal AND t.tgenabled NOT IN ('D', 'R')
+              WHERE t.tgrelid = l.conrelid AND {EXPLICIT_TRIGGER_SQL} AND t.tgenabled NOT IN ('D', 'R')
                 AND t.tgtype::int & CASE e.command WHEN 'DELETE' THEN 8 ELSE 16 END <> 0
               UNION ALL
               SELECT 'check', k.conname::text || ' ' || pg_catalog.pg_get_constraintdef(k.oid), e.action::text, '' FROM pg_catalog.pg_constraint AS k

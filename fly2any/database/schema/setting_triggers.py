@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..sql import EXPLICIT_TRIGGER_SQL
+
 # The statements with which the body of a function in PL/pgSQL begins, if they set columns of NEW.
 BEGINNING = r"^\s*begin\s+((new\.\x22?\w+\x22?\s*:?=\s*([^;'']|''[^'']*'')*;\s*)+)"
 # Of the table `c`: each such trigger, the writes that fire it, and the column. A trigger with a condition, or on some columns only, may
@@ -24,7 +26,7 @@ LACKING_SQL = f"""
               WHERE l.lanname = 'internal' AND w.name <> ''
                 AND (p.prosrc = 'tsvector_update_trigger_bycolumn' OR p.prosrc = 'tsvector_update_trigger_byid' AND w.place <> 2)
           ) AS s (name)
-          WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled NOT IN ('D', 'R') AND t.tgtype & 1 <> 0 AND t.tgtype & 20 <> 0
+          WHERE t.tgrelid = c.oid AND {EXPLICIT_TRIGGER_SQL} AND t.tgenabled NOT IN ('D', 'R') AND t.tgtype & 1 <> 0 AND t.tgtype & 20 <> 0
             AND t.tgqual IS NULL AND pg_catalog.cardinality(t.tgattr::int2[]) = 0
             AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = c.oid AND a.attname::text = s.name AND NOT a.attisdropped)
           ORDER BY t.tgname, s.name)

@@ -21,12 +21,6 @@ HARMLESS_NODES = (
 HARMLESS_VOLATILE = "random clock_timestamp timeofday gen_random_uuid uuidv4 uuidv7"
 HARMLESS_TRIGGERS = "suppress_redundant_updates_trigger tsvector_update_trigger tsvector_update_trigger_column"
 HARMLESS_EXTENSIONS = "moddatetime citus citus_columnar"
-# Whether the trigger `t` is none of those of foreign keys and unique constraints. Before PostgreSQL 15, the copies that partitions
-# have of a trigger of their table are marked as internal too.
-EXPLICIT_SQL = """
-    (NOT t.tgisinternal OR t.tgparentid <> 0 AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint AS k
-                                                             WHERE k.oid = t.tgconstraint AND k.contype <> 't'))
-"""
 # The body of a function that sets columns to the time, or nothing, and does nothing else.
 TIMES = (
     r"^\s*begin\s+(new\.\x22?\w+\x22?\s*:?=\s*(now\(\)|current_timestamp(\(\d\))?|(clock|statement|transaction)_timestamp\(\)|localtimestamp"

@@ -15,10 +15,10 @@ from fly2any.postgres.schema import revoke_trigger
 
 from ..errors import Refusal, sqlstate
 from ..server import read_home
-from ..sql import TRUSTED_ROLES_SQL, TRUSTED_SQL, execute, fetch_all, in_transaction, quote
+from ..sql import EXPLICIT_TRIGGER_SQL, TRUSTED_ROLES_SQL, TRUSTED_SQL, execute, fetch_all, in_transaction, quote
 from . import contract as contracts
 from .ledgers import LEDGERS
-from .trigger_creators import EXPLICIT_SQL, read_unknown
+from .trigger_creators import read_unknown
 from .untrusted_cures import Found, UntrustedCode, describe_unknown, described
 from .used_code import USED_CODE_SQL
 from .written_by_triggers import FIRED_SQL, OPEN_SQL
@@ -125,7 +125,7 @@ STRANGERS_SQL = f"""{TABLES_SQL}, checked AS (
     UNION
     SELECT 'unknown', c.origin, t.oid::text, 1, '', false, c.place
     FROM checked AS c JOIN pg_catalog.pg_trigger AS t ON t.tgrelid = c.oid
-    WHERE {EXPLICIT_SQL} AND t.tgenabled <> 'D' AND (c.place = '' OR t.tgtype & c.events <> 0)
+    WHERE {EXPLICIT_TRIGGER_SQL} AND t.tgenabled <> 'D' AND (c.place = '' OR t.tgtype & c.events <> 0)
       AND NOT EXISTS (SELECT FROM used_code AS u WHERE u.class = 'pg_catalog.pg_trigger'::regclass AND u.object = t.oid)
     UNION
     SELECT 'rule', c.origin, '', 1, '', false, '' FROM checked AS c JOIN pg_catalog.pg_rewrite AS w ON w.ev_class = c.oid

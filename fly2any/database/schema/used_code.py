@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .trigger_creators import CALLED_SQL, EXPLICIT_SQL, OF_SUPABASE_SQL
+from ..sql import EXPLICIT_TRIGGER_SQL
+from .trigger_creators import CALLED_SQL, OF_SUPABASE_SQL
 
 # The catalogues of what can run code.
 CODE_CLASSES = (
@@ -26,7 +27,7 @@ USED_CODE_SQL = f"""
     ), uses AS (
         SELECT p."table", p.class, p.object, p.class AS used_class, p.object AS used FROM parts AS p
         WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_trigger AS t
-                          WHERE p.class = 'pg_catalog.pg_trigger'::regclass AND t.oid = p.object AND (t.tgenabled = 'D' OR NOT {EXPLICIT_SQL}))
+                          WHERE p.class = 'pg_catalog.pg_trigger'::regclass AND t.oid = p.object AND (t.tgenabled = 'D' OR NOT {EXPLICIT_TRIGGER_SQL}))
         UNION
         SELECT c.oid, 'pg_catalog.pg_trigger'::regclass, t.oid, 'pg_catalog.pg_class'::regclass, c.oid
         FROM checked AS c JOIN pg_catalog.pg_trigger AS t ON t.tgrelid = c.oid

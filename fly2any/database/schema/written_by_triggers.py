@@ -6,8 +6,8 @@ and any that uses code of such a role, as in an index.
 
 from __future__ import annotations
 
-from ..sql import TRUSTED_ROLES_SQL, literal
-from .trigger_creators import EXPLICIT_SQL, HARMLESS_EXTENSIONS, HARMLESS_TRIGGERS, OF_SUPABASE_SQL, ONLY_TIMES_SQL
+from ..sql import EXPLICIT_TRIGGER_SQL, TRUSTED_ROLES_SQL, literal
+from .trigger_creators import HARMLESS_EXTENSIONS, HARMLESS_TRIGGERS, OF_SUPABASE_SQL, ONLY_TIMES_SQL
 from .used_code import CODE_CLASSES
 
 # Triggers of functions of trusted roles come with TRIGGER, except for their conditions (trigger_creators.py). `dependents` are
@@ -37,7 +37,7 @@ OPEN_SQL = f"""
                    WHERE t.attrelid = c.oid AND t.attacl IS NOT NULL AND a.privilege_type = 'REFERENCES'
                      AND a.grantee NOT IN (SELECT oid FROM trusted))
         OR EXISTS (SELECT FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid
-                   WHERE t.tgrelid = c.oid AND {EXPLICIT_SQL} AND t.tgenabled <> 'D'
+                   WHERE t.tgrelid = c.oid AND {EXPLICIT_TRIGGER_SQL} AND t.tgenabled <> 'D'
                      AND (t.tgqual IS NOT NULL OR p.proowner NOT IN (SELECT oid FROM trusted)))
         OR EXISTS (SELECT FROM pg_catalog.pg_constraint AS k JOIN pg_catalog.pg_class AS o ON o.oid = k.conrelid
                    WHERE k.confrelid = c.oid AND k.contype = 'f' AND o.relowner NOT IN (SELECT oid FROM trusted))
@@ -49,7 +49,7 @@ FIRED_SQL = f"""
     SELECT f.origin, f.name || ' ON ' || pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) FROM (
         SELECT r.oid, r.origin, 'trigger ' || pg_catalog.quote_ident(t.tgname)
         FROM reached AS r JOIN pg_catalog.pg_trigger AS t ON t.tgrelid = r.oid JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid
-        WHERE {EXPLICIT_SQL} AND t.tgenabled <> 'D'
+        WHERE {EXPLICIT_TRIGGER_SQL} AND t.tgenabled <> 'D'
           AND t.tgtype & CASE r.event WHEN 'i' THEN 36 WHEN 'd' THEN 8 WHEN 'u' THEN 16 ELSE 0 END <> 0
           AND NOT (p.oid < 16384 AND p.proname::text = ANY (pg_catalog.string_to_array({literal(HARMLESS_TRIGGERS)}, ' ')))
           AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
