@@ -26,6 +26,8 @@ CODE = (
     "CREATE OPERATOR mal.~~~ (RIGHTARG = text, FUNCTION = mal.yes)",
     "CREATE DOMAIN mal.words AS text CHECK (mal.yes(VALUE))",
     "CREATE TYPE mal.words_pair AS (a mal.words)",
+    "CREATE TYPE mal.kind AS ENUM ('k')",
+    "CREATE TABLE mal.rows (a int)",
 )
 PLANTED = "CREATE TRIGGER zz AFTER INSERT ON site.audit FOR EACH ROW EXECUTE FUNCTION mal.ran()"
 BY = "a table that the trigger aud ON public.users may write to"
@@ -109,13 +111,17 @@ PARTS = (
     "CREATE DOMAIN {}_own AS text CHECK (mal.one(VALUE) <> ''); ALTER TABLE {} ADD made {}_own",
     "CREATE FUNCTION {}_own(text) RETURNS text LANGUAGE sql IMMUTABLE RETURN mal.one($1); ALTER TABLE {} ADD CHECK ({}_own(id) <> '')",
     "DROP TABLE {}; CREATE TABLE {} (id text) PARTITION BY LIST (mal.one(id))",
+    "ALTER TABLE {} ADD made mal.kind, ADD CHECK (to_jsonb(made) IS NOT NULL)",
+    "CREATE TYPE {}_kinds AS (a mal.kind); ALTER TABLE {} ADD made {}_kinds[], ADD CHECK (to_jsonb(made) IS NOT NULL)",
+    "CREATE TABLE {}_kinds (a mal.kind); ALTER TABLE {} ADD made {}_kinds, ADD CHECK (to_jsonb(made) IS NOT NULL)",
+    "ALTER TABLE {} ADD made mal.rows, ADD CHECK (to_jsonb(made) IS NOT NULL)",
 )
 
 
 def test_a_part_of_a_table_that_only_a_trigger_of_the_site_writes_to_is_refused(migrated):
     with site(migrated, *CODE) as role:
         migrated.execute(f"REVOKE ALL ON site.audit, site.profiles FROM {role}")
-        tables = [f"site.part{number}" for number in range(len(PARTS))]
+        tables = [f"site.part{number:02}" for number in range(len(PARTS))]
         for table, part in zip(tables, PARTS, strict=True):
             migrated.execute(f"CREATE TABLE {table} (id text)")
             migrated.execute(part.replace("{}", table).replace("INDEX made", f"INDEX {table.partition('.')[2]}_made"))

@@ -18,12 +18,12 @@ OPEN_SQL = f"""
         SELECT o.classid AS class, o.objid AS object FROM pg_catalog.pg_shdepend AS o
         WHERE o.deptype = 'o' AND o.dbid = (SELECT b.oid FROM pg_catalog.pg_database AS b WHERE b.datname = current_database())
           AND o.classid IN ({CODE_CLASSES}) AND o.refobjid NOT IN (SELECT oid FROM trusted)
-          AND NOT EXISTS (SELECT FROM pg_catalog.pg_type AS t
-                          WHERE o.classid = 'pg_catalog.pg_type'::regclass AND t.oid = o.objid AND t.typtype IN ('c', 'e'))
+        UNION
+        SELECT 'pg_catalog.pg_type'::regclass::oid, t.oid FROM pg_catalog.pg_type AS t WHERE t.typtype = 'c' AND t.typowner NOT IN (SELECT oid FROM trusted)
         UNION
         SELECT n.class, n.object FROM dependents AS u, LATERAL (
             SELECT d.classid, d.objid FROM pg_catalog.pg_depend AS d
-            WHERE d.refclassid = u.class AND d.refobjid = u.object AND u.class IN ({CODE_CLASSES})
+            WHERE d.refclassid = u.class AND d.refobjid = u.object AND (u.class IN ({CODE_CLASSES}) OR d.classid = 'pg_catalog.pg_type'::regclass)
             UNION ALL
             SELECT d.refclassid, d.refobjid FROM pg_catalog.pg_depend AS d
             WHERE d.classid = u.class AND d.objid = u.object AND d.deptype IN ('a', 'i', 'P', 'S') AND u.class NOT IN ({CODE_CLASSES})
