@@ -17,6 +17,8 @@ from psycopg.adapt import Loader
 from psycopg.pq import TransactionStatus
 from psycopg.sql import Composable, Identifier
 
+from fly2any.postgres.memberships import JOINED_SQL
+
 from .facts import people_table
 
 # PostgreSQL prefers a function of any schema in the path to its own where the types of the arguments fit better. Only
@@ -48,11 +50,12 @@ def literal(text: str) -> str:
 # The roles whose code may run as the role of the connection: that one, superusers and the owner of the database; if one of them owns
 # the schema with the given oid, also the roles to which it gave the right to let others create tables there (CREATE WITH GRANT
 # OPTION). A role that is no superuser also trusts the owner of the schema, of the people's table and of the record of migrations if
-# it is a member of that role. That a role owns these, or may create tables or schemas, is no reason: it may have created them
-# before the site did. Nor is it one for the predefined roles, to which any of their members may give a table; pg_database_owner has
-# no member but the owner of the database.
+# it is a member of that role, and not because only that role wanted it (memberships.py). That a role owns these, or may create tables
+# or schemas, is no reason: it may have created them before the site did. Nor is it one for the predefined roles, to which any of their
+# members may give a table; pg_database_owner has no member but the owner of the database.
 # Its aliases differ from those of the queries that contain it, because the schema is given by one of theirs.
-IS_MEMBER = "NOT self.rolsuper AND owner.rolname !~ '^pg_' AND pg_catalog.pg_has_role(owner.oid, 'USAGE')"
+IS_MEMBER = f"""NOT self.rolsuper AND owner.rolname !~ '^pg_' AND pg_catalog.pg_has_role(owner.oid, 'USAGE')
+                AND owner.oid IN ({JOINED_SQL})"""
 TRUSTED_ROLES_SQL = f"""
     SELECT always.oid FROM pg_catalog.pg_roles AS always
     WHERE always.rolsuper OR always.rolname IN (current_user, 'pg_database_owner')

@@ -6,6 +6,8 @@ import re
 
 from django.db.utils import OperationalError
 
+from .memberships import JOINED_SQL
+
 # Each name is qualified, and each operator: if pg_catalog is last in the path, others would take precedence.
 STATE_SQL = """
     SELECT pg_catalog.current_setting('search_path'), pg_catalog.current_schema(), CURRENT_USER, pg_catalog.pg_backend_pid()
@@ -14,7 +16,7 @@ STATE_SQL = """
 MARKING_TABLES = ("django_migrations", "users")
 # The schemas of some names: whether their owner could do anything here anyway, whether only such roles, or those to which it gave
 # the right to let others, may create in them, and how likely their MARKING_TABLES are ours, 1 being the most, NULL without them.
-SCHEMAS_SQL = """
+SCHEMAS_SQL = f"""
     WITH strong AS (
         SELECT r.oid
         FROM pg_catalog.pg_roles AS r
@@ -23,6 +25,7 @@ SCHEMAS_SQL = """
         WHERE r.rolsuper OR r.oid OPERATOR(pg_catalog.=) me.oid OR r.oid OPERATOR(pg_catalog.=) d.datdba
            OR r.rolname OPERATOR(pg_catalog.=) 'pg_database_owner'::pg_catalog.name
            OR r.rolname OPERATOR(pg_catalog.!~) '^pg_'::pg_catalog.text AND NOT me.rolsuper AND pg_catalog.pg_has_role(r.oid, 'USAGE')
+              AND r.oid IN ({JOINED_SQL})
     ), named AS (
         SELECT n.oid, n.nspname, n.nspacl, n.nspowner IN (SELECT s.oid FROM strong AS s) AS owned,
                NOT EXISTS (SELECT FROM pg_catalog.aclexplode(n.nspacl) AS a
@@ -38,7 +41,7 @@ SCHEMAS_SQL = """
                                        WHEN n.owned THEN 2 ELSE 3 END)
             FROM pg_catalog.pg_class AS c
             WHERE c.relnamespace OPERATOR(pg_catalog.=) n.oid AND c.relname OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.name[])
-              AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p}'::pg_catalog."char"[]))
+              AND c.relkind OPERATOR(pg_catalog.=) ANY ('{{r,p}}'::pg_catalog."char"[]))
     FROM named AS n
 """
 SOURCE_SQL = "SELECT s.source FROM pg_catalog.pg_settings AS s WHERE s.name OPERATOR(pg_catalog.=) 'search_path'"
