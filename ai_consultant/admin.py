@@ -69,6 +69,13 @@ class MessageAdmin(ReadOnlyModelAdmin):
     shown = {"timestamp": TIME, "content": content}
     conversation_link = link_to("conversation")
 
+    def get_changelist_instance(self, request):
+        changelist = super().get_changelist_instance(request)
+        if changelist.query and (key := changelist.chosen.get("conversation")):  # Its result tells what the texts contain.
+            person = Conversation.objects.filter(pk=key).values_list("user_id", flat=True).first()
+            note(request, Access.Action.OPENED, Conversation, row_id=key, person_id=person, query=request.GET.urlencode())
+        return changelist
+
     def render_change_form(self, request, context, add=False, change=False, form_url="", obj=None):
         note(request, Access.Action.OPENED, self.model, row_id=obj.pk, person_id=obj.conversation.user_id)
         return super().render_change_form(request, context, add, change, form_url, obj)

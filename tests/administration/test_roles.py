@@ -202,6 +202,20 @@ def test_opening_a_conversation_is_recorded_before_it_is_shown(member, person):
     assert Access.objects.count() == 2
 
 
+def test_a_search_of_a_conversations_texts_is_recorded(member, person):
+    """Letter by letter, its results tell the whole text."""
+    client = member("Support")
+    talk = Conversation.objects.create(user=person, session_id="s", metadata={})
+    Message.objects.create(conversation=talk, role="user", content="I am ill", timestamp=1)
+
+    for asked in ({"conversation": talk.pk}, {"q": "ill"}, {"conversation": talk.pk, "q": "am i"}):
+        assert client.get(address(Message), asked).status_code == 200
+
+    assert list(Access.objects.values_list("action", "table", "row_id", "person_id", "query")) == [
+        ("opened", "ai_conversations", talk.pk, person.pk, f"conversation={talk.pk}&q=am+i")
+    ]
+
+
 def test_the_record_of_access_is_read_only(member):
     client = member("superuser")
     access = Access.objects.create(staff_id="s", staff_email="e@example.com", action="opened", table="t")
