@@ -180,6 +180,7 @@ class VerificationToken(models.Model):
 
     secret_fields = ("token",)
     on_erasure = OnErasure.REMOVE
+    address_fields = ("identifier",)
     retention = Retention("expired tokens", ("expires",), archived=False, expires=True)
     key_beyond_guide = True
 

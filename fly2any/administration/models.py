@@ -30,6 +30,7 @@ class Access(models.Model):
     certificate = models.JSONField("certificate of erasure", null=True, blank=True)
 
     on_erasure = OnErasure.CLEAR
+    address_fields = ("staff_email",)
     fields_of_staff = ("staff_id", "staff_email", "query", "ip_address", "certificate")
     ids_kept = ("person_id", "row_id", "staff_id", "certificate")
     certificate_field = "certificate"

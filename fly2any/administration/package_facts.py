@@ -24,10 +24,11 @@ FACTS: dict[type[Model], dict[str, Any]] = {
     LogEntry: {"on_erasure": OnErasure.CLEAR, "fields_of_staff": ("user", "object_repr", "change_message")},
     AccessAttempt: {
         "on_erasure": OnErasure.REMOVE,
+        "address_fields": ("username",),
         "retention": Retention("failed sign-ins to the admin", ("attempt_time",), with_rows="expiration", archived=False),
     },
-    AccessFailureLog: {"on_erasure": OnErasure.REMOVE},
-    AccessLog: {"on_erasure": OnErasure.REMOVE},
+    AccessFailureLog: {"on_erasure": OnErasure.REMOVE, "address_fields": ("username",)},
+    AccessLog: {"on_erasure": OnErasure.REMOVE, "address_fields": ("username",)},
 }
 
 

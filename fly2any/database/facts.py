@@ -7,6 +7,7 @@ A model declares a fact once, as a class attribute; models of packages get their
   them out, and the role that only reads may not select them.
 - `person_field`: the name of the foreign key to the person a row belongs to.
 - `on_erasure`: of a table that names people by their e-mail address, an `OnErasure`.
+- `address_fields`: the names of the fields of such a table whose value is an e-mail address.
 - `fields_of_staff`: the names of the fields about the staff who did something to a row; a person's export omits them.
 - `ids_kept`: the names of the fields whose ids stay when a person is erased.
 - `certificate_field`: the name of the JSON field with the certificate of a person's erasure, NULL in other rows.

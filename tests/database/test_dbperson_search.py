@@ -7,11 +7,11 @@ import time
 import pytest
 
 from fly2any.database.person import Stream, erase, find, plan
-from fly2any.database.person.patterns import patterns_for
+from fly2any.database.person.patterns import is_address, patterns_for
 from fly2any.database.progress import Progress
 from tests.conftest import django
 from tests.database.other_roles import other_role
-from tests.database.people import ANA, EMAIL, erased
+from tests.database.people import ANA, EMAIL, erased, planned
 from tests.servers import open_transaction
 
 
@@ -271,8 +271,72 @@ def test_a_locked_table_is_waited_for_once(two, monkeypatch):
         django(two) as connection,
         connection.execute_wrapper(watch),
     ):
-        planned = plan(connection, find(connection, EMAIL))
+        foreseen = plan(connection, find(connection, EMAIL))
 
     reason = "PostgreSQL cannot search it: canceling statement due to lock timeout"
-    assert [(one.place, one.reason) for one in planned.unsearched] == [(f"mal.notes.{name}", reason) for name in "abc"]
+    assert [(one.place, one.reason) for one in foreseen.unsearched] == [(f"mal.notes.{name}", reason) for name in "abc"]
     assert attempts == [1]
+
+
+@pytest.mark.parametrize("email", ["demo.example", "opened", "boss@", '"boss@demo.example'])
+def test_what_is_no_address_is_not_found_in_the_addresses_and_texts_of_others(two, email):
+    """Nothing prevents that another text is stored as a person's address; the site decides."""
+    two.execute("UPDATE users SET email = %s WHERE id = %s", [email, ANA])
+    two.execute(
+        "INSERT INTO verification_tokens (identifier, token, expires) VALUES ('eve@demo.example', 't', now()), (%s, 'own', now())",
+        [email],
+    )
+    two.execute(
+        'INSERT INTO fly2any_accesses (staff_id, staff_email, action, "table", query) VALUES'
+        " ('u-beta', 'boss@demo.example', 'opened', 'ai_messages', 'to \"boss@demo.example\", <boss@demo.example>'),"
+        " ('u-alpha', %s, 'opened', %s, %s)",
+        [email, email, f"of {email}"],
+    )
+    two.execute("CREATE TABLE notes AS SELECT 'boss@demo.example'::text AS a, %s AS b, ARRAY[%s] AS c", [email, email])
+
+    planned_removal = planned(two, email).removed
+    certificate = erased(two, email)
+
+    assert planned_removal == certificate["removed"] == {"users": 1, "verification_tokens": 1}
+    assert certificate["cleared"] == {"fly2any_accesses": 1}
+    assert two.execute("SELECT identifier FROM verification_tokens") == [("eve@demo.example",)]
+    assert two.execute('SELECT staff_email, action, "table", query FROM fly2any_accesses ORDER BY id') == [
+        ("boss@demo.example", "opened", "ai_messages", 'to "boss@demo.example", <boss@demo.example>'),
+        ("(erased)", "opened", email, f"of {email}"),
+    ]
+    assert [one["place"] for one in certificate["unsearched"]] == ["texts that contain the address"]
+    assert [(one["column"], one["holds"]) for one in certificate["remaining"] if one["table"] == "notes"] == [
+        ("b", "address"),
+        ("c", "similar"),
+    ]
+
+
+def test_an_address_is_recognised_with_the_marks_and_letters_that_mail_allows():
+    real = (
+        "o'brien+x=1@example.com",
+        '"a b@c"@example.com',
+        "zoë@bücher.example",
+        "a_b%c!d#e$f&g/h?i^j`k{l}m~n@a.b",
+        "root@[192.0.2.1]",
+        "a@हिन्दी.example",
+    )
+    none = (
+        "",
+        "a",
+        "@",
+        "a@",
+        "@a.b",
+        "a b@c.d",
+        "a@b@c.d",
+        "<a@b.c>",
+        "a@b.c>",
+        'a@b.c"',
+        "a@b.c.",
+        "a@b.c,",
+        "a@b.c d",
+        " a@b.c",
+        "a@b.c\n",
+        "a@b.c\u00a0",
+    )
+
+    assert ([is_address(one) for one in real], [is_address(one) for one in none]) == ([True] * len(real), [False] * len(none))

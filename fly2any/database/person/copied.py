@@ -201,7 +201,7 @@ def _containing(parts: Sequence[bytes], words: Sequence[str]) -> Callable[[bytes
 def matches(column: Column, value: bytes, pattern: Pattern) -> bool:
     """Return whether a value of a column, as COPY writes it, matches a pattern."""
     if len(value) > LARGE:
-        return _containing([_escaped(form).encode() for form in pattern.forms], pattern.forms)(value)
+        return bool(pattern.plain) and _containing([_escaped(form).encode() for form in pattern.forms], pattern.forms)(value)
     text = _value(value)
     if column.base == "bytea":
         text = bytes.fromhex(text.removeprefix("\\x")).decode(errors="replace")

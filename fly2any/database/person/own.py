@@ -14,9 +14,9 @@ from django.contrib.contenttypes.models import ContentType
 from django.contrib.sessions.models import Session
 
 from ..errors import Refusal
-from ..facts import OnErasure, erased, person_columns
+from ..facts import OnErasure, columns, erased, person_columns
 from ..sql import PEOPLE
-from .patterns import Patterns, patterns_for
+from .patterns import Patterns, is_address, patterns_for
 from .people import Person
 from .search import as_text, as_written, matches
 from .tables import Column, Table, Tables, quoted
@@ -27,6 +27,7 @@ MENTIONED = erased(OnErasure.REMOVE)  # Rows with the address in any column are 
 SESSIONS = Session._meta.db_table  # Sessions of the admin, whose data is encoded.
 LOG = LogEntry._meta.db_table
 CLEARED = erased(OnErasure.CLEAR)
+ADDRESSES = columns("address_fields")
 ERASED = "(erased)"
 WITHOUT_KEY = (*OF_PERSON, *MENTIONED, SESSIONS, *CLEARED)
 # The tables that an erasure writes to, besides those that foreign keys lead to: whether it deletes rows, and the columns that it
@@ -72,18 +73,26 @@ def _known(tables: Tables, name: str) -> Table | None:
 def mentions(tables: Tables, table: Table, person: Person) -> tuple[str, list]:
     """Return the condition for rows of a table that have the address in any column, "" for a person without one.
 
+    If what is stored as the address is none, only the columns of addresses count: another column may equal an ordinary word.
     For a person with a twin the condition is case-sensitive; rows with another spelling are reported, and stay.
     """
     if (address := patterns_for(person.id, person.email).address) is None:
         return "", []
-    conditions = [matches(column, address) for column in texts(tables, table)]
+    searched = [column for column in texts(tables, table) if _may_hold(tables, table.oid, column, person)]
+    conditions = [matches(column, address) for column in searched]
     if person.has_twin:
         exact = "({}) AND pg_catalog.strpos({}, %s) OPERATOR(pg_catalog.>) 0"
         conditions = [
             (exact.format(condition, as_text(column)), [*values, person.email])
-            for (condition, values), column in zip(conditions, texts(tables, table), strict=True)
+            for (condition, values), column in zip(conditions, searched, strict=True)
         ]
     return " OR ".join(f"({condition})" for condition, _ in conditions), [value for _, values in conditions for value in values]
+
+
+def _may_hold(tables: Tables, oid: int, column: Column, person: Person) -> bool:
+    """Return whether a text that matches the person's address, in a column of a table, is about the person."""
+    names = (tables.tables[one].name for one in tables.ancestry(oid))
+    return is_address(str(person.email)) or any(column.name in ADDRESSES.get(name, ()) for name in names)
 
 
 def texts(tables: Tables, table: Table) -> list[Column]:
@@ -165,7 +174,7 @@ def clear(cursor, tables: Tables, person: Person, rows: Rows, named: set[str]) -
                     f"CASE WHEN {table.at_sql()} THEN {replaced} ELSE {text} END",
                     [sorted(named), OBJECT, f'"object": "{ERASED}"'],
                 )
-            if pattern:
+            if pattern and _may_hold(tables, oid, column, person):
                 flags = "g" if person.has_twin else "gi"
                 text, values = f"pg_catalog.regexp_replace({text}, %s, %s, '{flags}')", [*values, pattern.text, rf"\1{ERASED}"]
             changes.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 # Lengths of an id. A shorter one may be an ordinary word, so only a whole value matches; one of 16 or more matches anywhere.
@@ -26,6 +26,10 @@ NAMED = {
 }
 # Characters besides letters and digits that an address may contain before the @; "=" too, but it separates names from values.
 MARKS = "!#$&'*+/?^`{|}~"
+# An address: text on both sides of one @. Any other text may be stored as one, even a domain or an ordinary word. It is not searched for
+# as a word: it would be found in the addresses of other people, and in texts about other things. Nor may quotes and brackets around an
+# address be part of it.
+ADDRESS = re.compile(r'(?:"[^"]+"|[^\s@"<>()\[\],;:\\]+)@(?:[^\s\x00-,/:-@\[-^`{-\x7f]*[^\s\x00-/:-@\[-`{-\x7f]|\[[\w.:-]+\])')
 HEX = "|".join(f"{ord(mark):02x}" for mark in f"{MARKS}._%-")
 ESCAPES = r"\\+u[0-9a-f]{4}|\\+x[0-9a-f]{2}|%[0-9a-f]{2}|&#?[[:alnum:]]+;"
 ENDS = rf"\\+[nrtbf]|\\+[0-7]{{3}}|\\+u(?!00(?:{HEX}))[0-9a-f]{{4}}|\\+x(?!{HEX})[0-9a-f]{{2}}|%(?!{HEX})[0-9a-f]{{2}}|&#?[[:alnum:]]+;"
@@ -83,6 +87,8 @@ class Pattern:
 class Patterns:
     """Patterns for a person: `address` as a whole word, `within` also inside a longer word, which may be another address.
 
+    If what is stored as the address is none, `address` is the whole value, `within` also an element of a list or a string in JSON.
+
     `within` also matches a space for a plus sign, because a form decodes a + in a URL to a space.
     """
 
@@ -104,8 +110,15 @@ def patterns_for(identity: str, email: str | None) -> Patterns:
     if not email:
         return Patterns(None, None, _pattern(by_id, identity))
     core = "".join(map(_letter, email))
+    if not is_address(email):
+        return Patterns(_whole(f"^(){core}$", email), _whole(f'(^|[{{,"]){core}($|[}},"])', email), _pattern(by_id, identity))
     decoded = "".join(rf"(?:{_letter(letter)}|\s)" if letter == "+" else _letter(letter) for letter in email)
     return Patterns(_pattern(f"{BEFORE}{core}{AFTER}", email), _pattern(decoded, email), _pattern(by_id, identity))
+
+
+def is_address(email: str) -> bool:
+    """Return whether a person's stored address is one, so that it is searched for in any text."""
+    return ADDRESS.fullmatch(email) is not None
 
 
 @cache
@@ -125,6 +138,11 @@ def _pattern(text: str, word: str) -> Pattern:
     forms = dict.fromkeys(_lower(form) for form in (word, word.lower(), word.upper()))
     plain = tuple("%" + re.sub(r"([%_\\])", r"\\\1", form) + "%" for form in forms)
     return Pattern(text, digits, plain, (f"%{_longest(word)}%",))
+
+
+def _whole(text: str, word: str) -> Pattern:
+    """Return the pattern for a whole value, which is never large."""
+    return replace(_pattern(text, word), digits=rf"[\\]x{as_digits(word)}(?![0-9a-f])", plain=())
 
 
 def _lower(text: str) -> str:

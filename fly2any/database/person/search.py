@@ -14,7 +14,7 @@ from django.db import Error, transaction
 from ..errors import first_line, sqlstate
 from ..progress import Progress
 from . import copied
-from .patterns import LARGE, Pattern, Patterns, patterns_for
+from .patterns import LARGE, Pattern, Patterns, is_address, patterns_for
 from .people import Person
 from .tables import Column, Table, Tables, quoted, read_tables
 from .trace import Rows
@@ -43,6 +43,12 @@ class Unsearched:
     reason: str
 
 
+NO_ADDRESS = Unsearched(
+    "texts that contain the address",
+    "what is stored as the e-mail address is none, so only values equal to it are found: check the person's texts by hand",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     places: tuple[Place, ...]
@@ -67,6 +73,8 @@ def search(
     late = [table for table in tables.tables.values() if searched.get(table.oid) != table.sql]
     run.unsearched += [Unsearched(tables.label(table.oid), "created or renamed during the search") for table in late]
     progress.clear()
+    if person.email and not is_address(person.email):
+        run.unsearched.append(NO_ADDRESS)
     if _has_large_objects(connection):
         run.unsearched.append(Unsearched("large objects", "not in columns"))
     return Found(
