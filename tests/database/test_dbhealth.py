@@ -385,6 +385,7 @@ def test_slow_and_heavy_queries_are_found_with_their_model_and_without_their_val
     with database.connect() as client:
         for _ in range(3):
             client.execute("SELECT pg_sleep(0.1), 'a secret' FROM (SELECT count(*) FROM users) AS u")
+        client.execute("SELECT pg_catalog.pg_sleep(0.9)")  # Counted as ours: of all time, but not of the time in queries.
 
     with django(database) as connection:
         connection.ensure_connection()
@@ -392,4 +393,5 @@ def test_slow_and_heavy_queries_are_found_with_their_model_and_without_their_val
         heavy = [one for one in TOPICS["queries"](Reader(connection, "public"), calls=9, busy=0.2) if isinstance(one, Finding)]
     assert [one.code for one in slow] == ["queries.slow"]
     assert [one.code for one in heavy] == ["queries.heavy"]
+    assert " takes 100.0% of all time in queries (limit 30.0%), 3 calls of " in heavy[0].message
     assert ("on accounts.User" in slow[0].message, "secret" in slow[0].message) == (True, False)

@@ -36,6 +36,7 @@ NOT_PLANNED = {
         "CREATE TYPE mal.kind AS ENUM ('k'); RESET ROLE; ALTER TABLE users ADD kind mal.kind", "SELECT name FROM users", "type mal.kind belongs to the role other",
     ),
     "a comment": ("", "SELECT name FROM users WHERE id = mal/**/.caught()", "it has a comment or an escaped name"),
+    "the comment that stands for more values": ("", "SELECT name FROM users WHERE id = mal/*, ... */.caught()", "it names the schema mal"),
 }  # fmt: skip
 
 
@@ -69,3 +70,15 @@ def test_a_query_that_could_run_code_of_another_role_is_not_planned(counting, ca
 
     wanted = f"on accounts.User, not planned, because {reason}" if is_planned else "on accounts.User"
     assert ([text for text in figures if text.endswith(wanted)] != [], said) == (True, [])
+
+
+def test_a_list_of_values_is_planned(counting):
+    with of(counting).connect() as client:
+        client.execute("SELECT pg_stat_statements_reset()")
+        client.execute("SELECT name FROM users WHERE id IN ('1', '2', '3') AND name = ANY (ARRAY['a', 'b', 'c'])")
+    with django(of(counting)) as connection:
+        connection.ensure_connection()
+        figures = [one.text for one in TOPICS["queries"](Reader(connection, "public"), shown=50) if isinstance(one, Figure)]
+        planned = ", by users_pkey" * (connection.pg_version >= 160000)
+
+    assert [text.partition("on accounts.User")[2] for text in figures if "accounts.User" in text] == [planned]

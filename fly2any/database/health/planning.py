@@ -56,6 +56,8 @@ OTHER_SCHEMAS_SQL = """
 """
 # At each place, so that no quotation mark in a literal hides a name.
 BEFORE_A_DOT = re.compile(r'(?=("(?:[^"]|"")+"|[^\W\d][\w$]*)\s*\.)')
+# What the statistics of PostgreSQL 18 write for all but the first value of a list.
+MORE_VALUES = "/*, ... */"
 HIDING = re.compile(r"--|/\*|\bU&", re.IGNORECASE)
 
 

@@ -16,7 +16,7 @@ from ..redaction import without_literals
 from ..sql import quote, unpinned
 from ..units import plural, share, span
 from .examine import Figure, Reader
-from .planning import Planning
+from .planning import MORE_VALUES, Planning
 
 INSTALLED_SQL = """
     SELECT n.nspname AS schema, e.extversion AS version FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
@@ -24,7 +24,6 @@ INSTALLED_SQL = """
 """
 SLOWEST_SQL = """
     SELECT s.queryid::text AS id, COALESCE(s.query, '') AS query, s.calls, s.mean_exec_time / 1000 AS mean, s.total_exec_time / 1000 AS total,
-           s.total_exec_time / NULLIF(sum(s.total_exec_time) OVER (), 0) AS part,
            s.userid = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user) AS own
     FROM {schema}.pg_stat_statements AS s
     WHERE s.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()) AND s.toplevel
@@ -91,7 +90,7 @@ def queries(
     by_mean = sorted(range(len(rows)), key=lambda place: -rows[place].mean)
     for place in dict.fromkeys([*range(min(shown, len(rows))), *by_mean[:shown]]):
         row = rows[place]
-        ranks = f"no. {by_mean.index(place) + 1} by mean, no. {place + 1} by total with {share(row.part or 0)} of the time"
+        ranks = f"no. {by_mean.index(place) + 1} by mean, no. {place + 1} by total with {share(row.total / whole if whole else 0)} of the time"
         yield Figure(
             _text(row.query),
             f"{plural(row.calls, 'call')}, {span(row.mean)}{' each' if row.calls > 1 else ''}, {ranks}{of(place)}",
@@ -109,10 +108,10 @@ def _demanding(rows, of, whole: float, *, slow: float, calls: int, most: float, 
                 f"{_subject(row.query)} takes {span(row.mean)} on average over {plural(row.calls, 'call')} (limit {span(slow)}){of(place)}.",
                 "Run EXPLAIN (ANALYZE, BUFFERS) on it; add a missing index by a migration, or select fewer rows and columns.",
             )  # fmt: skip
-        elif whole > busy and (row.part or 0) > most:
+        elif whole > busy and row.total > most * whole:
             yield Finding(
                 Severity.NOTE, "queries.heavy", f"query {row.id}",
-                f"{_subject(row.query)} takes {share(row.part)} of all time in queries (limit {share(most)}), {plural(row.calls, 'call')} of {span(row.mean)}{of(place)}.",
+                f"{_subject(row.query)} takes {share(row.total / whole)} of all time in queries (limit {share(most)}), {plural(row.calls, 'call')} of {span(row.mean)}{of(place)}.",
                 "Run EXPLAIN (ANALYZE, BUFFERS) on it, or run it less often.",
             )  # fmt: skip
 
@@ -142,14 +141,15 @@ def _by(read: Reader, row, planning: Planning) -> Iterator[str]:
     """
     if not row.own or not PLANNED.match(row.query) or read.connection.pg_version < 160000:
         return
-    if prevented := planning.prevented(row.query):
+    query = row.query.replace(MORE_VALUES, " ")
+    if prevented := planning.prevented(query):
         yield f", not planned, because {prevented}"
         return
     path = f"pg_catalog, {quote(read.schema)}, pg_temp"
     try:
         with unpinned(read.connection, lock=100, statement=500), read.connection.cursor() as cursor:
             cursor.execute("SELECT pg_catalog.set_config('search_path', %s, true)", [path])
-            cursor.execute(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {row.query}")
+            cursor.execute(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {query}")
             (plan,) = cursor.fetchone()
     except Error:
         return  # An object was dropped, or a parameter needs a type.
