@@ -2,7 +2,8 @@
 
 Whoever administers a role may make any other role its member, without asking: before PostgreSQL 15 each role administers itself. So a
 membership alone shows nothing about the role that was joined. Here it counts only if a superuser, the owner of the database, the role
-itself, one of its members, or one that may make members of it granted each of its steps; before 16 that is each role with CREATEROLE.
+itself, a member of one of these two, or one that may make members of it granted each of its steps; before 16 that is each role with
+CREATEROLE.
 """
 
 # A query for their oids, with the role's own. Each name and operator is qualified, and its aliases differ from those around it.
@@ -12,7 +13,7 @@ JOINED_SQL = """
     ), granting AS (
         SELECT could.oid FROM pg_catalog.pg_roles AS could
         JOIN pg_catalog.pg_database AS inside ON inside.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
-        WHERE could.oid OPERATOR(pg_catalog.=) inside.datdba
+        WHERE pg_catalog.pg_has_role(could.oid, inside.datdba, 'MEMBER')
            OR could.rolcreaterole AND pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog.<) 160000
            OR pg_catalog.pg_has_role(could.oid, CURRENT_USER, 'MEMBER, MEMBER WITH ADMIN OPTION')
     ), joined AS (

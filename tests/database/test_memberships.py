@@ -18,28 +18,32 @@ def team(request):
     """A function that makes a role that is joined by the role of a URL, as its administrator or a superuser granted, and returns its name."""
     made = []
 
-    def make(database, url, *, by_superuser=False):
+    def make(database, url, *, by_superuser=False, by_owner=False):
         ours, role = re.match(r"postgresql://([^:@]+)", url)[1], f"{database.name}_team"
         made.append((database, role))
         database.execute(f"CREATE ROLE {role}; CREATE ROLE {role}_lead; GRANT {role} TO {role}_lead WITH ADMIN OPTION")
         database.execute(f"GRANT CREATE ON SCHEMA public TO {role}; GRANT CREATE ON DATABASE {database.name} TO {role}")
+        if by_owner:  # Of the database, by a membership, as where a provider owns it.
+            database.execute(f"CREATE ROLE {role}_group; GRANT {role}_group TO {role}_lead")
+            database.execute(f"ALTER DATABASE {database.name} OWNER TO {role}_group")
         database.execute(f"{'' if by_superuser else f'SET SESSION AUTHORIZATION {role}_lead;'} GRANT {role} TO {ours}")
         return role
 
     yield make
     for database, role in made:
-        database.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}, {role}_lead")
+        database.execute(f"ALTER DATABASE {database.name} OWNER TO CURRENT_USER; DROP OWNED BY {role} CASCADE")
+        database.execute(f"DROP ROLE IF EXISTS {role}_group; DROP ROLE {role}, {role}_lead")
 
 
-@pytest.mark.parametrize("by_superuser", [False, True])
-def test_the_first_run_writes_no_record_of_a_role_that_made_ours_its_member(database, team, by_superuser):
+@pytest.mark.parametrize("by", [{}, {"by_superuser": True}, {"by_owner": True}], ids=["itself", "a superuser", "the owner"])
+def test_the_first_run_writes_no_record_of_a_role_that_made_ours_its_member(database, team, by):
     with database.role("GRANT CREATE ON SCHEMA public TO {role}") as url:
-        role = team(database, url, by_superuser=by_superuser)
+        role = team(database, url, **by)
         database.execute(f"SET ROLE {role}; {RECORD.format(schema='public')}")
 
         run = manage("migrate", url=url)
 
-        said = "The function runs() in the database failed" if by_superuser else f"django_migrations belongs to the role {role}"
+        said = "The function runs() in the database failed" if by else f"django_migrations belongs to the role {role}"
         assert (run.returncode, said in run.stderr) == (2, True), run.stderr
 
 
