@@ -147,7 +147,11 @@ def test_what_a_role_can_create_is_verified_and_restored(migrated, place, kind):
             taken = manage("dbbackup", "--verify", url=url, BACKUP_LOCATION=place)
             restored = manage("dbrestore", "latest", "--yes", url=url, BACKUP_LOCATION=place)
 
-            assert (taken.returncode, taken.stderr, "not tried" in taken.stdout) == (0, "", False)
+            assert (taken.returncode, taken.stderr, re.findall("not tried: (.*)", taken.stdout)) == (
+                0,
+                "",
+                ["MATERIALIZED VIEW DATA crm counted"],
+            )
             assert (restored.returncode, restored.stderr.partition(" that postgres will create")[0]) == (
                 0,
                 "Default privileges for objects" if left_out else "",
