@@ -3,8 +3,8 @@
 A model declares a fact once, as a class attribute; models of packages get theirs from
 `fly2any.administration.package_facts`. All are optional:
 
-- `secret_fields`: the names of the fields with passwords, tokens and keys. The admin shows their fingerprints, an export leaves
-  them out, and the role that only reads may not select them.
+- `secret_fields`: the names of the fields with secrets, such as password hashes, tokens and the keys of push subscriptions. The
+  admin shows their fingerprints, an export leaves them out, and the role that only reads may not select them.
 - `person_field`: the name of the foreign key to the person a row belongs to.
 - `on_erasure`: of a table that names people by their e-mail address, an `OnErasure`.
 - `address_fields`: the names of the fields of such a table whose value is an e-mail address.
