@@ -67,13 +67,14 @@ def shown(default):
 
 
 def test_the_settings_page_has_each_variable_with_its_default(settings_of):
-    production, development = (settings_of(**given)["env"].defaults for given in (PRODUCTION, {}))
-    read = {
-        name: shown(default)
-        if shown(default) == shown(development.get(name, default))
-        else f"{shown(default)}, development {shown(development[name])}"
-        for name, default in production.items()
-    }
+    production, with_debug, development = (
+        settings_of(**given)["env"].defaults for given in (PRODUCTION, PRODUCTION | {"DEBUG": "true"}, {})
+    )
+    read = {name: shown(default) for name, default in production.items()}
+    for other, defaults in (("with DEBUG", with_debug), ("development", development)):
+        for name, default in production.items():
+            if read[name] == shown(default) != shown(defaults.get(name, default)):
+                read[name] += f", {other} {shown(defaults[name])}"
     read["BACKUP_SIGNING_KEY"] = "`SECRET_KEY` and `SECRET_KEY_FALLBACKS`"  # Never shown by its value.
     read |= {other: read[name] for name, others in ALSO_READ.items() for other in others}
 

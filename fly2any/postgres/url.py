@@ -238,9 +238,7 @@ def _options(query: list[tuple[str, str]], variable: str) -> dict[str, str]:
         elif name in LIBPQ:
             options[name] = value
         elif name not in NOT_LIBPQ:
-            raise InvalidURL(
-                f"{variable} has the parameter {name!r}, which neither PostgreSQL nor Prisma knows: correct or remove it."
-            )
+            raise InvalidURL(f"{variable} has the parameter {name!r}, which is not accepted here: correct or remove it.")
     return options
 
 
