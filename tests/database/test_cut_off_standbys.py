@@ -53,7 +53,7 @@ def test_a_standby_whose_wal_the_primary_has_removed_is_found_on_both(pair):
         "See `manage.py dbhealth replication --database replica`; until then the admin's lists are read from the primary.",
     )
     assert re.fullmatch(
-        r"The replica lacks the last \d+\.\d MB of this server's WAL: it has replayed no transaction since its start \(limits 953\.7 MB, 5 min\)\.",
+        r"The replica lacks the last \d+\.\d MB of this server's WAL: it has replayed no transaction since its start \(limits 1\.0 GB, 5 min\)\.",
         lag[3],
     )
     assert cut_off == (

@@ -59,7 +59,7 @@ SYNCHRONOUS_SQL = """
 
 
 def replication(
-    read: Reader, *, most: int = 1_000_000_000, longest: timedelta = timedelta(minutes=5), oldest: int = 1_000_000
+    read: Reader, *, most: int = 2**30, longest: timedelta = timedelta(minutes=5), oldest: int = 1_000_000
 ) -> Iterator[Figure | Finding]:
     """Report replicas that lag, and slots that retain WAL or dead rows without a reader."""
     here = read.one(STANDBY_SQL)

@@ -105,7 +105,7 @@ SEQUENCES_SQL = f"""
 
 
 def indexes(
-    read: Reader, *, large: int = 10_000_000, bloated: float = 2.5, many: int = 10_000, young: timedelta = YOUNG
+    read: Reader, *, large: int = 10 * 2**20, bloated: float = 2.5, many: int = 10_000, young: timedelta = YOUNG
 ) -> Iterator[Figure | Finding]:
     """Report indexes that are invalid, unused, redundant, bloated, or missing for a foreign key.
 
