@@ -10,6 +10,12 @@ ERASED = (
     " VALUES ('boss', 'boss@example.com', 'erased', 'users', %(id)s, %(id)s, jsonb_build_object('person', %(id)s::text))"
 )
 
+STRANGERS = """
+    CREATE TRIGGER strangers BEFORE INSERT ON public.fly2any_accesses FOR EACH ROW
+    WHEN (query_to_xml('SELECT setval(''public.fly2any_notes_id_seq'', 4242)', false, false, '') IS NULL)
+    EXECUTE FUNCTION suppress_redundant_updates_trigger()
+"""
+
 
 def restored(database, place):
     done = run(database, "dbrestore", "latest", "--yes", place=place)
@@ -71,3 +77,23 @@ def test_certificates_that_the_restored_database_refuses_are_reported(filled, pl
 
     assert line.startswith("Erased    in the admin: the certificates are only in the old database (")
     assert line.endswith("). Save them before you drop it.")
+
+
+@pytest.mark.slow
+def test_no_trigger_that_another_role_added_runs_as_the_role_that_restores(filled, place):
+    """Its condition could call any function with the privileges of that role, such as a superuser's."""
+    role = f"{filled.name}_stranger"
+    filled.execute(f"CREATE ROLE {role}; GRANT TRIGGER ON fly2any_accesses TO {role}; SET ROLE {role}; {STRANGERS}")
+    try:
+        assert run(filled, "dbbackup", "--verify", place=place).returncode == 0
+        filled.execute("ALTER TABLE fly2any_accesses DISABLE TRIGGER strangers")
+        filled.execute(ERASED, {"id": "p1"})
+
+        [line] = restored(filled, place)
+
+        assert line.startswith(
+            "Erased    in the admin: the certificates are only in the old database (Trigger strangers ON public.fly2any_accesses"
+        )
+        assert filled.execute("SELECT last_value FROM fly2any_notes_id_seq") == [(1,)]
+    finally:
+        filled.execute(f"DROP TRIGGER strangers ON fly2any_accesses; DROP OWNED BY {role}; DROP ROLE {role}")

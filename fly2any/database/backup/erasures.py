@@ -9,8 +9,9 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.db import Error, transaction
 
-from ..errors import explain
+from ..errors import Refusal, explain
 from ..facts import column_of, declared
+from ..schema.untrusted_code import refuse_untrusted_code
 
 BATCH = 1_000
 
@@ -45,6 +46,8 @@ def keep_erasures(connection, old) -> Erasures:
     try:
         for (model, field), rows in certified.items():
             _copy(connection, model, field, rows)
+    except Refusal as refusal:
+        return Erasures(tuple(found), uncopied=str(refusal).removeprefix("Nothing was changed. ").rstrip("."))
     except Error as error:
         return Erasures(tuple(found), uncopied=explain(error) or str(error))
     return Erasures(tuple(found))
@@ -67,8 +70,12 @@ def _rows(connection, model, field: str) -> list[Any]:
 
 
 def _copy(connection, model, field: str, rows: list[Any]) -> None:
-    """Insert the rows whose certificates the database lacks, with new keys: other rows may get theirs since the backup."""
+    """Insert the rows whose certificates the database lacks, with new keys: other rows may get theirs since the backup.
+
+    Raises Refusal if that would run code of another role.
+    """
     with transaction.atomic(using=connection.alias):
+        refuse_untrusted_code(connection, [model._meta.db_table])
         known = {_text(row, field) for row in _rows(connection, model, field)} if rows else set()
         fields = [one.attname for one in model._meta.concrete_fields if not one.primary_key]
         copies = [model(**{name: getattr(row, name) for name in fields}) for row in rows if _text(row, field) not in known]
