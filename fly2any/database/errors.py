@@ -133,6 +133,7 @@ OF_STATEMENTS = (
     Cause("22P05", "", "The database's encoding cannot hold this ({line}): create the database with ENCODING 'UTF8'."),
     Cause("58P01", "", "The server lacks a file ({line}): if it is the library of an extension, install the package there that has it, for pg_trgm PostgreSQL's contrib package; if it is a file of the database, restore a backup."),
     Cause("53100", "", "The server's disk is full ({line}): free space there, and try again."),
+    Cause("", r'out of shared memory', "The server's lock table is full, because many tables are locked at once: as a superuser, raise max_locks_per_transaction (ALTER SYSTEM SET …), and restart the server."),
     Cause("53300", "", "The server has no connection slots left: end idle sessions, raise max_connections, or use a connection pooler."),
     Cause("2BP01", "", "Another object depends on the dropped one ({line}): drop that object first, or ask its owner."),
     Cause("57P05", "", "The server ended the connection because it was idle for too long: raise idle_session_timeout, and try again."),

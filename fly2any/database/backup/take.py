@@ -32,6 +32,7 @@ from . import tools
 from .contents import BY_COPY, LOCK_WAIT, PATIENT, Content, pin, read_contents
 from .damaged_pages import refuse_lenient_reads
 from .encryption import ENDING, encrypt
+from .lock_table import explained
 from .manifest import COLLATION, Manifest, as_json, file_name, sha256_of
 from .standby import data_of, require_logged
 from .store import Store, all_or_none
@@ -166,7 +167,7 @@ def take(connection, store: Store, progress: Progress) -> Manifest:
         refuse_lenient_reads(connection)
         path = work / "dump"
         # A statement that changes a table waits for our lock, and pg_dump behind it: after a moment both give way to it.
-        with report_lock_holders(connection, progress):
+        with explained(connection), report_lock_holders(connection, progress):
             dump = partial(_dump, connection, path, progress)
             manifest = try_again(dump, patience=LOCK_WAIT / 1000, again=lambda error, pause: None)
         connection.close()  # It would be idle while the file is stored.
