@@ -18,6 +18,7 @@ from fly2any.database.retention.sweep import count, delete_archived
 from tests.conftest import django, manage, start_manage
 from tests.database.old_rows import BEFORE, CASES, KEYS, MUST, NEW, OLD, maintain, put, put_back, swept
 from tests.database.taken import rows
+from tests.database.test_partitioned_tables import PARTITION
 from tests.servers import open_transaction, wait_until
 
 
@@ -92,7 +93,7 @@ def test_a_row_changed_since_it_was_archived_stays_whole(migrated, table, meanwh
         archive, versions = Archives(store_at(str(tmp_path)), "d").keep(connection, RULES[table], part, Progress())
 
         meanwhile(migrated)
-        removed = delete_archived(connection, RULES[table], list(versions), versions, BEFORE)
+        removed = delete_archived(connection, RULES[table], list(versions), versions, BEFORE, set())
 
     assert (archive.rows, removed) == (2, {"other"})
     assert migrated.execute(f"SELECT id FROM {table}") == [("goes",)]
@@ -295,6 +296,26 @@ def test_a_conversation_whose_messages_would_remain_is_not_deleted(migrated, don
         swept(migrated, "ai_conversations", tmp_path if archived else None)
 
     assert rows(migrated) == before
+
+
+@pytest.mark.parametrize("archived", [False, True], ids=["removed", "archived"])
+@pytest.mark.parametrize("table", ["price_history", "ai_conversations", "partitioned"])
+def test_rows_that_a_trigger_keeps_are_counted_and_the_others_are_removed(migrated, table, archived, tmp_path):
+    if table == "partitioned":
+        table = "price_history"
+        migrated.execute(PARTITION)
+    for key in ("goes", "held"):
+        put(migrated, table, key, CASES[table][0])
+    migrated.execute(
+        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF OLD.id = 'held' THEN RETURN NULL; END IF; RETURN OLD; END $$;"
+        f" CREATE TRIGGER hold BEFORE DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION keep()"
+    )
+
+    result = swept(migrated, table, tmp_path if archived else None)
+
+    assert (result.removed, result.kept, result.keeping, result.skipped, result.finished) == (1, 1, ("hold",), 0, True)
+    assert migrated.execute(f"SELECT id FROM {table} WHERE id IN ('goes', 'held')") == [("held",)]
 
 
 @pytest.mark.parametrize("grants", [("SELECT",), ("SELECT, DELETE",)], ids=["reads", "may not lock"])

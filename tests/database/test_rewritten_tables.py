@@ -150,7 +150,7 @@ def test_retention_removes_no_row_whose_table_was_changed_while_the_archive_wait
     with django(migrated) as connection:
         with changing(migrated, table, change):
             _, versions = Archives(store_at(str(tmp_path)), migrated.name).keep(connection, rule, part, Progress())
-        removed = delete_archived(connection, rule, list(versions), versions, BEFORE)
+        removed = delete_archived(connection, rule, list(versions), versions, BEFORE, set())
 
     assert removed == set()
     assert migrated.execute("SELECT (SELECT count(*) FROM ai_conversations), (SELECT count(*) FROM ai_messages)") == [(1, 1)]

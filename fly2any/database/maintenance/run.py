@@ -169,6 +169,13 @@ def _sweep_all(
         swept.append(done)
         if not done.finished:
             yield _unfinished(f"retention of {table}")
+        if done.kept:
+            yield Finding(
+                Severity.ERROR, "maintenance.failed", f"retention of {table}",
+                f"{plural(done.kept, 'row')} of {table} remained, although too old: a trigger kept {'it' if done.kept == 1 else 'them'}"
+                f" ({', '.join(done.keeping)}).",
+                f"Let the trigger return OLD for rows that are too old, or drop it, or remove {table} from RETENTION.",
+            )  # fmt: skip
         if done.skipped:
             yield _locked(table, plural(done.skipped, "of its batches was", "of its batches were"))
 

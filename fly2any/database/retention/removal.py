@@ -68,6 +68,14 @@ UNSUITABLE_SQL = """
                                                          WHERE a.attrelid = k.conrelid AND a.attname = %(key)s::name))
     ORDER BY 1
 """
+# The triggers that can keep a row of the table, or of one of its partitions, from being deleted: BEFORE DELETE FOR EACH ROW.
+KEEPING_SQL = """
+    SELECT DISTINCT pg_catalog.quote_ident(t.tgname) FROM pg_catalog.pg_trigger AS t
+    WHERE (t.tgrelid = pg_catalog.to_regclass(%(table)s)::oid
+           OR t.tgrelid IN (SELECT p.relid::oid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass(%(table)s)) AS p))
+      AND t.tgtype & 11::int2 = 11 AND t.tgenabled NOT IN ('D', 'R')
+    ORDER BY 1
+"""
 ORPHANS_SQL = "SELECT EXISTS (SELECT 1 FROM {child} WHERE {key} = ANY (%(keys)s))"
 
 
@@ -96,18 +104,27 @@ def require_own(cursor, connection, rule: Rule) -> None:
                 raise Refusal(f"{table} {row[0]}: remove {rule.table} from RETENTION, or {row[1]}")
 
 
-def delete_old(connection, rule: Rule, part: dict[str, Any]) -> set[Any]:
-    """Remove the rows of a part of the table that are too old, and return their keys."""
-    key, chosen = quote(rule.key), _chosen(rule)
+def delete_old(connection, rule: Rule, part: dict[str, Any], kept: set[Any]) -> set[Any]:
+    """Remove the rows of a part of the table that are too old, and return their keys; add those that a trigger keeps to `kept`."""
+    key, chosen, locked = quote(rule.key), _chosen(rule), None
     with short_transaction(connection, rule) as cursor:
         require_own(cursor, connection, rule)
-        if rule.child and not rule.is_of_citus:
+        if (rule.child or keeping(cursor, rule)) and not rule.is_of_citus:
             # Nothing new can refer to a locked row: the next statement sees every row that does.
             cursor.execute(_unlocked(rule, key), part)
             locked = _without_busy(cursor, rule, {found for (found,) in cursor.fetchall()})
             part, chosen = {**part, "keys": list(locked)}, f"{key} = ANY (%(keys)s)"
         cursor.execute(DELETE_SQL.format(key=key, rows=rule.rows, condition=rule.condition, chosen=chosen), part)
-        return _removed(cursor, rule)
+        removed = _removed(cursor, rule)
+        if locked is not None:
+            kept |= locked - removed
+        return removed
+
+
+def keeping(cursor, rule: Rule) -> list[str]:
+    """Return the triggers that could keep a row of the table from being deleted, as SQL."""
+    cursor.execute(KEEPING_SQL, {"table": quote(rule.table)})
+    return [name for (name,) in cursor.fetchall()]
 
 
 def _removed(cursor, rule: Rule) -> set[Any]:
@@ -126,50 +143,64 @@ def _removed(cursor, rule: Rule) -> set[Any]:
     return keys
 
 
-def delete_archived(connection, rule: Rule, ids: list[str], versions: dict[str, str], before: datetime) -> set[str]:
-    """Remove the archived rows `ids` that have not changed since, and return their ids."""
+def delete_archived(
+    connection, rule: Rule, ids: list[str], versions: dict[str, str], before: datetime, kept: set[Any]
+) -> set[str]:
+    """Remove the archived rows `ids` that have not changed since, and return their ids; add those that a trigger keeps to `kept`."""
     if rule.child:
         delete = _delete_with_children_of_citus if rule.is_of_citus else _delete_with_children
     else:
         delete = _delete_by_key if rule.by_key else _delete_by_place
-    return delete(connection, rule, {identity: versions[identity] for identity in ids}, before)
+    return delete(connection, rule, {identity: versions[identity] for identity in ids}, before, kept)
 
 
-def _delete_by_place(connection, rule: Rule, archived: dict[str, str], before: datetime) -> set[str]:
+def _delete_by_place(connection, rule: Rule, archived: dict[str, str], before: datetime, kept: set[Any]) -> set[str]:
     statement = DELETE_SAME_SQL.format(table=quote(rule.table), condition=rule.condition, version=version_of(rule))
     with short_transaction(connection) as cursor:
         require_own(cursor, connection, rule)
+        if keeping(cursor, rule):
+            return _delete_unchanged(cursor, rule, archived, before, kept)
         # As JSON, because psycopg takes longer to quote an array than PostgreSQL to delete the rows.
         cursor.execute(statement, {"versions": msgspec.json.encode(archived).decode(), "before": before})
         return {identity for (identity,) in cursor.fetchall()}
 
 
-def _delete_by_key(connection, rule: Rule, archived: dict[str, str], before: datetime) -> set[str]:
+def _delete_by_key(connection, rule: Rule, archived: dict[str, str], before: datetime, kept: set[Any]) -> set[str]:
     statement = DELETE_ARCHIVED_SQL.format(
         rows=rule.rows, chosen=_chosen(rule), condition=rule.condition, version=version_of(rule)
     )
     same = [f"{identity} {version}" for identity, version in archived.items()]
     with short_transaction(connection, rule) as cursor:
         require_own(cursor, connection, rule)
+        if not rule.is_of_citus and keeping(cursor, rule):
+            return _delete_unchanged(cursor, rule, archived, before, kept)
         cursor.execute(statement, {"keys": list(archived), "before": before, "versions": same})
         return {identity for (identity,) in cursor.fetchall()}
 
 
-def _delete_with_children(connection, rule: Rule, archived: dict[str, str], before: datetime) -> set[str]:
-    places = {"rows": rule.rows, "children": rule.children, "key": quote(rule.child_key)}
+def _delete_with_children(connection, rule: Rule, archived: dict[str, str], before: datetime, kept: set[Any]) -> set[str]:
     with short_transaction(connection) as cursor:
         require_own(cursor, connection, rule)
-        cursor.execute(LOCK_SQL.format(**places, condition=rule.condition), {"ids": list(archived), "before": before})
-        locked = _without_busy(cursor, rule, {identity for (identity,) in cursor.fetchall()})
-        # Once locked, they cannot change or get new dependent rows: only now can earlier changes be detected.
-        cursor.execute(VERSIONS_SQL.format(**places, version=version_of(rule)), {"ids": list(locked)})
-        unchanged = [identity for identity, version in cursor.fetchall() if archived[identity] == version]
-        cursor.execute(DELETE_BY_ID_SQL.format(**places), {"ids": unchanged})
-        return _removed(cursor, rule)
+        return _delete_unchanged(cursor, rule, archived, before, kept)
 
 
-def _without_busy(cursor, rule: Rule, locked: set[str]) -> set[str]:
+def _delete_unchanged(cursor, rule: Rule, archived: dict[str, str], before: datetime, kept: set[Any]) -> set[str]:
+    """Lock the archived rows, remove those that have not changed since, and return their ids."""
+    cursor.execute(LOCK_SQL.format(rows=rule.rows, condition=rule.condition), {"ids": list(archived), "before": before})
+    locked = _without_busy(cursor, rule, {identity for (identity,) in cursor.fetchall()})
+    # Once locked, they cannot change or get new dependent rows: only now can earlier changes be detected.
+    cursor.execute(VERSIONS_SQL.format(rows=rule.rows, version=version_of(rule)), {"ids": list(locked)})
+    unchanged = [identity for identity, version in cursor.fetchall() if archived[identity] == version]
+    cursor.execute(DELETE_BY_ID_SQL.format(rows=rule.rows), {"ids": unchanged})
+    removed = _removed(cursor, rule)
+    kept |= set(unchanged) - removed
+    return removed
+
+
+def _without_busy(cursor, rule: Rule, locked: set[Any]) -> set[Any]:
     """Lock the dependent rows of the locked rows `locked`, and return those without one that another session is changing."""
+    if not rule.child:
+        return locked
     places = {"children": rule.children, "key": quote(rule.child_key)}
     cursor.execute(LOCK_CHILDREN_SQL.format(**places), {"ids": list(locked)})
     held = Counter(parent for (parent,) in cursor.fetchall())
@@ -177,7 +208,9 @@ def _without_busy(cursor, rule: Rule, locked: set[str]) -> set[str]:
     return locked - {parent for parent, number in cursor.fetchall() if number != held[parent]}
 
 
-def _delete_with_children_of_citus(connection, rule: Rule, archived: dict[str, str], before: datetime) -> set[str]:
+def _delete_with_children_of_citus(
+    connection, rule: Rule, archived: dict[str, str], before: datetime, kept: set[Any]
+) -> set[str]:
     """Remove the rows in one snapshot per node: PostgreSQL then refuses to delete a row that was changed or added since, also by a cascade.
 
     A lock would not do: Citus locks a row of a reference table on one node only, and rows of several shards not at all.

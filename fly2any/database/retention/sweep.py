@@ -27,7 +27,7 @@ from ..server import read_schema
 from ..sql import quote
 from ..units import plural
 from .archive import Archives
-from .removal import delete_archived, delete_old, require_own, short_transaction
+from .removal import delete_archived, delete_old, keeping, require_own, short_transaction
 from .rules import Rule
 
 T = TypeVar("T")
@@ -65,6 +65,8 @@ class Swept:
     skipped: int = 0  # Batches that other sessions had locked.
     archives: tuple[str, ...] = ()
     finished: bool = True
+    kept: int = 0  # Old rows that triggers kept.
+    keeping: tuple[str, ...] = ()  # Triggers that can, as SQL.
 
 
 def count(connection, rule: Rule, before: datetime) -> int:
@@ -98,7 +100,21 @@ def sweep(connection, rule: Rule, *, before: datetime, archives: Archives | None
     """
     run = _Sweep(connection, rule, before, archives if rule.archived else None, deadline, progress)
     finished = run.to_the_end()
-    return Swept(rule.table, rule.what, before, run.removed, run.skipped, tuple(run.archive_names), finished)
+    triggers: list[str] = []
+    if run.kept:
+        with short_transaction(connection) as cursor:
+            triggers = keeping(cursor, rule)
+    return Swept(
+        rule.table,
+        rule.what,
+        before,
+        run.removed,
+        run.skipped,
+        tuple(run.archive_names),
+        finished,
+        len(run.kept),
+        tuple(triggers),
+    )
 
 
 @dataclass(slots=True)
@@ -114,6 +130,7 @@ class _Sweep:
     removed: int = 0
     skipped: int = 0
     archive_names: list[str] = field(default_factory=list)
+    kept: set[Any] = field(default_factory=set)  # The keys of old rows that triggers kept.
 
     def to_the_end(self) -> bool:
         """Remove all rows that are too old; return whether the whole table was scanned."""
@@ -137,7 +154,7 @@ class _Sweep:
             self.progress.show(f"{self.rule.table}, {plural(self.removed, 'row')} removed", percent)
             part = {"first": f"({first},0)", "last": f"({min(first + step, blocks)},0)", "before": self.before}
             if self.archives is None:
-                removed_keys = _with_retries(partial(delete_old, self.connection, self.rule, part))
+                removed_keys = _with_retries(partial(delete_old, self.connection, self.rule, part, self.kept))
                 self.skipped += removed_keys is None
                 self.removed += len(removed_keys or ())
             elif not self._archive_and_delete(self.archives, part, percent)[1]:
@@ -158,13 +175,15 @@ class _Sweep:
                 removed_keys, in_time = self._archive_and_delete(self.archives, {"keys": keys, "before": self.before}, None)
             else:
                 removed_keys, in_time = self._remove(
-                    keys, lambda keys: delete_old(self.connection, self.rule, {"keys": keys, "before": self.before}), None
+                    keys,
+                    lambda keys: delete_old(self.connection, self.rule, {"keys": keys, "before": self.before}, self.kept),
+                    None,
                 )
                 self.removed += len(removed_keys)
             if not in_time:
                 return False
             if not removed_keys:  # Other sessions have locked all remaining rows.
-                self.skipped += not self.skipped
+                self.skipped += not (self.skipped or self.kept.issuperset(keys))
                 return True
             left.update(set(keys) - removed_keys)
         return False
@@ -208,7 +227,7 @@ class _Sweep:
             if new := {*ids} - begun:
                 archives.begin(archive, sorted(begun | new))
                 begun.update(new)
-            return delete_archived(self.connection, self.rule, ids, versions, self.before)
+            return delete_archived(self.connection, self.rule, ids, versions, self.before, self.kept)
 
         try:
             removed_keys, in_time = self._remove(list(versions), delete, percent)
@@ -220,7 +239,7 @@ class _Sweep:
         self.removed += len(removed_keys)
         if archives.finish(archive, [identity for identity in versions if identity not in removed_keys]):
             self.archive_names.append(archive.name)
-        elif in_time:
+        elif in_time and not self.kept.issuperset(versions):
             self.skipped += 1
         return removed_keys, in_time
 
