@@ -128,3 +128,115 @@ def test_a_foreign_key_to_the_wider_key_is_found_where_it_keeps_rows(action):
             run(finding.cure.removeprefix(AGREE))
 
     assert (sorted(before), found()) == (sorted([*restricts, weaker]), [weaker])
+
+
+RANGE = """
+    ALTER TABLE price_history RENAME TO price_history_old;
+    CREATE TABLE price_history (LIKE price_history_old INCLUDING DEFAULTS) PARTITION BY RANGE ("timestamp");
+    DROP TABLE price_history_old;
+    ALTER TABLE price_history ADD CONSTRAINT price_history_pkey PRIMARY KEY (id, "timestamp");
+"""
+
+
+def partition(name, begin, end):
+    days = f"date_trunc('day', now()) + '{begin} days', date_trunc('day', now()) + '{end} days'"
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {days}")
+        bounds = [f"'{moment}'" for moment in cursor.fetchone()]
+    return f"CREATE TABLE {name} PARTITION OF price_history FOR VALUES FROM ({bounds[0]}) TO ({bounds[1]})"
+
+
+def of_partitions():
+    """The findings about partitions, without their cures."""
+    findings = verify(connection).findings
+    return [(one.severity, one.code, one.where, one.message) for one in findings if one.code != "primary_key.weaker"]
+
+
+@pytest.mark.django_db
+def test_rows_that_no_partition_takes_are_found_before_inserts_fail():
+    indexes = definitions()
+    run(RANGE)
+    run(";".join(indexes))
+    gap = ("table.partition", "price_history")
+    now = ("error", *gap, "No partition of price_history takes the rows that are inserted now, so every INSERT fails.")
+    soon = ("warning", *gap, "No partition of price_history takes the rows of 7 days from now: INSERTs will fail.")
+
+    empty = of_partitions()
+    run(partition("price_history_past", -2, 0))
+    ended = of_partitions()
+    run("CREATE SCHEMA parts", partition("parts.price_history_now", 0, 3))
+    nearly = of_partitions()
+    run(partition("price_history_next", 3, 30))
+    enough = of_partitions()
+    run(
+        "DROP TABLE parts.price_history_now, price_history_next",
+        "CREATE TABLE price_history_d PARTITION OF price_history DEFAULT",
+    )
+
+    assert (empty, ended, nearly, enough, of_partitions()) == ([now], [now], [soon], [], [])
+
+
+@pytest.mark.django_db
+def test_rows_that_a_list_of_partitions_leaves_out_are_found():
+    indexes = definitions()
+    run(RANGE.replace('RANGE ("timestamp")', "LIST (currency)").replace('(id, "timestamp")', "(id, currency)"))
+    run(";".join(indexes))
+    run("CREATE TABLE price_history_usd PARTITION OF price_history FOR VALUES IN ('USD')")
+
+    message = "No partition of price_history takes some rows that the contract allows, such as currency = 'a'."
+    assert of_partitions() == [("warning", "table.partition", "price_history", message)]
+    run("CREATE TABLE price_history_d PARTITION OF price_history DEFAULT")
+    assert of_partitions() == []
+
+
+@pytest.mark.django_db
+def test_what_only_a_partition_has_is_found_and_the_cures_work():
+    indexes = definitions()
+    run(PARTITION)
+    run(";".join(indexes), "DELETE FROM price_history")
+    run(
+        "ALTER TABLE price_history_d SET UNLOGGED",
+        "ALTER TABLE price_history_d ADD CONSTRAINT c CHECK (price < 0) NOT VALID",
+        "ALTER TABLE price_history_d ADD CONSTRAINT harmless CHECK (currency IS NOT NULL)",
+        'ALTER TABLE price_history_d ALTER COLUMN "returnDate" SET NOT NULL',
+        "CREATE UNIQUE INDEX u ON price_history_d (origin, destination, \"departDate\", price) WHERE provider <> 'amadeus'",
+        "CREATE UNIQUE INDEX ids ON price_history_d (id)",
+        "CREATE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this'; END $$",
+        "CREATE TRIGGER t BEFORE INSERT ON price_history_d FOR EACH ROW EXECUTE FUNCTION theirs()",
+    )
+
+    findings = [one for one in verify(connection).findings if one.code != "primary_key.weaker"]
+    for finding in findings:
+        if finding.severity != "note":
+            run(finding.cure.removeprefix(AGREE))
+
+    part = "price_history_d, a partition of price_history,"
+    allows = "is unmanaged, and refuses rows that the contract allows"
+    trigger = (
+        "note",
+        "trigger.extra",
+        "price_history_d.t",
+        f"Trigger t of {part} is unmanaged and was not tried; it may change or reject our writes.",
+    )
+    assert [(one.severity, one.code, one.where, one.message) for one in findings] == [
+        ("error", "table.weaker", "price_history_d", "Partition price_history_d of price_history is UNLOGGED: a crash empties it."),
+        ("warning", "unique.extra", "price_history_d.u", f"Unique index u of {part} {allows}."),
+        ("warning", "check.extra", "price_history_d.c", f"Constraint c of {part} CHECK ((price < (0)::double precision)), {allows}, such as price = 1."),
+        ("warning", "check.extra", "price_history_d.returnDate", f"NOT NULL of column returnDate of {part} {allows}, such as returnDate is NULL."),
+        trigger,
+    ]  # fmt: skip
+    assert of_partitions() == [trigger]
+
+
+@pytest.mark.django_db
+def test_a_check_that_says_what_the_bound_says_is_not_found():
+    indexes = definitions()
+    run(RANGE)
+    run(";".join(indexes))
+    run(partition("price_history_now", -1, 30))
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_get_partition_constraintdef('price_history_now'::regclass)")
+        [bound] = cursor.fetchone()
+    run(f"ALTER TABLE price_history_now ADD CONSTRAINT attached CHECK ({bound})")
+
+    assert of_partitions() == []

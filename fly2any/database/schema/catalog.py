@@ -9,7 +9,8 @@ from ..sql import EXPLICIT_TRIGGER_SQL, TRUSTED_ROLES_SQL, TRUSTED_SQL, catalogu
 from . import contract as contracts
 from .called_functions import CALLED_SQL, OWN_SQL
 from .names import relative
-from .objects import PRIVILEGES, Catalog, Check, Column, Domain, ForeignKey, Index, Key, Sequence, Table
+from .objects import PRIVILEGES, Catalog, Check, Column, Domain, ForeignKey, Index, Key, Partition, Sequence, Table
+from .partitions import PARTITIONS_SQL
 from .publications import NARROWED_SQL, PUBLICATIONS_SQL, UNPUBLISHED_SQL
 from .references import FIXED_SQL, LINKS_CTES, MET_SQL, REFERENCES_SQL
 from .row_security import REJECTED_SQL, RESTRICTED_SQL
@@ -56,6 +57,7 @@ TABLES_SQL = f"""
            pg_catalog.has_any_column_privilege(c.oid, 'INSERT') AS insertable,
            ARRAY(SELECT a.attname::text FROM pg_catalog.pg_partitioned_table AS p CROSS JOIN LATERAL pg_catalog.unnest(p.partattrs::int2[]) WITH ORDINALITY AS k (attnum, place)
                  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = k.attnum WHERE p.partrelid = c.oid ORDER BY k.place) AS partition_key,
+           CASE WHEN c.relkind = 'p' AND c.relname = ANY (%(ours)s) THEN {PARTITIONS_SQL} END AS partitions,
            CASE WHEN c.relispartition THEN (SELECT i.inhparent::regclass::text FROM pg_catalog.pg_inherits AS i WHERE i.inhrelid = c.oid) END AS partition_of,
            CASE WHEN c.relispartition THEN COALESCE(pg_catalog.pg_get_partition_constraintdef(c.oid), '') END AS bound,
            CASE WHEN c.relkind = 'r' AND (c.relreplident = 'n' OR c.relreplident = 'i' AND NOT EXISTS (
@@ -328,6 +330,8 @@ def _spelled(row: dict[str, Any], schema: str) -> dict[str, Any]:
     for name, value in row.items():
         if name == "sequences":
             row[name] = tuple(Sequence(**{**one, "name": relative(one["name"], schema)}) for one in value or ())
+        elif name == "partitions":
+            row[name] = tuple(_partition(one, schema) for one in value or ())
         elif name in OF_REFERENCES:
             row[name] = tuple(
                 tuple(relative(part, schema) if n in OF_REFERENCES[name] else part for n, part in enumerate(one))
@@ -338,6 +342,11 @@ def _spelled(row: dict[str, Any], schema: str) -> dict[str, Any]:
         elif value and name in SPELLED:
             row[name] = relative(value, schema)
     return row
+
+
+def _partition(row: dict[str, Any], schema: str) -> Partition:
+    spelled = {name: relative(row[name], schema) for name in ("name", "bound")}
+    return Partition(**{**row, **spelled, "triggers": tuple(row["triggers"])})
 
 
 def _objects(kind: Callable[..., T], rows: Iterable[dict[str, Any]]) -> tuple[T, ...]:

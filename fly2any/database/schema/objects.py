@@ -14,6 +14,19 @@ PARTITIONED = "partitioned table"
 
 
 @dataclass(frozen=True, slots=True)
+class Partition:
+    """A partition, at any level, of a partitioned table."""
+
+    name: str  # qualified, if it is in another schema, and quoted
+    table: str | None  # its bare name, None if it is in another schema
+    leaf: bool  # it has rows, not partitions
+    logged: bool
+    bound: str  # the condition that its place puts on its rows, "" for none
+    own: bool  # this condition calls nothing but PostgreSQL's own functions
+    triggers: tuple[str, ...]  # those that the table above does not have
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """A relation that rows can be written to."""
 
@@ -41,6 +54,7 @@ class Table:
     owned: bool = field(default=True, compare=False)  # by this role, or one that it is a member of
     insertable: bool = field(default=True, compare=False)  # by this role, at least in a column
     partition_key: tuple[str, ...] = field(default=(), compare=False)  # its columns, of a partitioned table
+    partitions: tuple[Partition, ...] = field(default=(), compare=False)  # of a table of ours
     partition_of: str | None = field(default=None, compare=False)  # a partitioned table
     bound: str | None = field(default=None, compare=False)  # the condition that this places on its rows
     unidentified: tuple[str, ...] = field(

@@ -14,14 +14,12 @@ from django.utils.text import get_text_list
 from ..findings import Finding, Severity
 from ..sql import quote
 from . import cures
-from .expressions import CONSTANT, assigned, changes, is_literal, is_total
+from .expressions import CONSTANT, assigned, changes, is_literal
 from .live import Live
-from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Table, where
-from .obstacles import AGREE, MAY_REFUSE, TRY, obstacle
-from .unmanaged_keys import Keys
+from .objects import Catalog, Column, ForeignKey, Index, Key, Table, where
+from .obstacles import AGREE, TRY, obstacle
+from .partitions import Partitions
 from .unmanaged_references import of_references
-
-CHANGES = "Ask its owner whether it may refuse rows later."
 
 
 def harmful(expected: Catalog, unmanaged: Catalog, actual: Catalog, live: Live | None = None) -> Iterator[Finding]:
@@ -32,12 +30,13 @@ def harmful(expected: Catalog, unmanaged: Catalog, actual: Catalog, live: Live |
     yield from _Obstacles(expected, unmanaged, actual, live).findings()
 
 
-class _Obstacles(Keys):
+class _Obstacles(Partitions):
     def findings(self) -> Iterator[Finding]:
         ours = {column.table for column in self.expected.columns}
         for table in self.actual.tables:
             if table.name in ours:
                 yield from self.of_table(table)
+                yield from self.of_partitions(table)
         yield from of_references(self.expected, self.actual, self.live)
         of_ours = self.unmanaged.where(lambda thing: thing.table in ours)
         for column in of_ours.columns:
@@ -198,75 +197,6 @@ class _Obstacles(Keys):
             or (column.own and self.never_raises(column.table, expression) and self.fits(column))
         ):
             yield self.may_raise("column.extra", column, title, trial, expression, nulls=may_be_null)
-
-    def of_check(self, check: Check) -> Iterator[Finding]:
-        managed = set(check.columns) & self.managed(check.table).keys()
-        if not check.enforced or (not managed and not check.columns and self.live is None):
-            return
-        title = f"Constraint {check.name} of {check.table}, {' '.join(check.expression.split())}, is unmanaged"
-        if not check.expression.startswith("CHECK "):  # In an exclusion constraint, NULL conflicts with nothing.
-            equal = {one.strip('"') for one in re.findall(r'[(,] ?("[^"]+"|\w+) WITH =(?=[,)])', check.expression)}
-            equal |= {*check.columns[:-1]} if check.expression.startswith("UNIQUE ") else set()
-            told = any(key.table == check.table and set(key.columns) <= equal for key in self.expected.keys)
-            if not told and not any(self.is_null(check.table, name) for name in check.columns):
-                yield obstacle("check.extra", check, f"{title}, and refuses rows that the contract allows.", cures.drop(check))
-            return
-        check = self.expanded_check(check)
-        managed = set(check.columns) & self.managed(check.table).keys()
-        body = check.expression.removeprefix("CHECK ")
-        if any(c.table == check.table and c.expression == check.expression for c in self.expected.checks):
-            return
-        inserted = self.rows(check.table, check.columns, inserted=True)
-        if self.never(check, f"{body} IS NOT FALSE", inserted):
-            yield obstacle(
-                "check.extra", check, f"{title}, and refuses every row that we INSERT.", cures.drop(check), Severity.ERROR
-            )
-        elif managed:
-            proved = self.allows_all(check, body)
-            if not (proved and is_total(body)):
-                yield self.of_unproved(check, title, body, proved=proved)
-        elif not ((proved := self.never(check, f"NOT {body}", inserted)) and is_total(body)):
-            yield from self.of_inserted(check, title, body, proved=proved)
-
-    def of_existing_rows(self, thing: Check | Column, what: str, name: str) -> Iterator[Finding]:
-        """Yield the note about a constraint that accepts what we write, but was never validated."""
-        valid = thing.validated if isinstance(thing, Column) else thing.valid
-        if not valid and (isinstance(thing, Column) or thing.enforced):
-            yield Finding(
-                Severity.NOTE,
-                "column.extra" if isinstance(thing, Column) else "check.extra",
-                where(thing),
-                f"The unmanaged {what} {name} of {thing.table} is NOT VALID: an existing row that violates it cannot be updated.",
-                "Ask its owner to run ALTER TABLE … VALIDATE CONSTRAINT, which fails if there is such a row.",
-            )
-
-    def of_inserted(self, check: Check, title: str, body: str, *, proved: bool) -> Iterator[Finding]:
-        """Yield the finding about a check of what our INSERT stores in unmanaged columns; one `proved` to refuse none may raise an error."""
-        trial = self.trial(check, f"({body}) IS FALSE", check.columns)
-        if trial.refused:
-            refuses = f"{trial.refused}, which every INSERT stores" if check.columns else "every row now"
-            message = f"{title}, and refuses {refuses}."
-            yield obstacle("check.extra", check, message, cures.drop(check), Severity.ERROR)
-        elif trial.raised:
-            yield self.raising("check.extra", check, f"{title}, and", trial, cures.drop(check))
-        elif not trial.known:
-            message = f"{title}, and was not tried with what our INSERT stores."
-            yield Finding(Severity.NOTE, "check.extra", where(check), message, TRY)
-        elif changes(body) and not proved:
-            message = f"{title}, and accepts what our INSERT stores now, but depends on the time or the session."
-            yield Finding(Severity.NOTE, "check.extra", where(check), message, CHANGES)
-
-    def of_unproved(self, check: Check, title: str, body: str, *, proved: bool) -> Finding:
-        """Return the finding about a check that may refuse rows, or, where that is `proved` to be impossible, raise an error."""
-        trial = self.trial(check, f"({body}) IS FALSE", check.columns)
-        if trial.raised and not trial.refused:
-            return self.raising("check.extra", check, f"{title}, and", trial, cures.drop(check))
-        if trial.refused or not (trial.known or proved):
-            refuses = f"refuses rows that the contract allows, such as {trial.refused}" if trial.refused else MAY_REFUSE
-            return obstacle("check.extra", check, f"{title}, and {refuses}.", cures.drop(check))
-        return self.untried(
-            "check.extra", check, title, trial, f"a write fails where it {'raises an error' if proved else 'is false'}"
-        )
 
     def twin(self, fk: ForeignKey) -> ForeignKey | None:
         """Return a foreign key of ours that checks the same rows."""
