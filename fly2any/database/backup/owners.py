@@ -12,6 +12,7 @@ from ..scratch import require_createdb
 from ..server import read_origin
 from ..sql import ask, fetch_all, fetch_one, quote
 from .manifest import Manifest
+from .role_names import refuse_invalid_names
 from .script import NAME, plain
 from .signing import SIGNED
 
@@ -74,6 +75,7 @@ def _require_roles(connection, manifest: Manifest, without: Sequence[str]) -> No
     owners = [name for name in manifest.owners if name not in without]
     names = {"roles": [*manifest.owners, *manifest.roles], "owners": owners, "privileges": _privileges(connection)}
     rows = fetch_all(connection, MISSING_SQL, names)
+    refuse_invalid_names(manifest.name, [name for name, is_missing in rows if is_missing])
     if missing := [f"CREATE ROLE {quote(name)} NOLOGIN;" for name, is_missing in rows if is_missing]:
         raise Refusal(
             f"The backup names roles that do not exist on this server: run {' '.join(missing)} and the command again."

@@ -34,6 +34,7 @@ from .damaged_pages import refuse_lenient_reads
 from .encryption import ENDING, encrypt
 from .lock_table import explained
 from .manifest import COLLATION, Manifest, as_json, file_name, sha256_of
+from .role_names import require_valid_names
 from .standby import data_of, require_logged
 from .store import Store, all_or_none
 from .user_mappings import report_hidden_options
@@ -266,6 +267,7 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
 
 def _require_complete(connection, progress: Progress) -> None:
     """Raise Refusal if the dump would lack rows of ours or of other roles; report what else it lacks."""
+    require_valid_names(connection)
     _require_readable(connection)
     _require_large_objects(connection)
     _require_our_tables(connection, progress)
