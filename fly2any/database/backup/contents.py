@@ -6,8 +6,9 @@ import select
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
+from django.db import Error
 from msgspec import Meta
 from psycopg import Copy
 from psycopg.abc import Buffer
@@ -15,18 +16,26 @@ from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
 
 from .. import sql
-from ..sql import ALIVE, quote
+from ..errors import Refusal, first_line, sqlstate
+from ..printable import one_line
+from ..sql import ALIVE, TRUSTED_SQL, SharedText, quote
 from ..units import plural
 
 # Every table whose rows are in a dump, so not the tables of an extension, which CREATE EXTENSION creates. Columns are sorted by
 # name, because a restore may change their order in a table that inherits. Generated columns are computed, not dumped. A standby has
-# no rows of UNLOGGED tables, and reading one fails there.
-TABLES_SQL = """
+# no rows of UNLOGGED tables, and reading one fails there. `sizes` are expressions for the size of each long value.
+TABLES_SQL = f"""
     SELECT n.nspname AS schema, c.relname AS name, pg_catalog.pg_table_size(c.oid) AS bytes,
            ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute AS a
                  WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
                  ORDER BY a.attname COLLATE "C") AS columns,
-           c.relpersistence = 'u' AND pg_catalog.pg_is_in_recovery() AS is_lacking
+           c.relpersistence = 'u' AND pg_catalog.pg_is_in_recovery() AS is_lacking,
+           pg_catalog.pg_get_userbyid(c.relowner) AS owner, {TRUSTED_SQL} AS is_trusted,
+           ARRAY(SELECT CASE WHEN t.typcategory = 'S' OR a.atttypid = 'bytea'::regtype THEN 'octet_length' ELSE 'pg_column_size' END
+                        || '(' || pg_catalog.quote_ident(a.attname) || ')'
+                 FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
+                 WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attlen = -1 AND a.attgenerated = ''
+                 ORDER BY a.attnum) AS sizes
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
@@ -43,6 +52,9 @@ HASH_PARTITIONS_SQL = """
       AND EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors(c.oid) AS a
                   JOIN pg_catalog.pg_partitioned_table AS p ON p.partrelid = a.relid WHERE p.partstrat = 'h')
 """
+
+# internal_error ("invalid memory alloc request size"), program_limit_exceeded and out_of_memory.
+TOO_LARGE = ("XX000", "54000", "53200")
 
 # COPY of a table runs no code of the table. SELECT does: the planner evaluates immutable functions in index expressions with the
 # privileges of the reading role, even if another role owns them.
@@ -94,27 +106,44 @@ class Content:
     hash: Hash
 
 
+class _Table(NamedTuple):
+    """A table, as TABLES_SQL selects it."""
+
+    schema: str
+    name: str
+    bytes: int
+    columns: list[str]
+    is_lacking: bool
+    owner: str
+    is_trusted: bool
+    sizes: list[str]
+
+    @property
+    def place(self) -> str:
+        return f"{quote(self.schema)}.{quote(self.name)}"
+
+
 def read_contents(connection, show: Callable[[str, float], None], *, how: int = BY_COPY) -> dict[str, Content]:
     """Return the content of every table, in the current transaction; `show` gets the table and the percentage done.
 
-    `how` is BY_COPY or BY_SELECT. Raises django.db.Error if a table cannot be read.
+    `how` is BY_COPY or BY_SELECT. Raises django.db.Error, or Refusal with the cure, if a table cannot be read.
     """
     with connection.cursor() as cursor:
         pin(cursor, PINNED | PATIENT)
+        cursor.adapters.register_loader("name", SharedText)  # The owners'.
         cursor.execute(TABLES_SQL)
-        tables = cursor.fetchall()
-        total, done, contents = sum(size for _, _, size, *_ in tables) or 1, 0, {}
-        for schema, name, size, columns, is_lacking in tables:
-            place = f"{quote(schema)}.{quote(name)}"
-            show(f"hashing {name}", 100 * done / total)
-            if is_lacking:
-                contents[place] = content_of(())
+        tables = [_Table(*row) for row in cursor.fetchall()]
+        total, done, contents = sum(table.bytes for table in tables) or 1, 0, {}
+        for table in tables:
+            show(f"hashing {table.name}", 100 * done / total)
+            if table.is_lacking:
+                contents[table.place] = content_of(())
             elif how == BY_COPY:
-                contents[place] = _copied(connection, cursor, place, columns)
+                contents[table.place] = _copied(connection, cursor, table)
             else:
-                cursor.execute(CONTENT_SQL.format(table=place))
-                contents[place] = Content(*cursor.fetchone())
-            done += size
+                cursor.execute(CONTENT_SQL.format(table=table.place))
+                contents[table.place] = Content(*cursor.fetchone())
+            done += table.bytes
     return contents
 
 
@@ -128,11 +157,35 @@ def read_hash_partitions(connection) -> dict[str, str]:
         }
 
 
-def _copied(connection, cursor, place: str, columns: list[str]) -> Content:
-    listed = f" ({', '.join(map(quote, columns))})" if columns else ""
-    cursor.execute(f"LOCK TABLE {place} IN ACCESS SHARE MODE")  # COPY takes its snapshot before it waits for the table.
-    with connection.wrap_database_errors, cursor.copy(f"COPY {place}{listed} TO STDOUT") as copy:
-        return content_of(rows_of(copy))
+def _copied(connection, cursor, table: _Table) -> Content:
+    listed = f" ({', '.join(map(quote, table.columns))})" if table.columns else ""
+    cursor.execute(f"LOCK TABLE {table.place} IN ACCESS SHARE MODE")  # COPY takes its snapshot before it waits for the table.
+    try:
+        with connection.wrap_database_errors, cursor.copy(f"COPY {table.place}{listed} TO STDOUT") as copy:
+            return content_of(rows_of(copy))
+    except Error as error:
+        if sqlstate(error) not in TOO_LARGE:
+            raise
+        raise Refusal(_describe_too_large(table, first_line(str(error)))) from error
+
+
+def _describe_too_large(table: _Table, reason: str) -> str:
+    """Return a sentence about rows that COPY cannot write, and so pg_dump neither, with the cure.
+
+    The superuser's way out runs no code of the table's owner, unlike a query, and DELETE or TRUNCATE.
+    """
+    place, owner = one_line(table.place), one_line(table.owner)
+    sizes = " + ".join(f"COALESCE({size}, 0)" for size in table.sizes) or "0"
+    query = one_line(f"SELECT ctid, {sizes} AS bytes FROM ONLY {table.place} ORDER BY bytes DESC LIMIT 5;")
+    drop = (
+        f" If {owner} does not, a superuser can: \\copy {place} TO 'FILE' (FORMAT binary) saves the rows, if necessary column by column,"
+        f" DROP TABLE {place} CASCADE; removes them, and ALTER ROLE {one_line(quote(table.owner))} NOLOGIN; keeps the role from doing it again."
+    )
+    return (
+        f"PostgreSQL cannot write a row of {place} of {owner} as text ({reason}), so pg_dump cannot read it either: a value and a row may"
+        f" have at most 1 GB as text, where bytea takes twice its size, and the server needs memory for it. As {owner}, run {query}"
+        f" Then shorten or delete the largest.{'' if table.is_trusted else drop}"
+    )
 
 
 def rows_of(copy: Copy) -> Iterator[memoryview]:
