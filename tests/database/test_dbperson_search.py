@@ -340,3 +340,51 @@ def test_an_address_is_recognised_with_the_marks_and_letters_that_mail_allows():
     )
 
     assert ([is_address(one) for one in real], [is_address(one) for one in none]) == ([True] * len(real), [False] * len(none))
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("josé.núñez@example.com", ["address", "within"]),
+        ("to JOSÉ.NÚÑEZ@EXAMPLE.COM.", ["address", "within"]),
+        ("José.nÚñez@example.com", ["address", "within"]),
+        ("éjosé.núñez@example.com", ["within"]),
+        ("ямjosé.núñez@example.com", ["within"]),
+        ("josé.núñez@example.comé", ["within"]),
+        ("“josé.núñez@example.com”", ["address", "within"]),
+        ("jose.nunez@example.com", []),
+    ],
+)
+def test_letters_of_any_script_are_known_in_the_locale_c(migrated, text, holds):
+    """There, PostgreSQL knows the case of ASCII letters only, and takes no others for letters."""
+    wanted = patterns_for("u-alpha-beta", "josé.núñez@example.com")
+    named = {"address": wanted.address, "within": wanted.within}
+
+    [found] = migrated.execute(
+        'SELECT %s COLLATE "C" ~* %s, %s COLLATE "C" ~* %s', [text, wanted.address.text, text, wanted.within.text]
+    )
+
+    assert [name for name, is_found in zip(named, found, strict=True) if is_found] == holds
+    assert [name for name, pattern in named.items() if pattern.compiled.search(text)] == holds
+
+
+def test_people_whose_addresses_differ_in_the_case_of_any_letter_are_twins_in_the_locale_c(migrated):
+    database = dataclasses.replace(migrated, name=f"{migrated.name}_c")
+    provider = (
+        "LOCALE_PROVIDER libc"
+        if migrated.execute("SELECT 1 WHERE current_setting('server_version_num')::int >= 150000")
+        else ""
+    )
+    migrated.execute(
+        f"CREATE DATABASE {database.name} ENCODING 'UTF8' {provider} LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+    )
+    try:
+        database.execute('CREATE TABLE users (id text, email text, "isStaff" bool, "isSuperuser" bool)')
+        for identity, email in (("1", "josé@example.com"), ("2", "JOSÉ@example.com"), ("3", "jose@example.com")):
+            database.execute("INSERT INTO users VALUES (%s, %s, false, false)", [identity, email])
+        with django(database) as connection:
+            found = [find(connection, email) for email in ("josé@example.com", "2", "jose@example.com")]
+    finally:
+        migrated.execute(f"DROP DATABASE {database.name} WITH (FORCE)")
+
+    assert [(one.id, one.has_twin) for one in found] == [("1", True), ("2", True), ("3", False)]

@@ -24,6 +24,8 @@ NAMED = {
     "_": ("&lowbar;",),
     ".": ("&period;",),
 }
+# The letters of most scripts: in the locale C, [:alnum:] has ASCII letters only.
+LETTERS = "\u00aa\u00b5\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u02c1\u0370-\u1fff\u3040-\ud7ff"
 # Characters besides letters and digits that an address may contain before the @; "=" too, but it separates names from values.
 MARKS = "!#$&'*+/?^`{|}~"
 # An address: text on both sides of one @. Any other text may be stored as one, even a domain or an ordinary word. It is not searched for
@@ -36,10 +38,10 @@ ENDS = rf"\\+[nrtbf]|\\+[0-7]{{3}}|\\+u(?!00(?:{HEX}))[0-9a-f]{{4}}|\\+x(?!{HEX}
 # What may precede an address: the start, or a character that cannot belong to it, even as an escape. Marks such as quotes may come
 # in between; after a letter they are part of the word, as in o'brien.
 BETWEEN = rf"(?:[{MARKS}]|{ESCAPES})*"
-BEFORE = rf"((?:^|[^[:alnum:]{MARKS}._%-]|{ENDS}){BETWEEN})"
-AFTER = r"(?![[:alnum:]_-]|\.[[:alnum:]])"
-BEFORE_ID = rf"(^|[^[:alnum:]_-]|\\+[nrtbf]|\\[0-7]{{3}}|{ESCAPES})"
-AFTER_ID = r"(?![[:alnum:]_-])"
+BEFORE = rf"((?:^|[^[:alnum:]{LETTERS}{MARKS}._%-]|{ENDS}){BETWEEN})"
+AFTER = rf"(?![[:alnum:]{LETTERS}_-]|\.[[:alnum:]{LETTERS}])"
+BEFORE_ID = rf"(^|[^[:alnum:]{LETTERS}_-]|\\+[nrtbf]|\\[0-7]{{3}}|{ESCAPES})"
+AFTER_ID = rf"(?![[:alnum:]{LETTERS}_-])"
 # Python tries a repetition again from each character, which takes quadratic time in a value that another role fills with escapes.
 # PostgreSQL's own matcher does not.
 BOUNDED = {
@@ -116,6 +118,12 @@ def patterns_for(identity: str, email: str | None) -> Patterns:
     return Patterns(_pattern(f"{BEFORE}{core}{AFTER}", email), _pattern(decoded, email), _pattern(by_id, identity))
 
 
+def same_address(email: str) -> str:
+    """Return the pattern for an address in any case, also of letters whose case the database's locale does not know."""
+    letters = ("|".join(map(_plain, sorted(_cases(letter)))) for letter in email)
+    return f"^{''.join(f'(?:{forms})' for forms in letters)}$"
+
+
 def is_address(email: str) -> bool:
     """Return whether a person's stored address is one, so that it is searched for in any text."""
     return ADDRESS.fullmatch(email) is not None
@@ -165,13 +173,19 @@ def _quoted(mark: str) -> str:
     return r"[\\]" if mark == "\\" else f"\\{mark}"
 
 
+def _cases(letter: str) -> set[str]:
+    """Return a letter in both cases: in the locale C, ~* knows the case of ASCII letters only. No other letter is the same as one of these."""
+    return {one for one in (letter, letter.lower(), letter.upper()) if one.isascii() == letter.isascii()}
+
+
 def _letter(letter: str) -> str:
     """Return the pattern for one character of an address."""
     if letter.isascii() and letter.isalnum():
         return letter
     forms = [_plain(letter)]
-    for one in sorted({letter, letter.lower(), letter.upper()}):
+    for one in sorted(_cases(letter)):
         units = one.encode("utf-16-be").hex()
+        forms += [] if letter.isascii() else [_plain(one)]
         forms.append("".join(rf"\\+u{units[at : at + 4]}" for at in range(0, len(units), 4)))
         forms.append("".join(f"%(?:25)*{byte:02x}" for byte in one.encode()))
         forms.append("".join(f"={byte:02x}" for byte in one.encode()))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import Refusal
+from .patterns import same_address
 from .tables import read_tables
 from .transactions import reading
 
 SAME_ADDRESS = "pg_catalog.lower(email) OPERATOR(pg_catalog.=) pg_catalog.lower(%s) ORDER BY id"
+SAME_LETTERS = "email OPERATOR(pg_catalog.~*) %s ORDER BY id"  # It reads all people.
 MOST_SIMILAR = 20  # Candidates with the same address to PostgreSQL, which is_same_address() then checks.
 
 
@@ -52,6 +54,9 @@ def find(connection, email: str) -> Person:
             cursor.execute(rows_sql + "id OPERATOR(pg_catalog.=) %s", [email])
             found = cursor.fetchall()
             cursor.execute(rows_sql + SAME_ADDRESS, [found[0][1] if found else None])
+            similar = cursor.fetchall()
+        if found and found[0][1] and not found[0][1].isascii():  # In the locale C, lower() changes ASCII letters only.
+            cursor.execute(rows_sql + SAME_LETTERS, [same_address(found[0][1])])
             similar = cursor.fetchall()
     if not found:
         raise Refusal(f"No person has the e-mail address or the ID {email}: check the spelling, or search in the admin.")
