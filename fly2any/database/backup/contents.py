@@ -53,6 +53,20 @@ HASH_PARTITIONS_SQL = """
                   JOIN pg_catalog.pg_partitioned_table AS p ON p.partrelid = a.relid WHERE p.partstrat = 'h')
 """
 
+# Tables with stored generated columns, and the tables of their partitions. pg_dump leaves out these columns, so that a restore computes
+# them by the functions in the backup, one of which may have been replaced since a row was written.
+COMPUTED_SQL = """
+    SELECT DISTINCT n.nspname COLLATE "C", c.relname COLLATE "C"
+    FROM pg_catalog.pg_class AS part
+    JOIN pg_catalog.pg_class AS c ON c.oid = COALESCE(pg_catalog.pg_partition_root(part.oid), part.oid)
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE part.relkind = 'r' AND part.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+      AND EXISTS (SELECT FROM pg_catalog.pg_attribute AS a
+                  WHERE a.attrelid = part.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = 's')
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                      WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = part.oid AND d.deptype = 'e')
+    ORDER BY 1, 2
+"""
 # internal_error ("invalid memory alloc request size"), program_limit_exceeded and out_of_memory.
 TOO_LARGE = ("XX000", "54000", "53200")
 
@@ -155,6 +169,13 @@ def read_hash_partitions(connection) -> dict[str, str]:
             f"{quote(schema)}.{quote(name)}": f"{quote(parent_schema)}.{quote(parent)}"
             for schema, name, parent_schema, parent in cursor.fetchall()
         }
+
+
+def read_computed(connection) -> list[str]:
+    """Return the tables with stored generated columns, which are not hashed."""
+    with sql.catalogue(connection) as cursor:
+        cursor.execute(COMPUTED_SQL)
+        return [f"{quote(schema)}.{quote(name)}" for schema, name in cursor.fetchall()]
 
 
 def _copied(connection, cursor, table: _Table) -> Content:

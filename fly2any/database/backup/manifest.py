@@ -30,6 +30,9 @@ COLLATION = "server.collation"  # The only finding about the server that concern
 STATES = ("good", "bad", "unverified")
 Outcome = Annotated[str, Meta(pattern=rf"^({'|'.join(('', *STATES))})\Z")]
 OF_ROLES = "objects of "  # Begins the description of the objects of untrusted roles, the only ones that can be tables.
+COMPUTED = (
+    "generated columns of "  # Begins the name of a table whose stored generated columns were computed anew, and not compared.
+)
 Version = Annotated[str, Meta(pattern=r"^\d{1,4}(\.\d+)?\Z")]  # The version of a server or a tool: 18.6.
 
 
@@ -41,7 +44,7 @@ class Verdict:
     server: str
     reason: str
     outcome: Outcome = ""  # One of STATES; manifests until 2026-11 have none.
-    # What was not restored of a verified backup: objects that only a superuser can create, and those OF_ROLES.
+    # What was not restored of a verified backup: objects that only a superuser can create, and those OF_ROLES; and what was COMPUTED.
     left_out: tuple[str, ...] = ()
 
     @property

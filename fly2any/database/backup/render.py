@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from ..printable import one_line, printable
 from ..units import plural, size, span
 from .inventory import Inventory
-from .manifest import COLLATION, OF_ROLES, Manifest
+from .manifest import COLLATION, COMPUTED, OF_ROLES, Manifest
 from .signing import SIGNED
 
 
@@ -51,10 +51,13 @@ def _verdict_text(manifest: Manifest) -> str:
     if verdict.state != "good":
         return f"{'BAD' if verdict.state == 'bad' else 'not verified'}: {verdict.reason}"
     every = "every restored" if any(one.startswith(OF_ROLES) for one in verdict.left_out) else "every"
-    not_tried = f"; not tried: {', '.join(verdict.left_out)}" if verdict.left_out else ""
+    computed = [one for one in verdict.left_out if one.startswith(COMPUTED)]
+    untried = [one for one in verdict.left_out if one not in computed]
+    not_tried = f"; not tried: {', '.join(untried)}" if untried else ""
+    not_compared = f"; not compared: {', '.join(computed)}, which a restore computes anew" if computed else ""
     return (
         f"verified: restored on PostgreSQL {verdict.server} on {verdict.at:%Y-%m-%d %H:%M} UTC, the rows of {every} table hashed"
-        f" and compared, dbstatus finds nothing new{not_tried}"
+        f" and compared, dbstatus finds nothing new{not_tried}{not_compared}"
     )
 
 

@@ -25,13 +25,13 @@ from ..sql import fetch_all, fetch_one, quote
 from ..verification import verify
 from . import tools
 from .attached import read_attached, require_undistributed
-from .contents import clauses, differences, read_contents, read_hash_partitions
+from .contents import clauses, differences, read_computed, read_contents, read_hash_partitions
 from .disk_space import require_disk_space
 from .entries import NOTHING, LeftOut
 from .erasures import Erasures, keep_erasures
 from .extensions import require_extensions
 from .load import load
-from .manifest import Manifest, home_of, other_homes
+from .manifest import COMPUTED, Manifest, home_of, other_homes
 from .owners import require_owners, require_replaceable
 from .properties import copy_grants, copy_properties, create
 from .rights import StaffChanges, sign_out_staff
@@ -349,6 +349,12 @@ def _restore(
             raise Refusal(
                 f"The restored database differs from {manifest.name}: {reason}. Nothing was replaced; use another backup."
             )
+        computed = read_computed(target)
+    if computed:
+        progress.say(
+            f"Not compared: {COMPUTED}{', '.join(computed)}. They are not in the backup; the restore computed them anew, with"
+            " other values if a function that they use was replaced after the rows had been written."
+        )
     if without:
         progress.say(f"Left out, because it belongs to {', '.join(without)} or depends on such an object: {left_out}.")
 

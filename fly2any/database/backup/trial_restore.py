@@ -28,11 +28,11 @@ from ..progress import Progress
 from ..units import plural
 from ..verification import verify
 from . import tools
-from .contents import BY_COPY, clauses, differences, read_contents, read_hash_partitions
+from .contents import BY_COPY, clauses, differences, read_computed, read_contents, read_hash_partitions
 from .encryption import ENDING, keys_in
 from .entries import NOTHING, VIEW_DATA, Entry, LeftOut, entries_in, find_left_out, listed, without_owner
 from .load import shown
-from .manifest import OF_ROLES, Manifest, Verdict, as_json, from_json, home_of, with_verdict
+from .manifest import COMPUTED, OF_ROLES, Manifest, Verdict, as_json, from_json, home_of, with_verdict
 from .owners import untrusted
 from .properties import creation
 from .restore import require_restorable
@@ -96,6 +96,7 @@ class TrialResult:
     changed: tuple[str, ...]
     absent: tuple[str, ...]
     unknown: str = ""  # How pg_restore's count of failures differs from the known failures.
+    computed: tuple[str, ...] = ()  # Tables with stored generated columns.
 
     def left_out(self) -> list[Failure]:
         """Return the failures that the server caused, and those of objects that depend on them."""
@@ -221,6 +222,7 @@ def _verdict_of(subject: _Subject, untrusted: Sequence[str], without: LeftOut, c
         if statements and not any(one.startswith(f"{BY_SUPERUSER.what} (") for one in left_out):
             left_out = (str(BY_SUPERUSER), *left_out)
         left_out += tuple(without_owner(one.text, manifest.owners) for one in subject.views(without))
+        left_out += tuple(f"{COMPUTED}{table}" for table in found.computed)
         return Verdict(clock.now(), version, reason, state, left_out if state == "good" else ())
     except (Refusal, EmbeddedServerError, Error, OSError, subprocess.SubprocessError) as error:
         return Verdict(clock.now(), version, explain(error) or type(error).__name__, "unverified")
@@ -313,7 +315,8 @@ def _try(running: Trial, subject: _Subject, without: LeftOut, progress: Progress
     changed = differences(both, {name: found[name] for name in both}, hashed)
     absent = [one for one in differences(expected, found, hashed) if one not in changed]
     absent += new_findings(verify(running.connection), manifest.findings)
-    return TrialResult(tuple(failures), tuple(changed), tuple(absent), unknown), code
+    computed = tuple(read_computed(running.connection))
+    return TrialResult(tuple(failures), tuple(changed), tuple(absent), unknown, computed), code
 
 
 def _fallback_locales(major: int) -> Iterator[sql.Composed]:
