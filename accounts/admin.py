@@ -35,6 +35,7 @@ STAFF_HELP = {
     "is_superuser": "May do everything without a group, including granting staff status and changing groups: the role “administrator” of dbstaff.",
 }
 NOT_THE_SITE = "The site ignores “Active”: it decides only whether the person can use the admin."
+IF_DISABLED = "If disabled, the person cannot sign in to the admin; they can still sign in to the site with a linked account."
 NONE_SET = "None: cannot sign in with a password."
 COOKIE = (
     "A browser may stay signed in to the site until its cookie expires, 30 days after its last use unless the site sets another time."
@@ -47,7 +48,7 @@ SIGN_OUT = Action(
     "Sign out of",
     "signed out",
     COOKIE,
-    nothing=f"Nothing to sign out of: no session or signed-in device that you can end here is stored. {COOKIE}",
+    nothing=f"There is nothing to sign out of: no session or device is stored that you can end here. {COOKIE}",
 )
 DEACTIVATE = Action("deactivate", "Deactivate", "Deactivate", "deactivated", NOT_THE_SITE)
 REACTIVATE = Action("reactivate", "Reactivate", "Reactivate", "reactivated", NOT_THE_SITE)
@@ -71,14 +72,22 @@ class PreferencesInline(SavedInline, SchemaForms, admin.StackedInline):
     airports = ("home_airport",)
 
 
+class AddForm(AdminUserCreationForm):
+    usable_password = AdminUserCreationForm.create_usable_password_field(IF_DISABLED)
+
+
 class PasswordForm(PasswordFormMixin, AdminPasswordChangeForm):
-    pass
+    # The id is that of Django's script, which shows the warning.
+    usable_password_help_text = (
+        f'{IF_DISABLED}<ul id="id_unusable_warning" class="messagelist">'
+        '<li class="warning">If disabled, the current password of this person is lost.</li></ul>'
+    )
 
 
 @admin.register(User)
 class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
     form = OpenModelForm
-    add_form = AdminUserCreationForm
+    add_form = AddForm
     change_password_form = PasswordForm
     list_display = ["email", "name", "country", "is_staff", "is_active", "created_at", "last_login"]
     list_filter = ["is_staff", "is_active", "created_at"]

@@ -8,8 +8,9 @@ from axes.models import AccessAttempt, AccessFailureLog, AccessLog
 from django.contrib.admin.models import LogEntry
 from django.contrib.sessions.models import Session
 from django.db.models import Model
-from django_otp.plugins.otp_static.models import StaticToken
+from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
 from django_otp.plugins.otp_totp.models import TOTPDevice
+from django_otp_webauthn.models import WebAuthnAttestation, WebAuthnCredential, WebAuthnUserHandle
 
 from fly2any.database.facts import OnErasure, Retention
 
@@ -30,10 +31,21 @@ FACTS: dict[type[Model], dict[str, Any]] = {
     AccessFailureLog: {"on_erasure": OnErasure.REMOVE, "address_fields": ("username",)},
     AccessLog: {"on_erasure": OnErasure.REMOVE, "address_fields": ("username",)},
 }
+# What the pages call the second factors, in the singular and the plural. Django's migrations do not see these names.
+NAMES: dict[type[Model], tuple[str, str]] = {
+    TOTPDevice: ("authenticator app", "authenticator apps"),
+    StaticDevice: ("set of recovery codes", "sets of recovery codes"),
+    StaticToken: ("recovery code", "recovery codes"),
+    WebAuthnCredential: ("passkey", "passkeys"),
+    WebAuthnAttestation: ("passkey attestation", "passkey attestations"),
+    WebAuthnUserHandle: ("user handle of passkeys", "user handles of passkeys"),
+}
 
 
 def declare() -> None:
-    """Declare the facts on the models, as ours do themselves."""
+    """Declare the facts on the models, as ours do themselves, and name the second factors."""
     for model, facts in FACTS.items():
         for name, value in facts.items():
             setattr(model, name, value)
+    for model, names in NAMES.items():
+        model._meta.verbose_name, model._meta.verbose_name_plural = names

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from html import unescape
 
 import pytest
+from django.urls import reverse
 
 from accounts.models import User, UserPreferences
 from ai_consultant.models import Conversation
@@ -151,3 +152,15 @@ def test_an_amount_has_two_decimals_or_more_if_it_needs_them(staff, ana):
     assert list(PriceAlert.objects.order_by("pk").values_list("target_price", "currency")) == [
         (price, "EUR") for price in (633, 12.5, 0.125, 1e300)
     ]
+
+
+def test_the_help_of_a_disabled_password_says_what_the_person_can_still_do(staff, ana):
+    ana.set_password("a-long-password-1")
+    ana.save()
+    urls = [address(User, "add"), reverse("admin:auth_user_password_change", args=[ana.pk])]
+
+    pages = [unescape(staff.get(url).content.decode()) for url in urls]
+
+    said = "the person cannot sign in to the admin; they can still sign in to the site with a linked account."
+    assert [(said in page, "LDAP" in page) for page in pages] == [(True, False)] * 2
+    assert '<ul id="id_unusable_warning"' in pages[1]
