@@ -358,3 +358,15 @@ def test_a_manifest_edited_by_hand_is_damaged(filled, place, facts):
     assert [answer.returncode for answer in answers] == [2, 4, 0]
     assert ["Traceback" in answer.stderr for answer in answers] == [False] * 3
     assert "is not the manifest of a backup, or is damaged" in answers[0].stderr
+
+
+def test_unsigned_backups_are_counted_where_none_is_verified(settings):
+    settings.BACKUPS = {**settings.BACKUPS, "expected": True}
+
+    messages = [one.message for number in (0, 1, 2) for one in BackupState("/backups", unsigned=number).findings(NOW)]
+
+    assert messages == [
+        "No backup has been verified by restoring it.",
+        "No backup has been verified by restoring it (1 backup without a valid signature does not count).",
+        "No backup has been verified by restoring it (2 backups without a valid signature do not count).",
+    ]

@@ -128,7 +128,7 @@ def test_runs_exclude_each_other_and_name_the_lock_holder(migrated):
 
     assert result.returncode == 2
     assert re.search(
-        r"The maintenance lock is held by pid \d+ \(the other, .*\), for longer than 0 s: run the command again when that is done", result.stderr
+        r"The maintenance lock is still held by pid \d+ \(the other, .*\) after 0 s: run the command again when it is released", result.stderr
     )  # fmt: skip
 
 

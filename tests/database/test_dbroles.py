@@ -225,7 +225,7 @@ def test_a_ledger_that_the_app_may_write_is_found_and_its_cure_works(early):
 
     assert (one.where, one.message) == (
         "_prisma_migrations",
-        f"The role {early.name}_app has DELETE, INSERT, UPDATE on it through default privileges, so it can change the audit trail.",
+        f"The role {early.name}_app has DELETE, INSERT, UPDATE on _prisma_migrations through default privileges, so the role can change the records in it.",
     )
     assert found() == []
 

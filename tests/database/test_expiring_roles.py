@@ -4,6 +4,7 @@ import pytest
 
 from fly2any.database.findings import Finding, Severity
 from fly2any.database.health.examine import Reader
+from fly2any.database.health.sessions import describe_expiring
 from fly2any.database.health.topics import TOPICS
 from tests.conftest import django
 
@@ -51,6 +52,18 @@ def test_roles_that_a_program_creates_for_a_short_time_are_one_note(migrated):
     assert [(one.severity, one.code, one.where, one.message) for one in seen] == [
         (
             *(Severity.NOTE, "connections.role_expires", "roles"),
-            "The passwords of 3 roles that may read users have expired (2) or expire within 14 days.",
+            "Of the passwords of 3 roles that may read users, 2 have expired, and the other expires within 14 days.",
         )
     ]
+
+
+@pytest.mark.parametrize(
+    ("expired", "said"),
+    [
+        (0, "The passwords of 4 roles that may read users expire within 14 days."),
+        (1, "Of the passwords of 4 roles that may read users, 1 has expired, and the others expire within 14 days."),
+        (4, "The passwords of 4 roles that may read users have expired."),
+    ],
+)
+def test_passwords_that_have_expired_are_told_from_those_that_will(expired, said):
+    assert describe_expiring(4, expired, "14 days") == said

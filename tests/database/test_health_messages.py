@@ -76,7 +76,7 @@ def test_unsafe_settings_are_reported_with_what_they_can_do(own_server):
 
     assert [one.message for one in asked(of(server), "settings")[1]] == [
         "autovacuum is off and must be on: autovacuum runs only to prevent wraparound, so dead rows accumulate.",
-        "track_counts is off and must be on: autovacuum needs these counts, and runs only to prevent wraparound.",
+        "track_counts is off and must be on: without these counts, autovacuum runs only to prevent wraparound.",
         "fsync is off and must be on: a power cut can destroy the database.",
         "full_page_writes is off and must be on: a power cut can damage pages.",
     ]

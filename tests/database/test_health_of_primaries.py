@@ -100,7 +100,7 @@ def session(database):
     with psycopg.connect(host=database.host, port=database.port, user=database.user, dbname=database.name) as client:
         client.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT 1")
         pid = client.info.backend_pid
-        yield f"the session {pid}", f"Run `manage.py dbhealth transactions --terminate {pid} --yes`."
+        yield f"session {pid}", f"Run `manage.py dbhealth transactions --terminate {pid} --yes`."
 
 
 @pytest.mark.slow

@@ -27,9 +27,9 @@ def test_the_migration_lock_holder_is_named_and_a_timeout_is_reported_in_one_sen
         r"SELECT pg_advisory_lock\(\$1\)\) …",
         waiting,
     )
-    assert sentence.startswith(f"The migration lock is held by pid {pid} (prisma migrate,")
+    assert sentence.startswith(f"The migration lock is still held by pid {pid} (prisma migrate,")
     assert sentence.endswith(
-        f"for longer than 1 s: run the command again when that is done (or end it: SELECT pg_terminate_backend({pid});)."
+        f" after 1 s: run the command again when it is released (or end it: SELECT pg_terminate_backend({pid});)."
     )
     assert database.execute("SELECT to_regclass('django_migrations')") == [(None,)]
 

@@ -100,7 +100,11 @@ class BackupState:
         """Yield whether there is no verified backup, or only an old one; not if it is unknown, because none could be read."""
         limit = settings.BACKUPS["max_age"]
         if self.good is None and not (self.trouble and self.newest is None):
-            unsigned = f" ({self.unsigned} without a valid signature do not count)" if self.unsigned else ""
+            unsigned = (
+                f" ({plural(self.unsigned, 'backup without a valid signature does', 'backups without a valid signature do')} not count)"
+                if self.unsigned
+                else ""
+            )
             earlier = (
                 f" {self.earlier} was, but it is of an earlier database of this name, such as the one before a restore."
                 if self.earlier

@@ -46,6 +46,8 @@ def describe(holder) -> str:
     if holder.kind == "prepared":
         return describe_prepared(holder.name)
     unread = "" if holder.active or holder.kind != "slot" else ", which no client reads"
+    if holder.kind == "session":
+        return f"session {holder.name}"
     return f"the {'replication slot' if holder.kind == 'slot' else holder.kind} {holder.name}{unread}"
 
 

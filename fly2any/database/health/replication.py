@@ -96,7 +96,7 @@ def replication(
             lags = [*([] if row.behind is None else [size(row.behind)]), *([span(row.lag)] if row.lag else [])]
             yield Finding(
                 Severity.WARNING, "replication.lag", row.name,
-                f"Replica {row.name} is {', '.join(lags)} behind (limits {size(most)}, {span(longest)}).",
+                f"Replica {row.name} is {' and '.join(lags)} behind (limits {size(most)}, {span(longest)}).",
                 "Check its log, and whether the network or its disk is too slow.",
             )  # fmt: skip
     late = {row.pid for row in replicas if row.behind is not None and row.behind > most}

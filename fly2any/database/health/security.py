@@ -132,7 +132,7 @@ def privileges(read: Reader) -> Iterator[Figure | Finding]:
     for excess in read_excess(read.connection, schema=read.schema):
         yield Finding(
             Severity.WARNING, "security.ledger", excess.name,
-            f"The role {excess.role} has {excess.privileges} on it through default privileges, so it can change the audit trail.",
+            f"The role {excess.role} has {excess.privileges} on {excess.name} through default privileges, so the role can change the records in it.",
             excess.revoke(read.schema), is_sql=True,
         )  # fmt: skip
     for row in read(PUBLIC_SQL):
@@ -255,7 +255,7 @@ def _of_staff(read: Reader, table: str) -> Iterator[Figure | Finding]:
     if not settings.SECOND_FACTOR and not settings.DEVELOPMENT:
         yield Finding(
             Severity.WARNING, "security.second_factor", "SECOND_FACTOR", "Staff need only a password to sign in to the admin.",
-            "Remove SECOND_FACTOR=false from the environment.",
+            "Set SECOND_FACTOR=true, or remove SECOND_FACTOR=false and DEBUG=true.",
         )  # fmt: skip
     if staff.idle:
         yield Finding(

@@ -34,7 +34,7 @@ MOST_MEMBERS = 2**32
 # Settings that prevent the loss of rows, or the unlimited growth of the database; all are booleans.
 WANTED = {
     "autovacuum": ("on", Severity.ERROR, "autovacuum runs only to prevent wraparound, so dead rows accumulate"),
-    "track_counts": ("on", Severity.ERROR, "autovacuum needs these counts, and runs only to prevent wraparound"),
+    "track_counts": ("on", Severity.ERROR, "without these counts, autovacuum runs only to prevent wraparound"),
     "fsync": ("on", Severity.ERROR, "a power cut can destroy the database"),
     "full_page_writes": ("on", Severity.ERROR, "a power cut can damage pages"),
     "zero_damaged_pages": (

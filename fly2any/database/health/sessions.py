@@ -102,9 +102,9 @@ def connections(read: Reader, *, near: float = 0.8, longest: timedelta = timedel
         expired = sum(row.expired for row in others)
         yield Finding(
             Severity.NOTE, "connections.role_expires", "roles",
-            f"The passwords of {plural(len(others), 'role')} that may read {PEOPLE} have expired ({expired}) or expire within {span(longest)}.",
+            describe_expiring(len(others), expired, span(longest)),
             "If a program such as Vault creates them, let it drop those that have expired; each role with privileges of its own makes the"
-            " table's list of privileges longer, whose limit is about 2,400 roles.",
+            " table's list of privileges longer; that list can hold about 2,400 roles.",
         )  # fmt: skip
         expiring = [row for row in expiring if row.is_ours]
     for row in expiring:
@@ -118,6 +118,15 @@ def connections(read: Reader, *, near: float = 0.8, longest: timedelta = timedel
             else f"The role's password expires at {when} (limit {span(longest)}): the role can then no longer connect with it.",
             f"ALTER ROLE {quote(row.name)} VALID UNTIL 'infinity'; or, if it is no longer used: ALTER ROLE {quote(row.name)} NOLOGIN;",
         )
+
+
+def describe_expiring(number: int, expired: int, longest: str) -> str:
+    """Return a sentence about the passwords of several roles, `expired` of which have expired."""
+    if expired in (0, number):
+        when = "have expired" if expired else f"expire within {longest}"
+        return f"The passwords of {number} roles that may read {PEOPLE} {when}."
+    others = "other expires" if number - expired == 1 else "others expire"
+    return f"Of the passwords of {number} roles that may read {PEOPLE}, {plural(expired, 'has', 'have')} expired, and the {others} within {longest}."
 
 
 def locks(read: Reader, *, longest: timedelta = timedelta(seconds=10)) -> Iterator[Figure | Finding]:
@@ -221,6 +230,6 @@ def end(connection, pid: int, *, really: bool) -> str:
         return f"Nothing was changed. --yes terminates {found[0]} and rolls back its transaction."
     if not fetch_one(connection, TERMINATE_SQL, {"pid": pid})[0]:
         raise Refusal(
-            f"The session {pid} was terminated, but did not end within 5 s: check it again with `manage.py dbhealth locks`."
+            f"Session {pid} was terminated, but did not end within 5 s: check it again with `manage.py dbhealth locks`."
         )
     return f"Terminated {found[0]}; its transaction is rolled back."

@@ -46,7 +46,7 @@ def archiving(read: Reader, *, most: int) -> Iterator[Figure | Finding]:
             last = (
                 f"the last segment was archived {span(row.since_archived)} ago"
                 if row.archived
-                else "no segment was archived yet"
+                else "no segment has been archived yet"
             )
             yield _finding(
                 Severity.WARNING,

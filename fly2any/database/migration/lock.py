@@ -72,7 +72,7 @@ def _held(connection, lock: int, *, patience: float, say: Callable[[str], None])
             held = f" by {holder}" if holder else ""
             cure = f" (or end it: {terminate(holder)})" if holder else ""
             raise Refusal(
-                f"The {NAMES[lock]} lock is held{held}, for longer than {patience:.0f} s: run the command again when that is done{cure}."
+                f"The {NAMES[lock]} lock is still held{held} after {patience:.0f} s: run the command again when it is released{cure}."
             )
         time.sleep(random.uniform(0.1, 0.5))
     try:

@@ -37,7 +37,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--trust-clock",
             action="store_true",
-            help="Remove old rows even if the database recorded nothing for a month, so that the clock may be ahead.",
+            help="Remove old rows even if the database recorded nothing for a month, which may mean that the clock is ahead.",
         )
         add_lock_wait(parser, "maintenance")
         parser.add_argument("--format", default="text", choices=["text", "json"], help="How to print the report.")
