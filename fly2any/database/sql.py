@@ -47,6 +47,11 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def as_written(value: str) -> str:
+    """Return a value in its type's text form. A cast to text could call a function of the type's owner."""
+    return f"CASE WHEN {value} IS NULL THEN NULL ELSE pg_catalog.concat({value}) END"
+
+
 # The roles whose code may run as the role of the connection: that one, superusers and the owner of the database; if one of them owns
 # the schema with the given oid, also the roles to which it gave the right to let others create tables there (CREATE WITH GRANT
 # OPTION). A role that is no superuser also trusts the owner of the schema, of the people's table and of the record of migrations if

@@ -9,6 +9,7 @@ import pytest
 from fly2any.database.backup.store import store_at
 from fly2any.database.errors import Refusal
 from fly2any.database.progress import Progress
+from fly2any.database.retention import archive
 from fly2any.database.retention import sweep as sweeping
 from fly2any.database.retention.archive import Archives
 from fly2any.database.retention.description import as_json
@@ -16,6 +17,7 @@ from fly2any.database.retention.rules import RULES
 from fly2any.database.server import Run
 from tests.conftest import django, fresh, manage
 from tests.database.old_rows import BEFORE, CASES, put, swept
+from tests.database.other_roles import other_role
 
 
 def test_a_physical_copy_of_the_server_settles_nothing_of_the_originals(migrated, tmp_path, monkeypatch):
@@ -271,3 +273,26 @@ def test_a_copy_of_the_database_settles_nothing_of_the_originals(migrated, tmp_p
 
     assert after == before
     assert [path.suffix for path in sorted(tmp_path.iterdir())] == [".json", ".zip"]
+
+
+def test_no_cast_of_another_roles_type_runs_when_an_archive_is_loaded(migrated, tmp_path, monkeypatch):
+    with other_role(migrated, "CREATE TYPE mal.tier AS ENUM ('a')") as role:
+        migrated.execute("ALTER TABLE price_history ADD tier mal.tier")
+        put(migrated, "price_history", "goes", {**CASES["price_history"][0], "tier": "a"})
+        [name] = swept(migrated, "price_history", tmp_path).archives
+        with migrated.connect() as client:
+            client.execute(
+                f"SET ROLE {role}; CREATE FUNCTION mal.text(mal.tier) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE 'ran'; END $$;"
+                "CREATE CAST (mal.tier AS text) WITH FUNCTION mal.text(mal.tier) AS IMPLICIT"
+            )
+        archives = Archives(store_at(str(tmp_path)), migrated.name)
+        with django(migrated) as connection:
+            with pytest.raises(Refusal, match=r"Function mal\.text\(mal\.tier\), which table public\.price_history uses"):
+                archives.load(connection, name, Progress())
+            monkeypatch.setattr(
+                archive, "refuse_untrusted_code", lambda *_, **__: None
+            )  # The cast was created after the check.
+            _, loaded = archives.load(connection, name, Progress())
+        migrated.execute("DROP SCHEMA mal CASCADE")
+
+    assert [one.added for one in loaded] == [1]

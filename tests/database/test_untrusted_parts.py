@@ -17,8 +17,9 @@ THEIRS = (
     "CREATE OPERATOR mal.~~~ (RIGHTARG = text, FUNCTION = mal.yes)",
     "CREATE DOMAIN mal.words AS text CHECK (mal.yes(VALUE))",
     "CREATE TYPE mal.kind AS ENUM ('k')",
-    "CREATE FUNCTION mal.to_json(mal.kind) RETURNS json LANGUAGE sql IMMUTABLE RETURN '1'::json",
-    "CREATE CAST (mal.kind AS json) WITH FUNCTION mal.to_json(mal.kind)",
+    "CREATE TYPE mal.tier AS ENUM ('k')",
+    "CREATE FUNCTION mal.text(mal.tier) RETURNS text LANGUAGE sql IMMUTABLE RETURN 'a'",
+    "CREATE CAST (mal.tier AS text) WITH FUNCTION mal.text(mal.tier)",
     "CREATE TYPE mal.pair AS (a text)",
     "CREATE TYPE mal.words_pair AS (a mal.words)",
     "CREATE COLLATION mal.c (provider = libc, locale = 'C')",
@@ -45,6 +46,7 @@ USED = {  # The statement, what is used, and by what.
     "a domain in a row of a table": (
         "CREATE TABLE mal.more (a mal.words); ALTER TABLE {} ADD made mal.more", YES, "table {}"
     ),
+    "an enum with a cast": ("ALTER TABLE {} ADD made mal.tier[]", "Function mal.text(mal.tier)", "table {}"),
     "a function of ours": (OURS + "; CREATE INDEX made ON {} (public.own(name))", ONE, "index made"),
 }  # fmt: skip
 COLUMN_BEFORE_15 = "table {}"  # These versions record for a generated column what its expression calls.

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 from .. import facts
 from ..roles import SECRETS
+from ..sql import as_written
 from .copied import rows_at
 from .other_people import Others
 from .people import Person
 from .plan import reach, rows_of_person
-from .search import as_written
 from .tables import Column, Tables, quoted, read_tables
 from .trace import Rows, counts_by_table, rows_of
 from .transactions import reading

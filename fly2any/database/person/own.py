@@ -15,10 +15,10 @@ from django.contrib.sessions.models import Session
 
 from ..errors import Refusal
 from ..facts import OnErasure, columns, erased, person_columns
-from ..sql import PEOPLE
+from ..sql import PEOPLE, as_written
 from .patterns import Patterns, is_address, patterns_for
 from .people import Person
-from .search import as_text, as_written, matches
+from .search import as_text, matches
 from .tables import Column, Table, Tables, quoted
 from .trace import Rows, places_of, rows_of
 

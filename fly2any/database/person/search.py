@@ -13,6 +13,7 @@ from django.db import Error, transaction
 
 from ..errors import first_line, sqlstate
 from ..progress import Progress
+from ..sql import as_written
 from . import copied
 from .patterns import LARGE, Pattern, Patterns, is_address, patterns_for
 from .people import Person
@@ -240,8 +241,3 @@ def as_text(column: Column) -> str:
     if column.base == "bytea":
         return f"pg_catalog.encode({name}, 'escape')"
     return f"{name}::pg_catalog.text" if column.base in ("text", "varchar") else as_written(name)
-
-
-def as_written(value: str) -> str:
-    """Return a value in its type's text form. A cast to text could call a function of the type's owner."""
-    return f"CASE WHEN {value} IS NULL THEN NULL ELSE pg_catalog.concat({value}) END"

@@ -82,7 +82,7 @@ def keys_of(cursor, tables: Tables, oid: int, places: set[str], fk: ForeignKey) 
     if not table.is_ours:
         return copied.keys_of(tables, oid, places, fk)
     names = [quoted(name) for name in fk.keys]
-    values = ", ".join(f"pg_catalog.concat(c.{name})" for name in names)  # Not a cast: see search.as_written().
+    values = ", ".join(f"pg_catalog.concat(c.{name})" for name in names)  # Not a cast: see sql.as_written().
     known = " AND ".join(f"c.{name} IS NOT NULL" for name in names)
     cursor.execute(
         f"SELECT DISTINCT {values} FROM {table.rows_sql} AS c WHERE {table.at_sql()} AND {known}",

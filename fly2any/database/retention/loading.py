@@ -10,7 +10,7 @@ from ..errors import Refusal, Unfit
 from ..facts import people_table, person_columns
 from ..schema.relations import read_relations
 from ..server import read_schema
-from ..sql import quote
+from ..sql import as_written, quote
 from .description import Archive, Part
 from .rules import RULES
 from .versions import SEQUENTIAL_SQL
@@ -71,7 +71,8 @@ def load_part(connection, cursor, archive: Archive, part: Part, entry) -> Loaded
     overriding = "OVERRIDING SYSTEM VALUE"  # For a column GENERATED ALWAYS AS IDENTITY that the site may have added.
     cursor.execute(f"INSERT INTO {table} ({columns}) {overriding} SELECT {columns} FROM {staging} ON CONFLICT DO NOTHING")
     added = cursor.rowcount
-    differs = " OR ".join(f"s.{quote(name)}::text IS DISTINCT FROM t.{quote(name)}::text" for name in part.columns)
+    pairs = ((as_written(f"s.{quote(name)}"), as_written(f"t.{quote(name)}")) for name in part.columns)
+    differs = " OR ".join(f"{staged} IS DISTINCT FROM {loaded}" for staged, loaded in pairs)
     now = nearby.rows(part.table, columns=part.columns)
     cursor.execute(f"SELECT count(*) FROM {staging} AS s JOIN {now} AS t USING (id) WHERE {differs}")
     if changed := cursor.fetchone()[0]:

@@ -47,9 +47,9 @@ CONVERTS_SQL = r"""
 """
 # For the tables in `checked`: what `part` of which (a trigger, an index, statistics, a constraint, a default, a policy, a rule, or the
 # table itself, for its columns and partition key) uses a function, an operator or a type of which role that is not in `trusted`, and
-# whether all of these run as their owner. Enums and composite types run no code of their own, except by a cast to json, which their
-# owner defines: they count in the condition of a trigger, and where the part, or a function that it uses, converts values to JSON
-# (`by_json`); then also the types of the columns that it can read, looked for if there are such `types`. Collations and schemas run none.
+# whether all of these run as their owner. Enums and composite types run no code of their own, except by casts, which their owner
+# defines. The functions of casts count: statements convert columns to text. One to json may be defined at any time: these types count in
+# the condition of a trigger, and where the part, or a function that it uses, converts values to JSON (`by_json`); then also the types of the columns that it can read, looked for if there are such `types`. Collations and schemas run none.
 # Nothing is recorded of PostgreSQL's own objects, nor of what belongs to the first superuser, nor of the owners of tables' row types.
 USED_CODE_SQL = f"""
     parts AS (
@@ -81,6 +81,10 @@ USED_CODE_SQL = f"""
             SELECT d.refclassid, d.refobjid, u.used_class <> 'pg_catalog.pg_type'::regclass FROM pg_catalog.pg_depend AS d
             WHERE d.classid = u.used_class AND d.objid = u.used AND d.refclassid = 'pg_catalog.pg_class'::regclass
               AND (u.used_class = 'pg_catalog.pg_type'::regclass OR u.used_class IN ({READING_CLASSES}) AND EXISTS (SELECT FROM types))
+            UNION ALL
+            SELECT d.classid, d.objid, false FROM pg_catalog.pg_depend AS d
+            WHERE u.used_class = 'pg_catalog.pg_type'::regclass AND d.refclassid = u.used_class AND d.refobjid = u.used
+              AND d.classid = 'pg_catalog.pg_cast'::regclass
             UNION ALL
             SELECT d.classid, d.objid, false FROM pg_catalog.pg_depend AS d
             WHERE d.refclassid = u.used_class AND d.refobjid = u.used AND d.deptype IN ('a', 'i')
