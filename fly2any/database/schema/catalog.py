@@ -125,6 +125,21 @@ USED_BY_SQL = """
           WHERE y.oid = c.reltype AND u.classid = 'pg_catalog.pg_class'::regclass AND u.objsubid > 0 AND c.relkind IN ('r', 'p') ORDER BY 1)
 """
 
+# Whether a cast of the column's type, or of the types below a domain and an array, calls a function: the owner of a type may create
+# casts from it, also of an enum to text. PostgreSQL's own casts have OIDs below 16384.
+CASTS_SQL = """
+    CASE WHEN t.oid >= 16384 OR t.typelem >= 16384 THEN EXISTS (
+        WITH RECURSIVE below AS (
+            SELECT t.oid
+            UNION
+            SELECT part.oid
+            FROM below JOIN pg_catalog.pg_type AS b ON b.oid = below.oid
+            CROSS JOIN LATERAL (VALUES (b.typbasetype), (b.typelem)) AS part (oid) WHERE part.oid <> 0
+        )
+        SELECT FROM below JOIN pg_catalog.pg_cast AS k ON k.castsource = below.oid WHERE k.oid >= 16384 AND k.castfunc <> 0)
+    ELSE false END
+"""
+
 # The dependency of an identity column's sequence is internal, not automatic.
 SEQUENCES_SQL = """
     (SELECT pg_catalog.json_agg(pg_catalog.json_build_object('name', s.seqrelid::regclass::text, 'largest', s.seqmax, 'owned', t.owned, 'shared', EXISTS (
@@ -162,6 +177,7 @@ COLUMNS_SQL = f"""
            pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT') AS readable,
            a.attstorage = 'p' AND t.typstorage IN ('x', 'e') AS plain,
            {USED_BY_SQL} AS used_by,
+           {CASTS_SQL} AS casts,
            {SEQUENCES_SQL} AS sequences,
            a.attinhcount > 0 AS inherited
     FROM pg_catalog.pg_attribute AS a

@@ -253,8 +253,12 @@ UNCAST: dict[tuple[str, str], tuple[str, str]] = {
 
 def converted(column: Column, live: Column) -> tuple[str, str]:
     """Return the expression for the values of `live` in the type of `column`, and what must be checked first where there is no cast."""
+    name = quote(live.name)
     expression, check = UNCAST.get((live.type.partition("(")[0], column.type), (f"{{}}::{column.type}", ""))
-    return expression.format(quote(live.name)), check
+    if live.casts:  # concat() writes a value in its type's text form and calls no cast of the type's owner.
+        written = f"CASE WHEN {name} IS NULL THEN NULL ELSE pg_catalog.concat({name}) END"
+        return written if _is_text(column.type) else f"({written})::{column.type}", check
+    return expression.format(name), check
 
 
 def compares_as_text(column: Column, live: Column) -> bool:
@@ -278,7 +282,7 @@ def retype(column: Column, live: Column, computed: Iterable[Column], actual: Cat
     # With the session in UTC and no USING, PostgreSQL keeps the table as it is and reads its values as UTC.
     kept = to_zone and without_zone and column.collation == live.collation
     if (
-        live.type != column.type and not kept and not _is_text(column.type) and not column.generated
+        live.type != column.type and not kept and (live.casts or not _is_text(column.type)) and not column.generated
     ):  # With USING, values that are too long would be truncated.
         words.append(f"USING {converted(column, live)[0]}")
     actions = [" ".join(words)]

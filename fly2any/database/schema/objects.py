@@ -127,6 +127,9 @@ class Column:
     readable: bool = field(default=True, compare=False)  # by this role
     plain: bool = field(default=False, compare=False)  # a long value is neither compressed nor moved out of its row
     used_by: tuple[str, ...] = field(default=(), compare=False)  # objects that prevent a change of its type
+    casts: bool = field(
+        default=False, compare=False
+    )  # a cast of its type, or of one below it, calls a function of the type's owner
     sequences: tuple[Sequence, ...] = field(default=(), compare=False)
     inherited: bool = field(default=False, compare=False)  # from a table that has it too: its type cannot be changed
 
