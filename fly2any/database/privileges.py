@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from .findings import Finding, Severity
+from .schema.cures import comment
 from .schema.ledgers import APPEND_ONLY, LEDGERS
 from .schema.objects import PRIVILEGES, Table
 from .server import Server
@@ -13,6 +14,8 @@ from .sql import quote
 
 # What a role that serves the site or the admin does not need.
 NEEDLESS = dict.fromkeys(LEDGERS, PRIVILEGES[1:]) | dict.fromkeys(APPEND_ONLY, PRIVILEGES[2:])
+
+BY_OWNER = "the owner of the tables must run it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +34,11 @@ def counted(tables: Iterable[Table]) -> tuple[Privilege, ...]:
 
 
 def lacking(server: Server, tables: tuple[Table, ...], *, site: frozenset[str]) -> Iterator[Finding]:
-    """Yield what the role of `server` lacks on some of `tables` while it holds it on others; otherwise, in a note, what it lacks on any.
+    """Yield what the role of `server` lacks on some of `tables` while it has it on others; otherwise, in a note, what it lacks on any.
 
     The tables of the admin and its packages are a group of their own: the site uses only those of `site`.
     """
-    found = [*_unequal(server, tables, site)]
+    found = [*_unequal(server, tables, site), *_not_owned(server, tables, site)]
     yield from found or _missing(server, counted(tables))
 
 
@@ -46,7 +49,7 @@ def _unequal(server: Server, tables: tuple[Table, ...], site: frozenset[str]) ->
         yield Finding(
             Severity.ERROR, "server.privileges", role,
             f"The role {role} holds privileges on our tables, but not USAGE on their schema {server.schema}, so it can read and write none of them.",
-            f"GRANT USAGE ON SCHEMA {schema} TO {quote(role)};", is_sql=True,
+            f"{comment('As its owner:')}\nGRANT USAGE ON SCHEMA {schema} TO {quote(role)};", is_sql=True, loses="the owner of the schema must run it",
         )  # fmt: skip
         return
     grants: dict[tuple[str, ...], list[str]] = {}
@@ -58,13 +61,31 @@ def _unequal(server: Server, tables: tuple[Table, ...], site: frozenset[str]) ->
                 grants.setdefault(tuple(sorted(wanted, key=PRIVILEGES.index)), []).append(name)
     if grants:
         lacks = "; ".join(f"{', '.join(privileges)} on {', '.join(sorted(names))}" for privileges, names in grants.items())
+        theirs = any(not table.owned for table in tables if any(table.name in names for names in grants.values()))
         cure = [
             f"GRANT {', '.join(privileges)} ON {', '.join(f'{schema}.{quote(name)}' for name in sorted(names))} TO {quote(role)};"
             for privileges, names in grants.items()
         ]
         yield Finding(
             Severity.WARNING, "server.privileges", role,
-            f"The role {role} does not hold {lacks}, but holds the same on our other tables.", "\n".join(cure), is_sql=True,
+            f"The role {role} does not hold {lacks}, but holds the same on our other tables.",
+            "\n".join([*([comment("As their owner:")] if theirs else []), *cure]), is_sql=True, loses=BY_OWNER if theirs else "",
+        )  # fmt: skip
+
+
+def _not_owned(server: Server, tables: tuple[Table, ...], site: frozenset[str]) -> Iterator[Finding]:
+    """Yield the finding about a role that migrates some of our tables, and may not change others."""
+    others: list[Table] = []
+    for group in ([one for one in tables if one.name in site], [one for one in tables if one.name not in site]):
+        if any(one.owned for one in group):
+            others += [one for one in group if not one.owned]
+    if others:
+        names, owners = sorted(one.name for one in others), sorted({one.owner for one in others})
+        alter = [f"ALTER TABLE {quote(server.schema or '')}.{quote(name)} OWNER TO {quote(server.role)};" for name in names]
+        yield Finding(
+            Severity.WARNING, "server.privileges", server.role,
+            f"The role {server.role} owns our other tables, but not {', '.join(names)} (owner: {', '.join(owners)}): migrations that change these fail.",
+            "\n".join([comment("As a superuser:"), *alter]), is_sql=True, loses="a superuser must run it",
         )  # fmt: skip
 
 

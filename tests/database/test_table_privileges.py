@@ -39,7 +39,12 @@ def seen_by(role, *statements, codes=("server.privileges",)):
 def test_what_the_site_lacks_on_some_tables_is_reported(damage, severity, message, cure):
     (finding,) = seen_by("site", GRANT, damage)
 
-    assert (str(finding.severity), message in finding.message, finding.cure.replace('"', "")) == (severity, True, cure)
+    assert (str(finding.severity), message in finding.message, [*finding.cure.replace('"', "").splitlines()]) == (
+        severity,
+        True,
+        ["-- As its owner:" if severity == "error" else "-- As their owner:", cure],
+    )
+    assert (finding.is_sql, finding.loses != "") == (True, True)  # `--sql` prints it as a comment.
     assert serious(seen_by("site", finding.cure)) == ()
 
 
@@ -94,3 +99,35 @@ def test_a_role_that_may_read_every_column_by_its_own_grants_lacks_nothing():
     found = seen_by("site", f"REVOKE SELECT ON users FROM site; GRANT SELECT ({columns}) ON users TO site")
 
     assert [str(one.severity) for one in found] == ["note"]
+
+
+@pytest.mark.django_db
+def test_a_role_that_owns_some_of_our_tables_is_told_which_it_may_not_change():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace")
+        names = [name for (name,) in cursor.fetchall()]
+    given = [f'ALTER TABLE "{name}" OWNER TO web' for name in names if name not in ("notifications", "users_groups")]
+    granted = "GRANT SELECT, INSERT, UPDATE, DELETE ON notifications, users_groups TO web"
+
+    [finding] = seen_by("web", "CREATE ROLE web; GRANT ALL ON SCHEMA public TO web", *given, granted)
+
+    owner = connection.settings_dict["USER"] or "postgres"
+    assert (finding.severity, finding.message, finding.cure, finding.loses) == (
+        "warning",
+        f"The role web owns our other tables, but not notifications, users_groups (owner: {owner}): migrations that change these fail.",
+        '-- As a superuser:\nALTER TABLE "public"."notifications" OWNER TO "web";\nALTER TABLE "public"."users_groups" OWNER TO "web";',
+        "a superuser must run it",
+    )
+    assert seen_by("web", finding.cure) == []
+
+
+@pytest.mark.django_db
+def test_what_the_owner_of_a_table_lacks_is_granted_by_the_owner():
+    run("CREATE ROLE person; ALTER TABLE users OWNER TO person; REVOKE SELECT ON users FROM person")
+
+    [finding] = seen_by("site", GRANT, "GRANT ALL ON SCHEMA public TO person WITH GRANT OPTION", codes=("table.owner",))
+
+    assert (finding.cure, finding.loses) == (
+        '-- As their owner:\nGRANT SELECT ON public.users TO "person";',
+        "the owner of the tables must run it",
+    )

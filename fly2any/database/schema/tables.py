@@ -53,6 +53,8 @@ def _owners(to: Comparing, tables: list[Table]) -> None:
     lacking = ((what, table.owner) for table in tables for what in table.owner_lacks)
     for what, owner in dict.fromkeys(lacking):
         owned = [table.name for table in tables if table.owner == owner and what in table.owner_lacks]
+        grant = f"GRANT {what} TO {quote(owner)};"
+        theirs = not any(table.owned for table in tables if table.name in owned) and not what.startswith("USAGE")
         more = f" and {plural(len(owned) - 1, 'more table')}" if len(owned) > 1 else ""
         to.findings.append(
             Finding(
@@ -60,8 +62,9 @@ def _owners(to: Comparing, tables: list[Table]) -> None:
                 "table.owner",
                 owned[0] if len(owned) == 1 else owner,
                 f"The owner of {owned[0]}{more}, {owner}, lacks {what}: writes that check or follow a foreign key fail for every role.",
-                f"GRANT {what} TO {quote(owner)};",
+                f"{cures.comment('As their owner:')}\n{grant}" if theirs else grant,
                 is_sql=True,
+                loses="the owner of the tables must run it" if theirs else "",
             )
         )
 
