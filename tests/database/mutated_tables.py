@@ -331,7 +331,7 @@ def of_column(column: Column) -> Iterator[Mutation]:
         yield damage("renamed", sql, ("column.renamed", at(column)), *named)
     type_ = column.type if column.type in OTHER_TYPE else "character varying"
     if not column.identity and not named:
-        other = OTHER_TYPE.get(column.type, "text")
+        other = OTHER_TYPE.get(column.type, "character varying(9)")  # A longer one is a note.
         if column.type == "bigint" and (column.table, column.name) in POINTING:
             other = "integer"  # No foreign key goes from numeric to bigint.
         yield damage(

@@ -27,6 +27,7 @@ MOMENTS = {
 PRECISE = {(f"timestamp({digits}) with time zone", "timestamp with time zone") for digits in (3, 4, 5, 6)}
 SAME = {("character varying", "text"), *PRECISE}
 WIDER = {"smallint": ("integer", "bigint"), "integer": ("bigint",)}
+VARCHAR = re.compile(r"character varying\((\d+)\)")
 CAST = re.compile(r"\(?'?(-?\d+)'?\)?::(integer|bigint)")  # As PostgreSQL prints a number in a wider column.
 BOUNDED = re.compile(r"\(\d{1,3}\)")  # A short text fits into a row.
 
@@ -102,11 +103,12 @@ def _state(to: Comparing, column: Column, live: Column) -> None:
 def _type(to: Comparing, column: Column, live: Column) -> Column:
     if (live.type, live.collation) == (column.type, column.collation):
         return live
-    if live.type in WIDER.get(column.type, ()):
+    if live.collation == column.collation and _is_wider(live.type, column.type):
         message = (
             f"{_name_of(column)} is {live.type}, not {column.type}; each value that fits into {column.type} works the same."
         )
-        cure = f"Keep it: to make it {column.type} again, PostgreSQL would rewrite the table, and fail if a value is larger."
+        larger = "longer" if VARCHAR.fullmatch(column.type) else "larger"
+        cure = f"Keep it: to make it {column.type} again, PostgreSQL would rewrite the table, and fail if a value is {larger}."
         to.findings.append(Finding(Severity.NOTE, "column.different", where(column), message, cure))
         plain = CAST.fullmatch(live.default or "")
         return replace(live, default=plain[1]) if plain else live
@@ -143,6 +145,14 @@ def _type(to: Comparing, column: Column, live: Column) -> Column:
     to.add("column.different", column, message, cure, severity, loses=lost)
     set_anew = live.default is not None and column.default is not None and not same
     return replace(live, default=column.default if set_anew else live.default)
+
+
+def _is_wider(type_: str, than: str) -> bool:
+    """Return whether a type has every value of a narrower integer or varchar, and values that are larger or longer."""
+    if (limit := VARCHAR.fullmatch(than)) is None:
+        return type_ in WIDER.get(than, ())
+    longer = VARCHAR.fullmatch(type_)
+    return type_ in ("text", "character varying") or (longer is not None and int(longer[1]) > int(limit[1]))
 
 
 def _including(to: Comparing, column: Column) -> list[Key]:
