@@ -151,6 +151,17 @@ def test_a_type_cure_rejects_long_texts_instead_of_truncating_them(migrated, sta
     assert psql(migrated, script) == (3, "ERROR:  value too long for type character varying(150)\n")
 
 
+def test_a_type_cure_keeps_how_a_price_is_written(migrated, status):
+    migrated.execute(
+        f"ALTER TABLE price_history ALTER price TYPE real; ALTER DATABASE {migrated.name} SET extra_float_digits TO -15"
+    )
+    migrated.execute("""INSERT INTO price_history (id, origin, destination, price, provider, "departDate")
+                        VALUES ('a', 'MIA', 'GRU', 712.55, 'amadeus', '2027-01-01'), ('b', 'MIA', 'GRU', 12345.67, 'amadeus', '2027-01-01')""")
+
+    assert psql(migrated, status()[1]) == (0, "")
+    assert migrated.execute("SELECT price FROM price_history ORDER BY id") == [(712.55,), (12345.67,)]
+
+
 def test_cures_have_a_lock_timeout_except_concurrent_builds(migrated, status):
     migrated.execute(
         'ALTER TABLE wishlist_items ALTER notes SET NOT NULL; DROP INDEX "users_createdAt_idx", users_words_trgm_idx'
@@ -237,6 +248,7 @@ def test_only_text_types_keep_the_spelling_of_a_text(given, wanted, keeps):
     lost = lost_by_type_change(Column("t", "c", wanted, nullable=True), Column("t", "c", given, nullable=True))
 
     assert (lost == "") is keeps
+    assert (lost == "trailing blanks are removed") is given.startswith("character(")
 
 
 PERSON = "00000000-0000-4000-8000-000000000001"

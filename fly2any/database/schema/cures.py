@@ -224,24 +224,27 @@ def lost_by_type_change(column: Column, live: Column) -> str:
     if given.endswith("[]") and wanted.endswith("[]"):
         given, wanted = given.removesuffix("[]"), wanted.removesuffix("[]")
     times = given.startswith("timestamp") and wanted == "timestamp with time zone"
-    padded = given.startswith("character(") or given == "bpchar"  # Trailing blanks are removed.
+    padded = given.startswith("character(") or given == "bpchar"
     if check := converted(column, live)[1]:
         return check
     if (given, wanted) == ("json", "jsonb"):
         return "jsonb keeps neither the order of the keys of an object nor a key that occurs twice"
-    if given == wanted or (_is_text(wanted) and not padded) or times or (given, wanted) in KEPT:
+    if padded and _is_text(wanted):
+        return "trailing blanks are removed"
+    if given == wanted or _is_text(wanted) or times or (given, wanted) in KEPT:
         return ""
     return f"values of the type {live.type} are rounded or truncated if {column.type} cannot hold them"
 
 
 NUMBERS = ("smallint", "integer", "bigint", "numeric", "real", "double precision")
 MILLISECONDS = "the numbers are read as milliseconds since 1970, those of the type integer as seconds"
-# Conversions for which PostgreSQL has no cast, each with what must be checked before it.
+# Conversions for which PostgreSQL has no cast, or whose cast changes how a value is written, each with what must be checked before it.
 UNCAST: dict[tuple[str, str], tuple[str, str]] = {
     **{(one, "timestamp with time zone"): ("to_timestamp({} / 1000.0)", MILLISECONDS) for one in NUMBERS},
     **{(one, "timestamp with time zone"): ("to_timestamp({})", MILLISECONDS) for one in ("smallint", "integer")},
     **{(one, "boolean"): ("({} <> 0)", "every number other than 0 becomes true") for one in NUMBERS if one != "integer"},
     ("bit", "boolean"): ("{}::integer::boolean", "every number other than 0 becomes true"),
+    ("real", "double precision"): ("{}::text::double precision", ""),
     ("money", "double precision"): ("{}::numeric::double precision", "lc_monetary decides what the digits mean"),
     ("text[]", "jsonb"): ("to_jsonb({})", "each list becomes an array of JSON"),
     **{
@@ -252,7 +255,7 @@ UNCAST: dict[tuple[str, str], tuple[str, str]] = {
 
 
 def converted(column: Column, live: Column) -> tuple[str, str]:
-    """Return the expression for the values of `live` in the type of `column`, and what must be checked first where there is no cast."""
+    """Return the expression for the values of `live` in the type of `column`, and what must be checked first."""
     name = quote(live.name)
     expression, check = UNCAST.get((live.type.partition("(")[0], column.type), (f"{{}}::{column.type}", ""))
     if live.casts:  # concat() writes a value in its type's text form and calls no cast of the type's owner.
@@ -296,8 +299,10 @@ def retype(column: Column, live: Column, computed: Iterable[Column], actual: Cat
     actions += [action for one in computed for action in _again(one, one, actual)]
     again = [statement for one in computed for statement in _indexes_again(one, actual)]
     # Times without a zone are UTC here.
-    zone = ["SET LOCAL TimeZone TO 'UTC';"] if to_zone else []
-    changes = [*zone, f"ALTER TABLE {quote(live.table)} {', '.join(actions)};", *again]
+    settings = ["SET LOCAL TimeZone TO 'UTC';"] if to_zone else []
+    if (live.type, column.type) == ("real", "double precision"):
+        settings.append("SET LOCAL extra_float_digits TO 1;")  # The text of a value has all its digits.
+    changes = [*settings, f"ALTER TABLE {quote(live.table)} {', '.join(actions)};", *again]
     # PostgreSQL discards the column's statistics.
     analyze = [f"ANALYZE {quote(live.table)} ({quote(live.name)});"] if live.type != column.type else []
     return changes, analyze
