@@ -52,6 +52,38 @@ def test_an_index_is_redundant_only_if_another_serves_all_its_queries(database, 
     assert found(database, "indexes") == [("indexes.redundant", f"t.{name}") for name in redundant]
 
 
+def test_copies_of_a_unique_key_of_the_contract_are_redundant_and_their_cures_work(migrated):
+    """As Sequelize's `sync({alter: true})` makes them at each start."""
+    version = migrated.execute("SHOW server_version_num")[0][0]
+    migrated.execute(f"""
+        ALTER TABLE users ADD CONSTRAINT users_email_key1 UNIQUE (email), ADD CONSTRAINT users_email_key2 UNIQUE (email);
+        ALTER TABLE users ADD CONSTRAINT users_id_key UNIQUE (id), ADD CONSTRAINT other UNIQUE (email, id);
+        CREATE UNIQUE INDEX a1 ON accounts (provider, "providerAccountId");
+        CREATE UNIQUE INDEX a2 ON accounts ("providerAccountId", provider);
+        CREATE UNIQUE INDEX part ON users (email) WHERE phone IS NOT NULL;
+        CREATE UNIQUE INDEX pattern ON users (email text_pattern_ops);
+        {"CREATE UNIQUE INDEX nulls ON users (email) NULLS NOT DISTINCT;" if version >= "150000" else ""}
+        ALTER TABLE users REPLICA IDENTITY USING INDEX users_email_key2;
+        ALTER TABLE users DROP CONSTRAINT users_email_key, ADD CONSTRAINT users_email_key3 UNIQUE (email);
+    """)
+    # The foreign key uses users_email_key1, the first key that it can use.
+    migrated.execute(
+        "CREATE TABLE theirs (a text REFERENCES users (email)); ALTER TABLE users ADD CONSTRAINT users_email_key UNIQUE (email)"
+    )
+
+    with django(migrated) as connection:
+        connection.ensure_connection()
+        findings = [one for one in TOPICS["indexes"](Reader(connection, "public")) if isinstance(one, Finding)]
+    assert [(one.code, one.where, one.cure) for one in findings] == [
+        ("indexes.redundant", "accounts.a1", 'DROP INDEX CONCURRENTLY "a1";'),
+        ("indexes.redundant", "users.users_email_key3", 'ALTER TABLE "users" DROP CONSTRAINT "users_email_key3";'),
+        ("indexes.redundant", "users.users_id_key", 'ALTER TABLE "users" DROP CONSTRAINT "users_id_key";'),
+    ]
+    for finding in findings:
+        migrated.execute(finding.cure)
+    assert found(migrated, "indexes") == []
+
+
 def test_of_two_identical_indexes_the_contracts_is_kept(migrated):
     definition = 'ON price_alerts ("lastChecked") WHERE active AND NOT triggered'
     migrated.execute(f'CREATE INDEX a_twin ON notifications ("userId", "createdAt" DESC); CREATE INDEX a_part {definition}')

@@ -33,6 +33,9 @@ INDEXES_SQL = f"""
            x.indisunique AS "unique", x.indisprimary AS "primary", x.indisvalid AND x.indislive AS valid,
            x.indisready AND x.indislive AS ready,
            EXISTS (SELECT FROM pg_catalog.pg_constraint AS k WHERE k.conindid = i.oid) AS demanded,
+           EXISTS (SELECT FROM pg_catalog.pg_constraint AS k WHERE k.conindid = i.oid AND k.contype <> 'f') AS "constraint",
+           x.indisreplident OR EXISTS (SELECT FROM pg_catalog.pg_constraint AS k WHERE k.conindid = i.oid AND k.contype = 'f') AS referenced,
+           x.indimmediate AS immediate, COALESCE((to_jsonb(x) ->> 'indnullsnotdistinct')::boolean, false) AS nulls_equal,
            am.amname AS method, x.indpred IS NOT NULL OR x.indexprs IS NOT NULL AS special,
            pg_catalog.pg_get_expr(x.indpred, x.indrelid) AS predicate,
            (SELECT array_agg(COALESCE(NULLIF(k.attnum, 0)::text, pg_catalog.pg_get_indexdef(i.oid, k.place::int, false)) ORDER BY k.place)
@@ -162,9 +165,19 @@ def _dispensable(
     row, use: IndexUse, rows, contract: set[str], reset, young: timedelta, standbys: StandbyUse
 ) -> Iterator[Finding]:
     """Yield a finding for an index that is redundant or was never used, unless the contract or a constraint needs it."""
-    if row.unique or row.primary or row.demanded or row.name in contract:
-        return
     if use.bytes is None:
+        return
+    if row.unique and (ours := _copied(row, rows, contract)):
+        alter, drop = (
+            f"ALTER TABLE {quote(row.table)} DROP CONSTRAINT {quote(row.name)};",
+            f"DROP INDEX CONCURRENTLY {quote(row.name)};",
+        )
+        yield Finding(
+            Severity.WARNING, "indexes.redundant", f"{row.table}.{row.name}",
+            f"{ours.name} has the same columns and refuses the same rows. This index takes {size(use.bytes)}.",
+            alter if row.constraint else for_partitioned(drop) if row.partitioned else drop, is_sql=True,
+        )  # fmt: skip
+    if row.unique or row.primary or row.demanded or row.name in contract:
         return
     drop = f"DROP INDEX CONCURRENTLY {quote(row.name)};"
     where, cure = f"{row.table}.{row.name}", for_partitioned(drop) if row.partitioned else drop
@@ -209,6 +222,18 @@ def _missing(read: Reader, extents: dict[str, Extent], many: int) -> Iterator[Fi
                 f"No index begins with {', '.join(key.columns)}: deleting a row that this foreign key references reads {plural(number, 'row')} (limit {many:,}).",
                 for_partitioned(cure) if key.partitioned else cure, is_sql=True,
             )  # fmt: skip
+
+
+def _copied(row, rows, contract: set[str]):
+    """Return the key of the contract of which a unique index is a copy that nothing refers to."""
+    if row.name in contract or row.primary or row.referenced:
+        return None
+    parts = ("table", "columns", "options", "classes", "collations", "nulls_equal", "method")
+    for other in rows:
+        usable = other.unique and other.valid and other.immediate and not other.predicate and other.name in contract
+        if usable and not row.predicate and all(getattr(row, part) == getattr(other, part) for part in parts):
+            return other
+    return None
 
 
 def _contained_in(row, rows, contract: set[str]):
