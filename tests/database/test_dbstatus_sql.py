@@ -10,6 +10,7 @@ from django.core.management import call_command
 
 from fly2any.database.schema import Column, where
 from fly2any.database.schema import contract as contracts
+from fly2any.database.schema.columns import GRANTS
 from fly2any.database.schema.comparing import MAY_BE_ANOTHERS
 from fly2any.database.schema.cures import lost_by_type_change
 from fly2any.postgres.embedded import bin_folder
@@ -118,7 +119,7 @@ def test_the_script_cures_what_was_damaged(migrated, status, place):
     noted |= {("column.different", where(column)) for column in final.columns if column.type == "smallint"}
     assert code == (4 if any(mutation.found - noted for mutation in possible) else 0)
     # Cures that build on a renaming, or on a table in the place of a view, fail without it.
-    needs_agreement = any(reason in script for reason in (MAY_BE_ANOTHERS, NO_LONGER_READ, MAY_RELY))
+    needs_agreement = any(reason in script for reason in (MAY_BE_ANOTHERS, NO_LONGER_READ, MAY_RELY, GRANTS))
     assert psql(migrated, agreed(script) if needs_agreement else script) == (0, "")
     _, rest = status()
     assert psql(migrated, agreed(rest)) == (0, "")
@@ -160,6 +161,22 @@ def test_a_type_cure_keeps_how_a_price_is_written(migrated, status):
 
     assert psql(migrated, status()[1]) == (0, "")
     assert migrated.execute("SELECT price FROM price_history ORDER BY id") == [(712.55,), (12345.67,)]
+
+
+def test_a_missing_column_that_would_be_true_is_not_added_unread(migrated, status):
+    migrated.execute('ALTER TABLE users DROP "isActive"; ALTER TABLE price_alerts DROP active')
+
+    _, script = status()
+
+    commented = re.findall("^-- Commented out: (.*)\n-- (.*)", script, flags=re.M)
+    assert [(reason, cure) for reason, cure in commented if reason.startswith(GRANTS)] == [
+        (f"{GRANTS}.", f'ALTER TABLE "{table}" ADD COLUMN "{name}" boolean DEFAULT true NOT NULL;')
+        for table, name in (("price_alerts", "active"), ("users", "isActive"))
+    ]
+    assert {reason for reason, _ in commented} == {f"{GRANTS}.", "it needs price_alerts.active first."}
+    assert psql(migrated, script) == (0, "")
+    assert psql(migrated, agreed(status()[1])) == (0, "")
+    assert status()[0] == 0
 
 
 def test_cures_have_a_lock_timeout_except_concurrent_builds(migrated, status):

@@ -29,6 +29,8 @@ SAME = {("character varying", "text"), *PRECISE}
 WIDER = {"smallint": ("integer", "bigint"), "integer": ("bigint",)}
 VARCHAR = re.compile(r"character varying\((\d+)\)")
 CAST = re.compile(r"\(?'?(-?\d+)'?\)?::(integer|bigint)")  # As PostgreSQL prints a number in a wider column.
+# A column such as users.isActive: accounts that were deactivated could sign in again.
+GRANTS = "each row gets true, also one that had false: find its value in a backup first"
 BOUNDED = re.compile(r"\(\d{1,3}\)")  # A short text fits into a row.
 
 
@@ -79,6 +81,7 @@ def _missing(to: Comparing, live: dict[tuple[str, str], Column]) -> None:
                 column,
                 f"Column {column.name} of {column.table} is missing, and its values with it: restore them from a backup, or add it empty.",
                 cures.add_column(column),
+                loses=GRANTS if (column.type, column.default) == ("boolean", "true") else "",
             )
 
 

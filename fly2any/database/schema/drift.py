@@ -91,7 +91,7 @@ def _fit_cures(to: Comparing) -> None:
 
 
 def _untyped(to: Comparing) -> dict[tuple[str, str], Finding]:
-    """Return the columns whose type a cure changes only after someone has read it."""
+    """Return the columns that a cure adds, or whose type it changes, only after someone has read it."""
     types = {(column.table, column.name): column.type for column in to.actual.columns}
     ours = {where(column): (column.table, column.name) for column in to.expected.columns}
     wrong = {
@@ -100,12 +100,13 @@ def _untyped(to: Comparing) -> dict[tuple[str, str], Finding]:
     return {
         ours[one.where]: one
         for one in to.findings
-        if one.code == "column.different" and one.loses and one.where in wrong and " TYPE " in one.cure
+        if one.loses
+        and (one.code == "column.missing" or (one.code == "column.different" and one.where in wrong and " TYPE " in one.cure))
     }
 
 
 def _typed_first(to: Comparing, one: Finding, untyped: dict[tuple[str, str], Finding]) -> Finding:
-    """Return a finding whose cure is not run before those for the types of its columns, without which it fails."""
+    """Return a finding whose cure is not run before those for its columns and their types, without which it fails."""
     if one.loses or not one.is_sql or one in untyped.values():
         return one
     columns = {
@@ -121,7 +122,9 @@ def _typed_first(to: Comparing, one: Finding, untyped: dict[tuple[str, str], Fin
                 columns |= {place for place in untyped if place[0] == thing.target and place[1] in thing.target_columns}
     if not columns:
         return one
-    return replace(one, loses=f"it needs the type of {get_text_list([*map('.'.join, sorted(columns))], 'and')} first")
+    missing = {place for place in columns if untyped[place].code == "column.missing"}
+    needed = get_text_list([*map(".".join, sorted(missing or columns))], "and")
+    return replace(one, loses=f"it needs {'' if missing else 'the type of '}{needed} first")
 
 
 def _uses(thing: Any, name: str) -> bool:
