@@ -84,6 +84,21 @@ def test_no_page_is_shown_where_another_role_owns_a_table_of_ours(client):
     assert answer(client) == (503, SENTENCE)
 
 
+@pytest.mark.parametrize("kind", ["t_theirs.kind", "public.own"])
+def test_no_page_is_shown_where_a_column_has_a_type_of_another_role(client, caplog, kind):
+    sql(
+        "CREATE ROLE t_mallory; CREATE SCHEMA t_theirs; CREATE TYPE t_theirs.kind AS ENUM ('a'); ALTER TYPE t_theirs.kind OWNER TO t_mallory"
+    )
+    sql("CREATE DOMAIN public.own AS t_theirs.kind; REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    sql("ALTER TABLE users ADD more t_theirs.kind")
+    stranger = answer(client)
+    sql(f"ALTER TABLE notifications ALTER priority DROP DEFAULT, ALTER priority TYPE {kind} USING 'a'::{kind}")
+    stand_ins.is_complete = False
+
+    assert (stranger, answer(client)) == ((302, ""), (503, SENTENCE))
+    assert "notifications.priority has a type of another role" in caplog.messages
+
+
 def test_the_app_role_is_served_while_the_owner_of_the_tables_may_create_more(member):
     client = member()
     with as_owner():

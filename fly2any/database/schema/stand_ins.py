@@ -1,4 +1,4 @@
-"""What is missing of our tables and columns, and statements that would read another role's view or function in its place.
+"""What is missing of our tables and columns, and statements that would read another role's view, function or type in its place.
 
 New code may run before its migrations. A query of a missing table then reads any view of that name, and of a missing column
 calls any function of that name that takes a row of the table: both run their owner's code as the role of the session.
@@ -19,7 +19,18 @@ from ..errors import Refusal
 from ..server import read_home
 from ..sql import TRUSTED_ROLES_SQL, fetch_all, pinned
 
-# The tables and columns that are not there, or belong to an untrusted role; and whether one could put something in place of one, or has:
+# Whether the type of the column `a`, or one below a domain or an array, belongs to an untrusted role: it may create casts of its type
+# to text at any time, also of an enum, which queries then call.
+OF_OTHERS_SQL = """
+    EXISTS (WITH RECURSIVE below AS (
+                SELECT a.atttypid AS oid
+                UNION
+                SELECT part.oid FROM below JOIN pg_catalog.pg_type AS b ON b.oid = below.oid
+                CROSS JOIN LATERAL (VALUES (b.typbasetype), (b.typelem)) AS part (oid) WHERE part.oid >= 16384
+            )
+            SELECT FROM below JOIN pg_catalog.pg_type AS t ON t.oid = below.oid WHERE t.typowner NOT IN (SELECT oid FROM trusted))
+"""
+# The tables and columns that are not there, or belong to an untrusted role, or have its type; and whether one could put something in place of one, or has:
 # roles that may create in a schema of the search path, owners of functions of these names, and owners of relations.
 MISSING_SQL = f"""
     WITH home AS (SELECT n.oid FROM pg_catalog.pg_namespace AS n WHERE n.nspname = %(schema)s),
@@ -28,10 +39,12 @@ MISSING_SQL = f"""
         FROM pg_catalog.pg_class AS c
         WHERE c.relnamespace = (SELECT oid FROM home) AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relname = ANY (%(tables)s::text[])
     ), missing AS (
-        SELECT e.name, e.field, EXISTS (SELECT FROM ours AS o WHERE o.trusted AND o.relname = e.name) AS has_table
+        SELECT e.name, e.field, EXISTS (SELECT FROM ours AS o WHERE o.trusted AND o.relname = e.name) AS has_table,
+               f.of_others IS TRUE AS of_others
         FROM unnest(%(tables)s::text[], %(columns)s::text[]) AS e (name, field)
-        WHERE NOT EXISTS (SELECT FROM ours AS o JOIN pg_catalog.pg_attribute AS a ON a.attrelid = o.oid
-                          WHERE o.trusted AND o.relname = e.name AND a.attname = e.field AND NOT a.attisdropped)
+        LEFT JOIN LATERAL (SELECT a.atttypid >= 16384 AND {OF_OTHERS_SQL} FROM ours AS o JOIN pg_catalog.pg_attribute AS a ON a.attrelid = o.oid
+                           WHERE o.trusted AND o.relname = e.name AND a.attname = e.field AND NOT a.attisdropped) AS f (of_others) ON true
+        WHERE f.of_others IS DISTINCT FROM false
     ), path AS (
         SELECT n.oid, n.nspowner, n.nspacl FROM pg_catalog.pg_namespace AS n
         WHERE n.nspname IN (SELECT CASE s.name WHEN '$user' THEN current_user ELSE s.name END FROM pg_catalog.unnest(%(path)s::text[]) AS s (name))
@@ -44,7 +57,8 @@ MISSING_SQL = f"""
         WHERE p.pronamespace IN (SELECT oid FROM path)
         UNION ALL SELECT o.relowner FROM ours AS o
     )
-    SELECT m.name, m.field, m.has_table, EXISTS (SELECT FROM makers AS k WHERE k.role NOT IN (SELECT oid FROM trusted))
+    SELECT m.name, m.field, m.has_table, m.of_others,
+           m.of_others OR EXISTS (SELECT FROM makers AS k WHERE k.role NOT IN (SELECT oid FROM trusted))
     FROM missing AS m ORDER BY 1, 2
 """
 # A table whose name the search path resolves, and a column of an alias. Other statements of ours name the schema, and read which
@@ -60,6 +74,7 @@ class Missing:
     table: str
     column: str
     has_table: bool
+    of_others: bool = False  # It is there, but its type belongs to an untrusted role.
 
     def is_read_by(self, statement: str) -> bool:
         if not self.has_table:
@@ -104,6 +119,11 @@ def refuse_stand_ins(connection) -> None:
                 asks = False
             known = missing if is_open else []
             if found := next((one for one in known if one.is_read_by(statement)), None):
+                if found.of_others:
+                    raise Refusal(
+                        f"The type of {found.table}.{found.column} belongs to another role, whose code this command would run: give the"
+                        " column its own type, as `manage.py dbstatus` prints, and run the command again."
+                    )
                 raise Refusal(
                     f"{found.table}.{found.column} is missing, and another role may create something in its place, whose code"
                     " this command would run: run `manage.py migrate`; if nothing is pending, run `manage.py dbstatus`."
