@@ -103,3 +103,30 @@ def people(alias):
 )  # fmt: skip
 def test_only_statements_that_read_what_is_missing_are_refused(migrated, statements, question, expected):
     assert ask(migrated, statements, question) == expected
+
+
+OF_OTHERS = """
+    CREATE SCHEMA mal AUTHORIZATION {role}; SET ROLE {role}; CREATE TYPE mal.kind AS ENUM ('a', 'medium');
+    CREATE FUNCTION mal.evil(mal.kind) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE 'caught'; END $$;
+    CREATE CAST (mal.kind AS text) WITH FUNCTION mal.evil(mal.kind) AS IMPLICIT; RESET ROLE;
+    ALTER TABLE notifications ALTER priority DROP DEFAULT, ALTER priority TYPE mal.kind USING 'a'::mal.kind
+"""
+
+
+@pytest.mark.slow
+def test_commands_about_the_schema_run_no_cast_of_another_roles_type(migrated, exact, other_role_of):
+    results = {}
+    for database in (migrated, exact):
+        database.execute(OF_OTHERS.format(role=other_role_of(database)))
+    for name in ("migrate", "dbstatus", "dbhealth"):
+        results[name] = manage(name, url=migrated.url)
+    results["dbadopt"] = manage("dbadopt", url=exact.url)
+    for database in (migrated, exact):
+        database.execute("DROP SCHEMA mal CASCADE")
+
+    assert {name: result.returncode for name, result in results.items()} == {
+        "migrate": 2, "dbstatus": 4, "dbhealth": 4, "dbadopt": 2,
+    }  # fmt: skip
+    assert "caught" not in "".join(result.stdout + result.stderr for result in results.values())
+    assert "Function mal.evil(mal.kind), which table public.notifications uses" in results["dbstatus"].stdout
+    assert results["dbadopt"].stderr.startswith("The type of notifications.priority belongs to another role, whose code")

@@ -26,7 +26,7 @@ from ..schema.objects import PARTITIONED
 from ..schema.relations import read_relations
 from ..schema.untrusted_code import read_untrusted_code
 from ..server import Server, read_server
-from ..sql import ask, fetch_all, literal, quote, snapshot
+from ..sql import as_written, ask, fetch_all, literal, quote, snapshot
 from ..verification import in_schema
 from . import blockers
 from .forms import converted
@@ -289,7 +289,7 @@ def _blocker(connection, finding: Finding, site: _Site) -> Blocker:
         return Blocker(finding, repairs=repair(finding.code, thing, cure))
     table = quote(thing.table)
     named = any((column.table, column.name) == (thing.table, "id") for column in live.columns)
-    key = "t.id::text" if named else "t.ctid::text"
+    key = as_written("t.id") if named else "t.ctid::text"
     query = f"SELECT {key} FROM {table} AS t WHERE {condition}"
     try:
         with transaction.atomic(using=connection.alias):
@@ -333,7 +333,7 @@ def _condition(code: str, thing: Object, *, can_ask: bool) -> str:
     """
     if isinstance(thing, Column):
         if code == "column.different" and can_ask:
-            return f"NOT pg_catalog.pg_input_is_valid(t.{quote(thing.name)}::text, {literal(thing.type)})"
+            return f"NOT pg_catalog.pg_input_is_valid({as_written(f't.{quote(thing.name)}')}, {literal(thing.type)})"
         return f"t.{quote(thing.name)} IS NULL" if code == "column.weaker" else ""
     if isinstance(thing, Key) and code.endswith((".missing", ".weaker")):
         columns = ", ".join(map(quote, thing.columns))
