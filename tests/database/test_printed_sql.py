@@ -63,7 +63,7 @@ def test_the_cures_of_a_role_quote_it(database):
 
 
 class Named:
-    """The roles in a manifest."""
+    """The roles in a manifest, and its name."""
 
-    owners = ()
+    name, owners = "backup", ()
     roles = ("No " + ODD,)
