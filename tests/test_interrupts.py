@@ -34,7 +34,11 @@ sys.meta_path.insert(0, Finder)
 def test_an_interrupt_while_a_module_is_imported_ends_the_command_quietly(tmp_path, sent):
     (tmp_path / "sitecustomize.py").write_text(INTERRUPTED_IMPORT.format(sent.name))
 
-    result = manage("dbbackup", url=NO_SERVER, PYTHONPATH=str(tmp_path))
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # Also where the tests run under nohup.
+    try:
+        result = manage("dbbackup", url=NO_SERVER, PYTHONPATH=str(tmp_path))
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
     assert (result.returncode, result.stdout, result.stderr) == (128 + sent, "", "")
 

@@ -150,11 +150,13 @@ def test_what_a_role_can_create_is_verified_and_restored(migrated, place, kind):
             assert (taken.returncode, taken.stderr, re.findall("not tried: (.*)", taken.stdout)) == (
                 0,
                 "",
-                ["MATERIALIZED VIEW DATA crm counted"],
+                [
+                    'MATERIALIZED VIEW DATA crm counted; not compared: generated columns of "crm"."kinds", which a restore computes anew'
+                ],
             )
-            assert (restored.returncode, restored.stderr.partition(" that postgres will create")[0]) == (
+            assert (restored.returncode, re.split(r" that postgres will create|\. They are not", restored.stderr)[0]) == (
                 0,
-                "Default privileges for objects" if left_out else "",
+                "Default privileges for objects" if left_out else 'Not compared: generated columns of "crm"."kinds"',
             )
             assert schema_of(migrated, without_owner=left_out) == before
             assert migrated.execute("SELECT number FROM crm.counted") == [(1,)]

@@ -345,11 +345,11 @@ def _restore(
 ) -> None:
     with connection_to(connection, name, schema=home_of(manifest)) as target:
         left_out = load(target, dump, manifest, progress, without=without, elsewhere=elsewhere)
+        computed = read_computed(target)
         if reason := compare(target, manifest, progress, left_out):
             raise Refusal(
                 f"The restored database differs from {manifest.name}: {reason}. Nothing was replaced; use another backup."
             )
-        computed = read_computed(target)
     if computed:
         progress.say(
             f"Not compared: {COMPUTED}{', '.join(computed)}. They are not in the backup; the restore computed them anew, with"
