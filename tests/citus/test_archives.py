@@ -3,7 +3,7 @@
 from fly2any.database.retention import removal, sweep
 from tests.citus.test_migrate import run
 from tests.database.old_rows import CASES, maintain, put, put_back, swept
-from tests.database.test_retention import said_more
+from tests.database.test_retained_conversations import said_more
 from tests.servers import open_transaction
 
 ROWS = " UNION ALL ".join(

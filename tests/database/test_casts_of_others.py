@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from fly2any.database.schema import read_catalog
-from fly2any.database.schema.cures import converted, retype
+from fly2any.database.schema.conversions import converted
+from fly2any.database.schema.cures import retype
 from tests.conftest import django
 
 TYPES = """

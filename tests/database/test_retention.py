@@ -9,16 +9,16 @@ import pytest
 from django.db import Error
 
 from fly2any.database.backup.store import store_at
-from fly2any.database.errors import Refusal
 from fly2any.database.progress import Progress
 from fly2any.database.retention import sweep as sweeping
 from fly2any.database.retention.archive import Archives
 from fly2any.database.retention.rules import RULES
 from fly2any.database.retention.sweep import count, delete_archived
 from tests.conftest import django, manage, start_manage
-from tests.database.old_rows import BEFORE, CASES, KEYS, MUST, NEW, OLD, maintain, put, put_back, swept
+from tests.database.old_rows import BEFORE, CASES, KEYS, MUST, maintain, put, put_back, swept
 from tests.database.taken import rows
 from tests.database.test_partitioned_tables import PARTITION
+from tests.database.test_retained_conversations import said_more
 from tests.servers import open_transaction, wait_until
 
 
@@ -76,13 +76,6 @@ def changed(database):
     database.execute("UPDATE notifications SET title = 'changed' WHERE id = 'goes'")
 
 
-def said_more(database, conversation="goes", time=OLD):
-    database.execute(
-        'INSERT INTO ai_messages (id, "conversationId", role, content, timestamp, "createdAt") VALUES (%s, %s, %s, %s, 1, %s)',
-        [f"of {conversation}", conversation, "user", "wait", time],
-    )
-
-
 @pytest.mark.parametrize(("table", "meanwhile"), [("notifications", changed), ("ai_conversations", said_more)])
 def test_a_row_changed_since_it_was_archived_stays_whole(migrated, table, meanwhile, tmp_path):
     migrated.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('u', 'u@example.com', now())")
@@ -112,21 +105,6 @@ def test_a_locked_row_is_skipped_without_waiting(migrated, archived, tmp_path):
     assert migrated.execute("SELECT id FROM notifications") == [("held",)]
 
 
-@pytest.mark.parametrize("archived", [False, True], ids=["removed", "archived"])
-def test_only_the_conversation_with_a_locked_message_stays(migrated, archived, tmp_path):
-    for conversation in ("goes", "held", "goes too"):
-        put(migrated, "ai_conversations", conversation, CASES["ai_conversations"][0])
-        said_more(migrated, conversation)
-
-    with open_transaction(migrated, "SELECT FROM ai_messages WHERE id = 'of held' FOR UPDATE"):
-        result = swept(migrated, "ai_conversations", tmp_path if archived else None)
-
-    assert (result.removed, result.skipped) == (2, 0)
-    assert migrated.execute(
-        'SELECT c.id, m.id FROM ai_conversations AS c JOIN ai_messages AS m ON m."conversationId" = c.id'
-    ) == [("held", "of held")]
-
-
 PARTITIONED = """
     ALTER TABLE price_history RENAME TO plain;
     CREATE TABLE price_history (LIKE plain INCLUDING DEFAULTS) PARTITION BY RANGE (timestamp);
@@ -151,34 +129,6 @@ def test_old_rows_of_a_partitioned_table_are_deleted_except_locked_ones(migrated
 
     assert (first.removed, first.skipped, first.finished, left) == (2, 0, True, [("held",), ("stays",)])
     assert (second.removed, migrated.execute("SELECT id FROM price_history")) == (1, [("stays",)])
-
-
-SAID_IN_PARTS = """
-    ALTER TABLE ai_messages RENAME TO plain;
-    CREATE TABLE ai_messages (LIKE plain INCLUDING DEFAULTS) PARTITION BY HASH ("conversationId");
-    CREATE TABLE said_0 PARTITION OF ai_messages FOR VALUES WITH (MODULUS 2, REMAINDER 0);
-    CREATE TABLE said_1 PARTITION OF ai_messages FOR VALUES WITH (MODULUS 2, REMAINDER 1);
-    ALTER TABLE ai_messages ADD FOREIGN KEY ("conversationId") REFERENCES ai_conversations ON UPDATE CASCADE ON DELETE CASCADE;
-    DROP TABLE plain;
-"""
-
-
-def test_conversations_are_archived_with_messages_in_partitions_and_restored(migrated, tmp_path):
-    migrated.execute(SAID_IN_PARTS)
-    for conversation in ("goes", "held", "goes too"):
-        put(migrated, "ai_conversations", conversation, CASES["ai_conversations"][0])
-        said_more(migrated, conversation)
-    before = rows(migrated)
-
-    with open_transaction(migrated, "SELECT FROM ai_messages WHERE id = 'of held' FOR UPDATE"):
-        result = swept(migrated, "ai_conversations", tmp_path)
-    left = migrated.execute(
-        'SELECT c.id, m.id FROM ai_conversations AS c FULL JOIN ai_messages AS m ON m."conversationId" = c.id'
-    )
-    put_back(migrated, tmp_path)
-
-    assert (result.removed, left) == (2, [("held", "of held")])
-    assert rows(migrated) == before
 
 
 @pytest.mark.slow
@@ -245,57 +195,6 @@ def test_a_table_that_is_more_than_its_own_rows_is_left_alone_and_the_others_are
     assert (result.returncode, failed) == (4, [(f"retention of {table}", said)])
     assert [one["table"] for one in report["removed"]] == ["price_history"]
     assert rows(filled) == {**before, "price_history": []}
-
-
-def test_a_message_that_is_being_changed_keeps_its_conversation(migrated, tmp_path):
-    put(migrated, "ai_conversations", "goes", CASES["ai_conversations"][0])
-    said_more(migrated)
-
-    with open_transaction(migrated, "UPDATE ai_messages SET content = 'v1:sealed'") as site:
-        result = swept(migrated, "ai_conversations", tmp_path)
-        site.execute("COMMIT")
-
-    assert (result.removed, result.archives, list(tmp_path.iterdir())) == (0, (), [])
-    assert migrated.execute("SELECT content FROM ai_messages") == [("v1:sealed",)]
-
-
-@pytest.mark.parametrize("archived", [False, True], ids=["removed", "archived"])
-def test_a_conversation_stays_while_one_of_its_messages_is_not_old(migrated, archived, tmp_path):
-    for conversation, said in (("goes", OLD), ("stays", NEW)):
-        put(migrated, "ai_conversations", conversation, CASES["ai_conversations"][0])
-        said_more(migrated, conversation, said)
-
-    with django(migrated) as connection:
-        planned = count(connection, RULES["ai_conversations"], BEFORE)
-    result = swept(migrated, "ai_conversations", tmp_path if archived else None)
-
-    assert (planned, result.removed, result.finished, result.skipped) == (1, 1, True, 0)
-    assert migrated.execute("SELECT id FROM ai_conversations") == [("stays",)]
-    assert migrated.execute("SELECT id FROM ai_messages") == [("of stays",)]
-
-
-KEPT = {
-    "a trigger keeps them": (
-        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
-        " CREATE TRIGGER keep BEFORE DELETE ON ai_messages FOR EACH ROW EXECUTE FUNCTION keep()"
-    ),
-    "triggers are off": "ALTER TABLE ai_conversations DISABLE TRIGGER ALL",
-    "no foreign key": 'ALTER TABLE ai_messages DROP CONSTRAINT "ai_messages_conversationId_fkey"',
-}
-
-
-@pytest.mark.parametrize("archived", [False, True], ids=["removed", "archived"])
-@pytest.mark.parametrize("done", KEPT)
-def test_a_conversation_whose_messages_would_remain_is_not_deleted(migrated, done, archived, tmp_path):
-    put(migrated, "ai_conversations", "goes", CASES["ai_conversations"][0])
-    said_more(migrated)
-    migrated.execute(KEPT[done])
-    before = rows(migrated)
-
-    with pytest.raises(Refusal, match=r"^Rows of ai_messages would remain after the rows of ai_conversations"):
-        swept(migrated, "ai_conversations", tmp_path if archived else None)
-
-    assert rows(migrated) == before
 
 
 @pytest.mark.parametrize("archived", [False, True], ids=["removed", "archived"])

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from ..sql import EXPLICIT_TRIGGER_SQL, TRUSTED_ROLES_SQL, TRUSTED_SQL, catalogue, literal
 from . import contract as contracts
 from .called_functions import CALLED_SQL, OWN_SQL
+from .conversions import CASTS_SQL, USED_BY_SQL
 from .names import relative
 from .objects import PRIVILEGES, Catalog, Check, Column, Domain, ForeignKey, Index, Key, Partition, Sequence, Table
 from .partitions import PARTITIONS_SQL
@@ -108,37 +109,6 @@ DOMAIN_SQL = f"""
                             ORDER BY k.conname COLLATE "C"))
 """
 
-# Views, rules, triggers, policies, functions and filters of publications that use a column, and columns of the type of its table's
-# rows: PostgreSQL refuses to drop it or to change its type.
-USED_BY_SQL = """
-    ARRAY(SELECT DISTINCT CASE WHEN r.rulename = '_RETURN' THEN pg_catalog.pg_describe_object('pg_catalog.pg_class'::regclass, r.ev_class, 0)
-                               ELSE pg_catalog.pg_describe_object(u.classid, u.objid, 0) END
-          FROM pg_catalog.pg_depend AS u LEFT JOIN pg_catalog.pg_rewrite AS r ON u.classid = 'pg_catalog.pg_rewrite'::regclass AND r.oid = u.objid
-          WHERE u.refclassid = 'pg_catalog.pg_class'::regclass AND u.refobjid = c.oid AND u.refobjsubid = a.attnum
-            AND u.classid IN ('pg_catalog.pg_rewrite'::regclass, 'pg_catalog.pg_trigger'::regclass, 'pg_catalog.pg_policy'::regclass,
-                              'pg_catalog.pg_publication_rel'::regclass, 'pg_catalog.pg_proc'::regclass)
-            AND c.relkind IN ('r', 'p', 'f')
-          UNION
-          SELECT pg_catalog.pg_describe_object(u.classid, u.objid, u.objsubid)
-          FROM pg_catalog.pg_type AS y JOIN pg_catalog.pg_depend AS u ON u.refclassid = 'pg_catalog.pg_type'::regclass AND u.refobjid IN (y.oid, y.typarray)
-          JOIN pg_catalog.pg_class AS h ON h.oid = u.objid AND h.relkind IN ('r', 'p', 'm')
-          WHERE y.oid = c.reltype AND u.classid = 'pg_catalog.pg_class'::regclass AND u.objsubid > 0 AND c.relkind IN ('r', 'p') ORDER BY 1)
-"""
-
-# Whether a cast of the column's type, or of the types below a domain and an array, calls a function: the owner of a type may create
-# casts from it, also of an enum to text. PostgreSQL's own casts have OIDs below 16384.
-CASTS_SQL = """
-    CASE WHEN t.oid >= 16384 OR t.typelem >= 16384 THEN EXISTS (
-        WITH RECURSIVE below AS (
-            SELECT t.oid
-            UNION
-            SELECT part.oid
-            FROM below JOIN pg_catalog.pg_type AS b ON b.oid = below.oid
-            CROSS JOIN LATERAL (VALUES (b.typbasetype), (b.typelem)) AS part (oid) WHERE part.oid <> 0
-        )
-        SELECT FROM below JOIN pg_catalog.pg_cast AS k ON k.castsource = below.oid WHERE k.oid >= 16384 AND k.castfunc <> 0)
-    ELSE false END
-"""
 
 # The dependency of an identity column's sequence is internal, not automatic.
 SEQUENCES_SQL = """

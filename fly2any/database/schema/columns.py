@@ -10,6 +10,7 @@ from ..sql import quote
 from . import cures
 from .comparing import MAY_BE_ANOTHERS, Comparing
 from .contract import MAY_BE_NULL
+from .conversions import compares_as_text, lost_by_type_change
 from .objects import Column, ForeignKey, Key, where
 
 # What a row gets from another default in place of CURRENT_TIMESTAMP, with the same effect on all queries.
@@ -119,7 +120,7 @@ def _type(to: Comparing, column: Column, live: Column) -> Column:
     what = f"{_name_of(column)} is {_typed(live)}, not {_typed(column)}"
     alike = "each time in milliseconds works the same" if (live.type, column.type) in PRECISE else "it works the same"
     message, severity = (f"{what}; {alike}.", Severity.NOTE) if same else (f"{what}.", Severity.ERROR)
-    joined, fks, strange = ([live], [], []) if cures.compares_as_text(column, live) else _joined(to, live)
+    joined, fks, strange = ([live], [], []) if compares_as_text(column, live) else _joined(to, live)
     if where(live) != where(joined[0]):  # The cure of the first column changes all.
         joined, fks, strange = [live], [], []
     blockers = {f"constraint {fk.name} on table {fk.table}" for fk in strange}
@@ -138,7 +139,7 @@ def _type(to: Comparing, column: Column, live: Column) -> Column:
         theirs += [where(found)] if where(found) not in ours else []
         again += [where(one) for one in computed if where(one) not in ours]
     cure = cures.after(sorted(blockers), "\n".join([cures.without(fks, changes), *following]))
-    lost = cures.lost_by_type_change(column, live) or cures.blocked(sorted(blockers))
+    lost = lost_by_type_change(column, live) or cures.blocked(sorted(blockers))
     if theirs and not lost:
         lost = f"ask the owner of {', '.join(theirs)} first, whose type changes too"
     elif again and not lost:

@@ -12,22 +12,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import permutations, product
 from typing import Any
 
 from ..sql import literal, quote
+from .conversions import LARGEST, converted, is_text
 from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table
 
-LARGEST = {"smallint": 2**15 - 1, "integer": 2**31 - 1}
-INTEGERS = (*LARGEST, "bigint")
 Constraint = Key | Check | ForeignKey
-# Pairs of types other than text of which the second keeps or rejects every value of the first.
-KEPT = {
-    *permutations(INTEGERS, 2),
-    *product(INTEGERS, ["numeric"]),
-    *product(["smallint", "integer", "real"], ["double precision"]),
-}
-
 TRIGRAMS = re.compile(r"\bgin_trgm_ops\b")
 ALTER_WORDS = {"view": "VIEW", "materialized view": "MATERIALIZED VIEW", "foreign table": "FOREIGN TABLE"}
 
@@ -218,61 +209,6 @@ def _aside(live: Any, thing: Any) -> tuple[str, str]:
     return rename(live, old.name), drop(old)
 
 
-def lost_by_type_change(column: Column, live: Column) -> str:
-    """Return what the conversion of values to the type of `column` loses, "" if it keeps or rejects each."""
-    given, wanted = live.type, column.type
-    if given.endswith("[]") and wanted.endswith("[]"):
-        given, wanted = given.removesuffix("[]"), wanted.removesuffix("[]")
-    times = given.startswith("timestamp") and wanted == "timestamp with time zone"
-    padded = given.startswith("character(") or given == "bpchar"
-    if check := converted(column, live)[1]:
-        return check
-    if (given, wanted) == ("json", "jsonb"):
-        return "jsonb keeps neither the order of the keys of an object nor a key that occurs twice"
-    if padded and _is_text(wanted):
-        return "trailing blanks are removed"
-    if given == wanted or _is_text(wanted) or times or (given, wanted) in KEPT:
-        return ""
-    return f"values of the type {live.type} are rounded or truncated if {column.type} cannot hold them"
-
-
-NUMBERS = ("smallint", "integer", "bigint", "numeric", "real", "double precision")
-MILLISECONDS = "the numbers are read as milliseconds since 1970, those of the type integer as seconds"
-# Conversions for which PostgreSQL has no cast, or whose cast changes how a value is written, each with what must be checked before it.
-UNCAST: dict[tuple[str, str], tuple[str, str]] = {
-    **{(one, "timestamp with time zone"): ("to_timestamp({} / 1000.0)", MILLISECONDS) for one in NUMBERS},
-    **{(one, "timestamp with time zone"): ("to_timestamp({})", MILLISECONDS) for one in ("smallint", "integer")},
-    **{(one, "boolean"): ("({} <> 0)", "every number other than 0 becomes true") for one in NUMBERS if one != "integer"},
-    ("bit", "boolean"): ("{}::integer::boolean", "every number other than 0 becomes true"),
-    ("real", "double precision"): ("{}::text::double precision", ""),
-    ("money", "double precision"): ("{}::numeric::double precision", "lc_monetary decides what the digits mean"),
-    ("text[]", "jsonb"): ("to_jsonb({})", "each list becomes an array of JSON"),
-    **{
-        (one, "text[]"): ("translate({}::text, '[]', '{{}}')::text[]", "only arrays of strings without escapes are converted")
-        for one in ("json", "jsonb")
-    },
-}
-
-
-def converted(column: Column, live: Column) -> tuple[str, str]:
-    """Return the expression for the values of `live` in the type of `column`, and what must be checked first."""
-    name = quote(live.name)
-    expression, check = UNCAST.get((live.type.partition("(")[0], column.type), (f"{{}}::{column.type}", ""))
-    if live.casts:  # concat() writes a value in its type's text form and calls no cast of the type's owner.
-        written = f"CASE WHEN {name} IS NULL THEN NULL ELSE pg_catalog.concat({name}) END"
-        return written if _is_text(column.type) else f"({written})::{column.type}", check
-    return expression.format(name), check
-
-
-def compares_as_text(column: Column, live: Column) -> bool:
-    """Return whether a foreign key may join columns of both types."""
-    return _is_text(column.type) and _is_text(live.type)
-
-
-def _is_text(type_: str) -> bool:
-    return type_ == "text" or type_.startswith("character varying")
-
-
 def retype(column: Column, live: Column, computed: Iterable[Column], actual: Catalog) -> tuple[list[str], list[str]]:
     """Return the statements that change the type of `live`, and those that follow; `computed` are the generated columns that use it."""
     alter = f"ALTER COLUMN {quote(live.name)}"
@@ -285,7 +221,7 @@ def retype(column: Column, live: Column, computed: Iterable[Column], actual: Cat
     # With the session in UTC and no USING, PostgreSQL keeps the table as it is and reads its values as UTC.
     kept = to_zone and without_zone and column.collation == live.collation
     if (
-        live.type != column.type and not kept and (live.casts or not _is_text(column.type)) and not column.generated
+        live.type != column.type and not kept and (live.casts or not is_text(column.type)) and not column.generated
     ):  # With USING, values that are too long would be truncated.
         words.append(f"USING {converted(column, live)[0]}")
     actions = [" ".join(words)]

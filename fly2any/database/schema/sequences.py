@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..findings import Finding, Severity
 from ..sql import literal, quote
-from .cures import LARGEST
+from .conversions import LARGEST
 from .live import Live
 from .objects import Catalog, Column, where
 from .unmanaged import AGREE

@@ -18,16 +18,12 @@ from fly2any.postgres.search_path import names_of
 from ..errors import Refusal
 from ..server import read_home
 from ..sql import TRUSTED_ROLES_SQL, fetch_all, pinned
+from .conversions import BELOW_SQL
 
 # Whether the type of the column `a`, or one below a domain or an array, belongs to an untrusted role: it may create casts of its type
 # to text at any time, also of an enum, which queries then call.
-OF_OTHERS_SQL = """
-    EXISTS (WITH RECURSIVE below AS (
-                SELECT a.atttypid AS oid
-                UNION
-                SELECT part.oid FROM below JOIN pg_catalog.pg_type AS b ON b.oid = below.oid
-                CROSS JOIN LATERAL (VALUES (b.typbasetype), (b.typelem)) AS part (oid) WHERE part.oid >= 16384
-            )
+OF_OTHERS_SQL = f"""
+    EXISTS ({BELOW_SQL.format(type="a.atttypid")}
             SELECT FROM below JOIN pg_catalog.pg_type AS t ON t.oid = below.oid WHERE t.typowner NOT IN (SELECT oid FROM trusted))
 """
 # The tables and columns that are not there, or belong to an untrusted role, or have its type; and whether one could put something in place of one, or has:

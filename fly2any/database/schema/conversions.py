@@ -1,0 +1,105 @@
+"""The conversion of a column's values to another type: its expression, what it loses, and what prevents it or would run by it."""
+
+from __future__ import annotations
+
+from itertools import permutations, product
+
+from ..sql import as_written, quote
+from .objects import Column
+
+LARGEST = {"smallint": 2**15 - 1, "integer": 2**31 - 1}
+INTEGERS = (*LARGEST, "bigint")
+# Pairs of types other than text of which the second keeps or rejects every value of the first.
+KEPT = {
+    *permutations(INTEGERS, 2),
+    *product(INTEGERS, ["numeric"]),
+    *product(["smallint", "integer", "real"], ["double precision"]),
+}
+NUMBERS = ("smallint", "integer", "bigint", "numeric", "real", "double precision")
+MILLISECONDS = "the numbers are read as milliseconds since 1970, those of smallint and integer as seconds"
+# Conversions for which PostgreSQL has no cast, or whose cast changes how a value is written, each with what must be checked before it.
+UNCAST: dict[tuple[str, str], tuple[str, str]] = {
+    **{(one, "timestamp with time zone"): ("to_timestamp({} / 1000.0)", MILLISECONDS) for one in NUMBERS},
+    **{(one, "timestamp with time zone"): ("to_timestamp({})", MILLISECONDS) for one in ("smallint", "integer")},
+    **{(one, "boolean"): ("({} <> 0)", "every number other than 0 becomes true") for one in NUMBERS if one != "integer"},
+    ("bit", "boolean"): ("{}::integer::boolean", "every number other than 0 becomes true"),
+    ("real", "double precision"): ("{}::text::double precision", ""),
+    ("money", "double precision"): ("{}::numeric::double precision", "lc_monetary decides what the digits mean"),
+    ("text[]", "jsonb"): ("to_jsonb({})", "each list becomes an array of JSON"),
+    **{
+        (one, "text[]"): ("translate({}::text, '[]', '{{}}')::text[]", "only arrays of strings without escapes are converted")
+        for one in ("json", "jsonb")
+    },
+}
+
+# Views, rules, triggers, policies, functions and filters of publications that use a column, and columns of the type of its table's
+# rows: PostgreSQL refuses to drop it or to change its type.
+USED_BY_SQL = """
+    ARRAY(SELECT DISTINCT CASE WHEN r.rulename = '_RETURN' THEN pg_catalog.pg_describe_object('pg_catalog.pg_class'::regclass, r.ev_class, 0)
+                               ELSE pg_catalog.pg_describe_object(u.classid, u.objid, 0) END
+          FROM pg_catalog.pg_depend AS u LEFT JOIN pg_catalog.pg_rewrite AS r ON u.classid = 'pg_catalog.pg_rewrite'::regclass AND r.oid = u.objid
+          WHERE u.refclassid = 'pg_catalog.pg_class'::regclass AND u.refobjid = c.oid AND u.refobjsubid = a.attnum
+            AND u.classid IN ('pg_catalog.pg_rewrite'::regclass, 'pg_catalog.pg_trigger'::regclass, 'pg_catalog.pg_policy'::regclass,
+                              'pg_catalog.pg_publication_rel'::regclass, 'pg_catalog.pg_proc'::regclass)
+            AND c.relkind IN ('r', 'p', 'f')
+          UNION
+          SELECT pg_catalog.pg_describe_object(u.classid, u.objid, u.objsubid)
+          FROM pg_catalog.pg_type AS y JOIN pg_catalog.pg_depend AS u ON u.refclassid = 'pg_catalog.pg_type'::regclass AND u.refobjid IN (y.oid, y.typarray)
+          JOIN pg_catalog.pg_class AS h ON h.oid = u.objid AND h.relkind IN ('r', 'p', 'm')
+          WHERE y.oid = c.reltype AND u.classid = 'pg_catalog.pg_class'::regclass AND u.objsubid > 0 AND c.relkind IN ('r', 'p') ORDER BY 1)
+"""
+# A type, and those below a domain and an array.
+BELOW_SQL = """
+    WITH RECURSIVE below AS (
+        SELECT {type} AS oid
+        UNION
+        SELECT part.oid
+        FROM below JOIN pg_catalog.pg_type AS b ON b.oid = below.oid
+        CROSS JOIN LATERAL (VALUES (b.typbasetype), (b.typelem)) AS part (oid) WHERE part.oid <> 0
+    )
+"""
+# Whether a cast of the column's type, or of the types below a domain and an array, calls a function: the owner of a type may create
+# casts from it, also of an enum to text. PostgreSQL's own casts have OIDs below 16384.
+CASTS_SQL = f"""
+    CASE WHEN t.oid >= 16384 OR t.typelem >= 16384 THEN EXISTS (
+        {BELOW_SQL.format(type="t.oid")}
+        SELECT FROM below JOIN pg_catalog.pg_cast AS k ON k.castsource = below.oid WHERE k.oid >= 16384 AND k.castfunc <> 0)
+    ELSE false END
+"""
+
+
+def lost_by_type_change(column: Column, live: Column) -> str:
+    """Return what the conversion of values to the type of `column` loses, "" if it keeps or rejects each."""
+    given, wanted = live.type, column.type
+    if given.endswith("[]") and wanted.endswith("[]"):
+        given, wanted = given.removesuffix("[]"), wanted.removesuffix("[]")
+    times = given.startswith("timestamp") and wanted == "timestamp with time zone"
+    padded = given.startswith("character(") or given == "bpchar"
+    if check := converted(column, live)[1]:
+        return check
+    if (given, wanted) == ("json", "jsonb"):
+        return "jsonb keeps neither the order of the keys of an object nor a key that occurs twice"
+    if padded and is_text(wanted):
+        return "trailing blanks are removed"
+    if given == wanted or is_text(wanted) or times or (given, wanted) in KEPT:
+        return ""
+    return f"values of the type {live.type} are rounded or truncated if {column.type} cannot hold them"
+
+
+def converted(column: Column, live: Column) -> tuple[str, str]:
+    """Return the expression for the values of `live` in the type of `column`, and what must be checked first."""
+    name = quote(live.name)
+    expression, check = UNCAST.get((live.type.partition("(")[0], column.type), (f"{{}}::{column.type}", ""))
+    if live.casts:
+        written = as_written(name)
+        return written if is_text(column.type) else f"({written})::{column.type}", check
+    return expression.format(name), check
+
+
+def compares_as_text(column: Column, live: Column) -> bool:
+    """Return whether a foreign key may join columns of both types."""
+    return is_text(column.type) and is_text(live.type)
+
+
+def is_text(type_: str) -> bool:
+    return type_ == "text" or type_.startswith("character varying")
