@@ -13,7 +13,7 @@ from .packages import POSTGRESQL, UnavailableError, postgresql, unpacked
 DEBIAN = Path("/usr/lib/postgresql")
 EMBEDDED = 18
 VERSIONS = (14, 15, 16, 17, 18)
-SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum_naptime": "1d"}
 
 
 class Older(Server):
