@@ -182,8 +182,8 @@ class _Sweep:
                 self.removed += len(removed_keys)
             if not in_time:
                 return False
-            if not removed_keys:  # Other sessions have locked all remaining rows.
-                self.skipped += not (self.skipped or self.kept.issuperset(keys))
+            if not removed_keys and not self.kept.issuperset(keys):  # Other sessions have locked all remaining rows.
+                self.skipped += not self.skipped
                 return True
             left.update(set(keys) - removed_keys)
         return False
