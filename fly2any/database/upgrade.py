@@ -21,13 +21,13 @@ from fly2any.postgres.supervisor import UPGRADED, Server, major_of, version_of
 
 from .backup import tools
 from .backup.contents import Content, clauses, differences, read_contents, read_hash_partitions
+from .backup.entries import describe_empty
 from .backup.owners import others
 from .backup.sessions import prepare_session
 from .backup.take import findings_of, new_findings, read_roles
 from .backup.workfolder import work_folder
 from .durable import sync
-from .errors import Refusal, explain, without_password
-from .printable import one_line
+from .errors import Refusal, first_line, without_password
 from .progress import Progress
 from .sql import execute, fetch_all, fetch_one, quote
 from .verification import verify
@@ -41,7 +41,7 @@ CURE = "Start the old server with its own pg_ctl, change or drop that object, an
 CLOSED_SQL = "SELECT datname FROM pg_catalog.pg_database WHERE NOT datallowconn AND datname <> 'template0' ORDER BY datname"
 DATABASES_SQL = "SELECT datname FROM pg_catalog.pg_database WHERE datallowconn AND datconnlimit <> -2 ORDER BY datname"
 EXISTING = ("postgres", "template1")  # Every new server has these databases.
-# The oid of a view is larger than those of the views that it reads.
+# Mostly in the order in which they read each other; one that fails is tried again.
 VIEWS_SQL = """
     SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -222,14 +222,19 @@ def _copy(place: dict[str, Any], old: Server, new: Server, dumping: Path, progre
         _pipe(old, new, dump, name if name in EXISTING else "postgres")
         with _reached(place, new.home, name) as connection:
             execute(connection, "SET default_transaction_read_only TO off")
-            for view in views:
-                try:
-                    execute(connection, f"REFRESH MATERIALIZED VIEW {view}")
-                except Error as error:
-                    progress.say(
-                        f"The materialized view {one_line(view)} of {one_line(name)} is empty, because it could not be refreshed"
-                        f" ({(explain(error) or '').rstrip('.')}): as its owner, run REFRESH MATERIALIZED VIEW."
-                    )
+            for view, reason in _refresh(connection, views).items():
+                progress.say(describe_empty(f"{view} of {name}", reason))
+
+
+def _refresh(connection, views: list[str]) -> dict[str, str]:
+    """Refresh materialized views; return those that cannot be, with the reason."""
+    failed: dict[str, str] = {}
+    for view in views:
+        try:
+            execute(connection, f"REFRESH MATERIALIZED VIEW {view}")
+        except Error as error:
+            failed[view] = first_line(str(error))
+    return _refresh(connection, list(failed)) if 0 < len(failed) < len(views) else failed
 
 
 def _pipe(old: Server, new: Server, command: list[Any], database: str, *, without: bytes = b"") -> None:

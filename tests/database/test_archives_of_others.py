@@ -114,7 +114,7 @@ def test_an_interrupted_runs_archive_restores_no_row_that_another_client_deleted
     assert [(one["finished"], one["schema"]) for one in (*before["archives"], *after["archives"])] == [
         (False, "public"), (True, "public"),
     ]  # fmt: skip
-    assert shown.endswith("2025-12-31 to 2025-12-31  unfinished: its run was interrupted, or has not ended\n")
+    assert shown.endswith("2025-12-31 to 2025-12-31  unfinished: its run was interrupted, or is still running\n")
     assert (loaded.returncode, loaded.stdout) == (0, "Restored  1 row of price_history; 0 existed already.\n")
     assert migrated.execute("SELECT id FROM price_history ORDER BY id") == [("a",), ("b",)]
 

@@ -1,6 +1,7 @@
 """Rows that neither COPY nor pg_dump can read, because a value or a row may have at most 1 GB as text."""
 
 import pytest
+from django.db import InternalError
 from psycopg.errors import lookup
 
 from fly2any.database.backup import contents
@@ -20,8 +21,8 @@ def refusal(database, place):
 
 def described(place, owner, reason, sizes):
     return (
-        f"PostgreSQL cannot write a row of {place} of {owner} as text ({reason}), so pg_dump cannot read it either: a value and a row may"
-        " have at most 1 GB as text, where bytea takes twice its size, and the server needs memory for it."
+        f"PostgreSQL cannot write a row of {place} of {owner} as text ({reason}), so pg_dump cannot read it either: as text, a value or a"
+        " row has at most 1 GB, bytea doubles in size, and the server needs as much memory."
         f" As {owner}, run SELECT ctid, {sizes} AS bytes FROM ONLY {place} ORDER BY bytes DESC LIMIT 5; Then shorten or delete the largest."
     )
 
@@ -45,16 +46,28 @@ def test_a_row_that_is_too_large_is_named_with_its_table_its_owner_and_the_cure(
         'COALESCE(octet_length("a b"), 0) + COALESCE(octet_length(c), 0)',
     ) + (
         f' If {role} does not, a superuser can: \\copy "mal"."b" TO \'FILE\' (FORMAT binary) saves the rows, if necessary column by column,'
-        f' DROP TABLE "mal"."b" CASCADE; removes them, and ALTER ROLE "{role}" NOLOGIN; keeps the role from doing it again.'
+        f' DROP TABLE "mal"."b" CASCADE; removes them, and ALTER ROLE "{role}" NOLOGIN; prevents the role from signing in.'
     )
 
 
-@pytest.mark.parametrize("state", ["XX000", "54000", "53200"])
-def test_the_rows_of_trusted_roles_are_not_to_be_dropped(migrated, place, monkeypatch, state):
+@pytest.mark.parametrize(
+    ("state", "reason"), [("XX000", "invalid memory alloc request size 9"), ("54000", "no room"), ("53200", "no room")]
+)
+def test_the_rows_of_trusted_roles_are_not_to_be_dropped(migrated, place, monkeypatch, state, reason):
     def fail(copy):
-        raise lookup(state)("no room")
+        raise lookup(state)(reason)
 
     monkeypatch.setattr(contents, "rows_of", fail)
     migrated.execute("CREATE SCHEMA a; CREATE TABLE a.first (id int, data jsonb)")
 
-    assert refusal(migrated, place) == described('"a"."first"', "postgres", "no room", "COALESCE(pg_column_size(data), 0)")
+    assert refusal(migrated, place) == described('"a"."first"', "postgres", reason, "COALESCE(pg_column_size(data), 0)")
+
+
+def test_another_internal_error_is_not_taken_for_a_large_row(migrated, place, monkeypatch):
+    def fail(copy):
+        raise lookup("XX000")("cache lookup failed for type 4242")
+
+    monkeypatch.setattr(contents, "rows_of", fail)
+
+    with pytest.raises(InternalError, match="cache lookup failed"):
+        refusal(migrated, place)

@@ -14,7 +14,7 @@ from tests.conftest import django
 
 @pytest.fixture
 def invalid(migrated):
-    """The OID of a role whose name is in Latin-1: roles are of the whole server, and are created in the encoding of any database."""
+    """The OID of a role whose name is in Latin-1: roles belong to the whole server, and are created in the encoding of any database."""
     [(version,)] = migrated.execute("SELECT current_setting('server_version_num')::int")
     provider = "LOCALE_PROVIDER libc" if version >= 15_00_00 else ""
     latin = dataclasses.replace(migrated, name=f"{migrated.name}_latin")

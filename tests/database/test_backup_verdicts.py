@@ -75,7 +75,7 @@ def test_a_materialized_view_is_not_tried_because_policies_apply_to_its_owner(ta
         "CREATE TABLE rows_of AS SELECT 1 AS a; CREATE MATERIALIZED VIEW seen AS SELECT 1 / a AS b FROM rows_of; UPDATE rows_of SET a = 0"
     )
 
-    left_out = ("MATERIALIZED VIEW DATA public seen",)
+    left_out = ("rows of materialized view public.seen",)
     assert (manifest.state, manifest.verdict.reason, manifest.verdict.left_out) == ("good", "", left_out)
 
 
@@ -103,10 +103,10 @@ def test_generated_columns_that_a_restore_computes_anew_are_named(migrated, take
         named,
         [(1000,), (2000,)],
     )
-    assert render.verdict(manifest).endswith(f"; not compared: {', '.join(named)}, which a restore computes anew")
+    assert render.verdict(manifest).endswith(f"; not compared: {', '.join(named)}, which a restore recomputes")
     assert progress.sentences == [
-        'Not compared: generated columns of "public"."parts", "public"."ranked". They are not in the backup; the restore computed them anew,'
-        " with other values if a function that they use was replaced after the rows had been written."
+        'Not compared: generated columns of "public"."parts", "public"."ranked". The backup does not contain them; the restore recomputed them, and'
+        " their values differ if a function that they use was replaced after the rows had been written."
     ]
 
 

@@ -81,7 +81,7 @@ def test_a_schema_of_another_role_can_take_the_extension_with_it(migrated, other
 def test_the_customers_role_of_a_hosting_service_may_own_it(database, other_role_of, customers):
     role = other_role_of(database)
     database.execute(MAKES.format(role, database.name))
-    with django(database) as connection, transaction.atomic():  # Roles are of the whole server: these are not committed.
+    with django(database) as connection, transaction.atomic():  # Roles belong to the whole server: these are not committed.
         execute(connection, f"CREATE ROLE {customers}; GRANT {customers} TO {role}")
         assert read_untrusted(connection, "public") is not None
         execute(connection, f"CREATE ROLE {SERVICES[customers]} SUPERUSER")

@@ -67,8 +67,8 @@ COMPUTED_SQL = """
                       WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = part.oid AND d.deptype = 'e')
     ORDER BY 1, 2
 """
-# internal_error ("invalid memory alloc request size"), program_limit_exceeded and out_of_memory.
-TOO_LARGE = ("XX000", "54000", "53200")
+# program_limit_exceeded and out_of_memory; and the message of an internal error, which PostgreSQL does not translate.
+TOO_LARGE, ALLOCATION = ("54000", "53200"), "invalid memory alloc request size"
 
 # COPY of a table runs no code of the table. SELECT does: the planner evaluates immutable functions in index expressions with the
 # privileges of the reading role, even if another role owns them.
@@ -185,9 +185,10 @@ def _copied(connection, cursor, table: _Table) -> Content:
         with connection.wrap_database_errors, cursor.copy(f"COPY {table.place}{listed} TO STDOUT") as copy:
             return content_of(rows_of(copy))
     except Error as error:
-        if sqlstate(error) not in TOO_LARGE:
+        reason = first_line(str(error))
+        if sqlstate(error) not in TOO_LARGE and ALLOCATION not in reason:
             raise
-        raise Refusal(_describe_too_large(table, first_line(str(error)))) from error
+        raise Refusal(_describe_too_large(table, reason)) from error
 
 
 def _describe_too_large(table: _Table, reason: str) -> str:
@@ -200,11 +201,11 @@ def _describe_too_large(table: _Table, reason: str) -> str:
     query = one_line(f"SELECT ctid, {sizes} AS bytes FROM ONLY {table.place} ORDER BY bytes DESC LIMIT 5;")
     drop = (
         f" If {owner} does not, a superuser can: \\copy {place} TO 'FILE' (FORMAT binary) saves the rows, if necessary column by column,"
-        f" DROP TABLE {place} CASCADE; removes them, and ALTER ROLE {one_line(quote(table.owner))} NOLOGIN; keeps the role from doing it again."
+        f" DROP TABLE {place} CASCADE; removes them, and ALTER ROLE {one_line(quote(table.owner))} NOLOGIN; prevents the role from signing in."
     )
     return (
-        f"PostgreSQL cannot write a row of {place} of {owner} as text ({reason}), so pg_dump cannot read it either: a value and a row may"
-        f" have at most 1 GB as text, where bytea takes twice its size, and the server needs memory for it. As {owner}, run {query}"
+        f"PostgreSQL cannot write a row of {place} of {owner} as text ({reason}), so pg_dump cannot read it either: as text, a value or a"
+        f" row has at most 1 GB, bytea doubles in size, and the server needs as much memory. As {owner}, run {query}"
         f" Then shorten or delete the largest.{'' if table.is_trusted else drop}"
     )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import Refusal
+from ..printable import one_line
 from ..schema.untrusted_code import our_tables
 from .contents import Content
 from .manifest import Manifest, home_of
@@ -76,6 +77,19 @@ def without_owner(entry: str, owners: Iterable[str]) -> str:
     entry = "".join(letter if letter.isprintable() else "?" for letter in entry)
     ends = [f" {owner}" for owner in ("(no owner)", *sorted(owners, key=len, reverse=True)) if entry.endswith(f" {owner}")]
     return entry.removesuffix(ends[0]) if ends else entry.rpartition(" ")[0]
+
+
+def view_of(entry: Entry, owners: Collection[str]) -> str:
+    """Return the name of the materialized view whose rows an entry holds."""
+    return without_owner(entry.text, owners).removeprefix(VIEW_DATA).replace(" ", ".", 1)
+
+
+def describe_empty(view: str, reason: str) -> str:
+    """Return a sentence about a materialized view that was not refreshed."""
+    return (
+        f"The materialized view {one_line(view)} is empty, because it could not be refreshed ({reason}): as its owner, run REFRESH"
+        " MATERIALIZED VIEW."
+    )
 
 
 def find_left_out(entries: Sequence[Entry], manifest: Manifest, roles: Collection[str]) -> LeftOut:

@@ -15,7 +15,18 @@ from ..printable import one_line
 from ..progress import Progress
 from ..sql import execute, fetch_all, fetch_one
 from . import tools
-from .entries import VIEW_DATA, Entry, LeftOut, default_privileges, entries_in, find_left_out, in_order, listed, without_owner
+from .entries import (
+    VIEW_DATA,
+    Entry,
+    LeftOut,
+    default_privileges,
+    describe_empty,
+    entries_in,
+    find_left_out,
+    in_order,
+    listed,
+    view_of,
+)
 from .grant_chains import Chain, find_chains, grant, require_grantors
 from .manifest import Manifest
 from .owners import SUPERUSER_SQL, describe_untried, require_superusers
@@ -139,15 +150,11 @@ class _Steps:
 
     def refresh(self, view: Entry) -> None:
         """Compute the rows of a materialized view again; report it if that fails."""
-        name = without_owner(view.text, self.manifest.owners).removeprefix(VIEW_DATA).replace(" ", ".", 1)
         contents = listed([view.number], self.work / "view")
         # Policies decide which rows the owner of the view sees, as in the original.
         with self._writing("--enable-row-security", f"--use-list={contents}") as refreshing:
             if failure := refreshing.failure():
-                self.progress.say(
-                    f"The materialized view {one_line(name)} is empty, because it could not be refreshed ({failure}): as its owner,"
-                    " run REFRESH MATERIALIZED VIEW."
-                )
+                self.progress.say(describe_empty(view_of(view, self.manifest.owners), failure))
 
     def _print(self, *options: str) -> str | None:
         return tools.read(self.tool.folder / "pg_restore", self.dump, *options)

@@ -54,7 +54,7 @@ def _verdict_text(manifest: Manifest) -> str:
     computed = [one for one in verdict.left_out if one.startswith(COMPUTED)]
     untried = [one for one in verdict.left_out if one not in computed]
     not_tried = f"; not tried: {', '.join(untried)}" if untried else ""
-    not_compared = f"; not compared: {', '.join(computed)}, which a restore computes anew" if computed else ""
+    not_compared = f"; not compared: {', '.join(computed)}, which a restore recomputes" if computed else ""
     return (
         f"verified: restored on PostgreSQL {verdict.server} on {verdict.at:%Y-%m-%d %H:%M} UTC, the rows of {every} table hashed"
         f" and compared, dbstatus finds nothing new{not_tried}{not_compared}"

@@ -352,8 +352,8 @@ def _restore(
             )
     if computed:
         progress.say(
-            f"Not compared: {COMPUTED}{', '.join(computed)}. They are not in the backup; the restore computed them anew, with"
-            " other values if a function that they use was replaced after the rows had been written."
+            f"Not compared: {COMPUTED}{', '.join(computed)}. The backup does not contain them; the restore recomputed them, and"
+            " their values differ if a function that they use was replaced after the rows had been written."
         )
     if without:
         progress.say(f"Left out, because it belongs to {', '.join(without)} or depends on such an object: {left_out}.")

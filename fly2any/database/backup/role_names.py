@@ -1,6 +1,6 @@
 """Names of roles that are not valid in the encoding of the database.
 
-Roles are of the whole server, and the name of one that was created in a database of another encoding may be invalid in this one. pg_dump
+Roles belong to the whole server, and the name of one that was created in a database of another encoding may be invalid in this one. pg_dump
 writes it as it is, and no server accepts the statement.
 """
 

@@ -30,7 +30,7 @@ from ..verification import verify
 from . import tools
 from .contents import BY_COPY, clauses, differences, read_computed, read_contents, read_hash_partitions
 from .encryption import ENDING, keys_in
-from .entries import NOTHING, VIEW_DATA, Entry, LeftOut, entries_in, find_left_out, listed, without_owner
+from .entries import NOTHING, VIEW_DATA, Entry, LeftOut, entries_in, find_left_out, listed, view_of, without_owner
 from .load import shown
 from .manifest import COMPUTED, OF_ROLES, Manifest, Verdict, as_json, from_json, home_of, with_verdict
 from .owners import untrusted
@@ -221,7 +221,7 @@ def _verdict_of(subject: _Subject, untrusted: Sequence[str], without: LeftOut, c
         left_out = tuple(map(str, found.left_out()))
         if statements and not any(one.startswith(f"{BY_SUPERUSER.what} (") for one in left_out):
             left_out = (str(BY_SUPERUSER), *left_out)
-        left_out += tuple(without_owner(one.text, manifest.owners) for one in subject.views(without))
+        left_out += tuple(f"rows of materialized view {view_of(one, manifest.owners)}" for one in subject.views(without))
         left_out += tuple(f"{COMPUTED}{table}" for table in found.computed)
         return Verdict(clock.now(), version, reason, state, left_out if state == "good" else ())
     except (Refusal, EmbeddedServerError, Error, OSError, subprocess.SubprocessError) as error:

@@ -116,7 +116,7 @@ def as_list(archives: list[Archive], odd: list[str], form: str, *, place: str, u
         marks = [
             *([one.signed] if one.signed != SIGNED else []),
             *([f"schema {one.schema}"] if one.schema not in ("", schema) else []),
-            *(["unfinished: its run was interrupted, or has not ended"] if one.name in unfinished else []),
+            *(["unfinished: its run was interrupted, or is still running"] if one.name in unfinished else []),
         ]
         period = f"{one.oldest[:10]} to {one.newest[:10]}"
         lines.append("  ".join([f"  {one.name:<{width}}{plural(one.rows, 'row'):>17}{size(one.bytes):>12}", period, *marks]))

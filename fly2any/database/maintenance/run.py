@@ -172,7 +172,7 @@ def _sweep_all(
         if done.kept:
             yield Finding(
                 Severity.ERROR, "maintenance.failed", f"retention of {table}",
-                f"{plural(done.kept, 'row')} of {table} remained, although too old: a trigger kept {'it' if done.kept == 1 else 'them'}"
+                f"{plural(done.kept, 'row')} of {table} past the retention period could not be removed: a trigger keeps {'it' if done.kept == 1 else 'them'}"
                 f" ({', '.join(done.keeping)}).",
                 f"Let the trigger return OLD for rows that are too old, or drop it, or remove {table} from RETENTION.",
             )  # fmt: skip
