@@ -71,7 +71,7 @@ def ready(request: HttpRequest) -> HttpResponse:
         checks = READINESS.answer()
     except Error as error:
         logging.getLogger("fly2any.health").warning("not ready: %s", explain(error))
-        # 42501: the database answered that this role may not read the record of migrations.
+        # 42501: the database answered that this role may not read the migration ledger.
         checks = {"database": "ok" if sqlstate(error) == "42501" else "failing", "migrations": "unknown"}
     fine = set(checks.values()) == {"ok"}
     return _json({"status": "ok" if fine else "failing", **checks}, status=200 if fine else 503)

@@ -32,7 +32,7 @@ def check_backups(**_):
 
 
 def require_own_record(has_table):
-    """Keep Django from reading another role's record of migrations, because planning the query could run that role's code."""
+    """Keep Django from reading another role's migration ledger, because planning the query could run that role's code."""
 
     def asked(recorder):
         from .server import read_home  # Imported here, because most commands do not need it.

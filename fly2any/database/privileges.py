@@ -75,16 +75,16 @@ def _unequal(server: Server, tables: tuple[Table, ...], site: frozenset[str]) ->
 
 def _not_owned(server: Server, tables: tuple[Table, ...], site: frozenset[str]) -> Iterator[Finding]:
     """Yield the finding about a role that migrates some of our tables, and may not change others."""
-    others: list[Table] = []
+    others: dict[str, str] = {}  # The owner of the group's other tables, of which the role is a member, or the role itself.
     for group in ([one for one in tables if one.name in site], [one for one in tables if one.name not in site]):
-        if any(one.owned for one in group):
-            others += [one for one in group if not one.owned]
+        if owner := next((one.owner for one in group if one.owned), ""):
+            others |= {one.name: owner for one in group if not one.owned}
     if others:
-        names, owners = sorted(one.name for one in others), sorted({one.owner for one in others})
-        alter = [f"ALTER TABLE {quote(server.schema or '')}.{quote(name)} OWNER TO {quote(server.role)};" for name in names]
+        names, owners = sorted(others), sorted({one.owner for one in tables if one.name in others})
+        alter = [f"ALTER TABLE {quote(server.schema or '')}.{quote(name)} OWNER TO {quote(others[name])};" for name in names]
         yield Finding(
             Severity.WARNING, "server.privileges", server.role,
-            f"The role {server.role} owns our other tables, but not {', '.join(names)} (owner: {', '.join(owners)}): migrations that change these fail.",
+            f"The role {server.role} may change our other tables, but not {', '.join(names)} (owner: {', '.join(owners)}): migrations that change these fail.",
             "\n".join([comment("As a superuser:"), *alter]), is_sql=True, loses="a superuser must run it",
         )  # fmt: skip
 

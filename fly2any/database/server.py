@@ -143,7 +143,7 @@ SERVER_SQL = f"""
     FROM home, (SELECT * FROM ({CONNECTIONS_SQL}) AS c ORDER BY c."limit", c.used DESC LIMIT 1) AS fullest
 """
 
-# The schema and the owner of the first record of migrations in the path, which Django reads, if it is another role's.
+# The schema and the owner of the first migration ledger in the path, which Django reads, if it is another role's.
 HOME_SQL = f"""
     {HOME_CTES}
     SELECT COALESCE((SELECT nspname FROM path WHERE usable AND nspname = home.schema LIMIT 1),

@@ -54,12 +54,12 @@ def as_written(value: str) -> str:
 
 # The roles whose code may run as the role of the connection: that one, superusers and the owner of the database; if one of them owns
 # the schema with the given oid, also the roles to which it gave the right to let others create tables there (CREATE WITH GRANT
-# OPTION). A role that is no superuser also trusts the owner of the schema, of the people's table and of the record of migrations if
+# OPTION). A role that is no superuser also trusts the owner of the schema, of the people's table and of the migration ledger if
 # it is a member of that role, and not because only that role wanted it (memberships.py). That a role owns these, or may create tables
 # or schemas, is no reason: it may have created them before the site did. Nor is it one for the predefined roles, to which any of their
 # members may give a table; pg_database_owner has no member but the owner of the database.
 # Its aliases differ from those of the queries that contain it, because the schema is given by one of theirs.
-IS_MEMBER = f"""NOT self.rolsuper AND owner.rolname !~ '^pg_' AND pg_catalog.pg_has_role(owner.oid, 'USAGE')
+IS_MEMBER = f"""NOT self.rolsuper AND owner.oid <> self.oid AND owner.rolname !~ '^pg_' AND pg_catalog.pg_has_role(owner.oid, 'USAGE')
                 AND owner.oid IN ({JOINED_SQL})"""
 TRUSTED_ROLES_SQL = f"""
     SELECT always.oid FROM pg_catalog.pg_roles AS always
@@ -242,7 +242,7 @@ def _transaction(connection) -> Iterator[None]:
 
 
 def in_transaction(connection) -> bool:
-    """Return whether a transaction is open, also one that is not of atomic()."""
+    """Return whether a transaction is open, including one that atomic() did not begin."""
     connection.ensure_connection()
     return connection.in_atomic_block or not connection.get_autocommit()
 

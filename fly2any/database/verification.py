@@ -1,4 +1,4 @@
-"""The differences of the live database from the contract and from the record of migrations."""
+"""The differences of the live database from the contract and from the migration ledger."""
 
 from __future__ import annotations
 
@@ -115,6 +115,7 @@ def verify(
         actual = read_catalog(connection, schema=schema)
         migrations = _read_migrations(connection, server, actual)
         runs = _read_runs(connection, server, actual)
+        left += _hidden_runs(server, actual)
         prisma = read_prisma(connection, schema=schema, catalog=actual)
         running = next(iter(read_activity(connection, HOLDER_SQL, lock=MIGRATION_LOCK)), None)
         indexes = read_index_use(connection, schema=schema) if with_indexes else None
@@ -162,9 +163,18 @@ def _read_migrations(connection, server: Server, actual: Catalog) -> MigrationSt
 
 
 def _read_runs(connection, server: Server, actual: Catalog) -> tuple[RunRecord, ...]:
-    """Return the last runs of migrations, none if this role may not read the journal."""
-    readable = journal.is_readable(actual) and server.may_read_journal
+    """Return the last runs of migrations, none if this role may not read the journal, or all of its rows."""
+    readable = journal.is_whole(actual) and server.may_read_journal and not actual.hides_rows(journal.JOURNAL)
     return read_runs(connection, schema=server.schema or "", limit=RUNS) if readable else ()
+
+
+def _hidden_runs(server: Server, actual: Catalog) -> list[Finding]:
+    """Return the note that no failed run of a migration is reported, because row-level security may hide it."""
+    if not actual.hides_rows(journal.JOURNAL):
+        return []
+    message = f"Row-level security may hide rows of {journal.JOURNAL} from the role {server.role}: no failed run of a migration is reported."
+    cure = f"CREATE POLICY fly2any ON {journal.JOURNAL} FOR SELECT TO {quote(server.role)} USING (true);"
+    return [Finding(Severity.NOTE, "migrations.unreadable", journal.JOURNAL, message, f"As the owner of the table: {cure}")]
 
 
 def _read_untrusted(connection, schema: str, actual: Catalog) -> list[Finding]:

@@ -1,6 +1,6 @@
-"""The roles of which the role of the connection is a member because of roles that could act as it anyway.
+"""The roles that the role of the connection was made a member of by someone who could act as it anyway.
 
-Whoever administers a role may make any other role its member, without asking: before PostgreSQL 15 each role administers itself. So a
+Whoever administers a role may make any other role its member, and before PostgreSQL 15 each role administers itself. So a
 membership alone shows nothing about the role that was joined. Here it counts only if a superuser, the owner of the database, the role
 itself, a member of one of these two, or one that may make members of it granted each of its steps; before 16 that is each role with
 CREATEROLE.

@@ -12,7 +12,7 @@ from .memberships import JOINED_SQL
 STATE_SQL = """
     SELECT pg_catalog.current_setting('search_path'), pg_catalog.current_schema(), CURRENT_USER, pg_catalog.pg_backend_pid()
 """
-# The tables by which a schema is known as ours: Django's record of migrations, and the site's people.
+# The tables by which a schema is known as ours: Django's migration ledger, and the site's people.
 MARKING_TABLES = ("django_migrations", "users")
 # The schemas of some names: whether their owner could do anything here anyway, whether only such roles, or those to which it gave
 # the right to let others, may create in them, and how likely their MARKING_TABLES are ours, 1 being the most, NULL without them.

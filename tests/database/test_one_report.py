@@ -172,4 +172,4 @@ def test_a_comparison_beyond_the_time_limit_refers_to_the_command_without_one():
     verification, (finding,) = verify_or_report(connection)
 
     assert (verification, finding.code, finding.where) == (None, "health.not_asked", "schema")
-    assert finding.cure == "Run `manage.py dbstatus`, which has no time limit."
+    assert finding.cure == "Run `manage.py dbstatus`, which sets no time limit."

@@ -5,11 +5,11 @@ from django.core.management import call_command
 from django.db import Error, connection, transaction
 
 from fly2any.database.adoption import assess
-from fly2any.database.adoption.blockers import unreadable
+from fly2any.database.adoption.blockers import name_taken, unreadable
 from fly2any.database.errors import Refusal, explain
 from fly2any.database.migration.journal import recorded
 from fly2any.database.migration.other_tools import refuse_hidden_records, refuse_tables_of_other_tools
-from fly2any.database.schema import read_catalog
+from fly2any.database.schema import Catalog, read_catalog
 from fly2any.database.verification import verify
 from tests.database.test_table_privileges import GRANT, seen_by
 from tests.database.test_writes import run
@@ -274,3 +274,16 @@ def test_hidden_permissions_are_not_reported_as_missing(table):
     )
 
     assert [(one.code, one.where) for one in found] == [("table.different", table)]
+
+
+@pytest.mark.django_db
+def test_hidden_runs_are_a_note_and_their_table_remains_ours():
+    run(GRANT, "ALTER TABLE fly2any_migration_runs ENABLE ROW LEVEL SECURITY")
+    (note,) = seen_by("site", codes=("migrations.unreadable",))
+    live = read_catalog(connection, schema="public")
+    taken = [one.where for one in name_taken(connection, "public", Catalog(), live)]
+    after = seen_by("site", note.cure.partition("table: ")[2], codes=("migrations.unreadable",))
+
+    assert (str(note.severity), note.where) == ("note", "fly2any_migration_runs")
+    assert note.message.endswith("from the role site: no failed run of a migration is reported.")
+    assert ("fly2any_migration_runs" in taken, after) == (False, [])

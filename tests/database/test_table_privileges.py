@@ -114,10 +114,24 @@ def test_a_role_that_owns_some_of_our_tables_is_told_which_it_may_not_change():
     owner = connection.settings_dict["USER"] or "postgres"
     assert (finding.severity, finding.message, finding.cure, finding.loses) == (
         "warning",
-        f"The role web owns our other tables, but not notifications, users_groups (owner: {owner}): migrations that change these fail.",
+        f"The role web may change our other tables, but not notifications, users_groups (owner: {owner}): migrations that change these fail.",
         '-- As a superuser:\nALTER TABLE "public"."notifications" OWNER TO "web";\nALTER TABLE "public"."users_groups" OWNER TO "web";',
         "a superuser must run it",
     )
+    assert seen_by("web", finding.cure) == []
+
+
+@pytest.mark.django_db
+def test_tables_that_a_member_may_not_change_are_given_to_the_group_that_owns_the_others():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace")
+        given = [f'ALTER TABLE "{name}" OWNER TO owners' for (name,) in cursor.fetchall() if name != "notifications"]
+    roles = "CREATE ROLE owners; CREATE ROLE web IN ROLE owners; GRANT ALL ON SCHEMA public TO owners"
+    granted = "GRANT SELECT, INSERT, UPDATE, DELETE ON notifications TO web"
+
+    [finding] = seen_by("web", roles, *given, granted)
+
+    assert finding.cure == '-- As a superuser:\nALTER TABLE "public"."notifications" OWNER TO "owners";'
     assert seen_by("web", finding.cure) == []
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from ..extensions import read_untrusted
 from ..findings import Finding, Severity
 from ..migration import journal
-from ..migration.prisma import PrismaMigration, is_hidden, may_read
+from ..migration.prisma import PrismaMigration, may_read
 from ..migration.state import MigrationState, unrecorded
 from ..schema import Catalog, Key, Table, relative, where
 from ..schema.contract import FIRST_MIGRATIONS as FIRST
@@ -216,7 +216,7 @@ def name_taken(connection, schema: str, pending: Catalog, live: Catalog) -> Iter
         if table is None:
             taken = True
         elif name == JOURNAL:
-            taken = not (journal.is_readable(live) and Table(name) in live.tables)
+            taken = not (journal.is_whole(live) and any((one.name, one.kind) == (name, "table") for one in live.tables))
         elif key := PRIMARY_KEYS.get(name):
             partial = [index for index in live.indexes if replace(index, valid=True, ready=True) == index_for(key)]
             taken = not partial and {key, replace(key, primary=False)}.isdisjoint(live.keys)
@@ -269,7 +269,7 @@ def unreadable(connection, schema: str, live: Catalog, role: str) -> Iterator[Fi
             f"The role {role} may not read Prisma's migration ledger, so failed migrations cannot be detected.",
             f"GRANT SELECT ON {PRISMAS_LEDGER} TO {quote(role)};",
         )
-    elif is_hidden(live):
+    elif live.hides_rows(PRISMAS_LEDGER):
         yield Finding(
             Severity.ERROR,
             "adopt.prisma_unreadable",

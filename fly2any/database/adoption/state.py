@@ -139,7 +139,7 @@ def assess(connection, *, contract: Contract | None = None, ahead: bool = True) 
 
     The steps of the later migrations are determined only with `ahead`.
     Raises django.db.Error if the database cannot be reached or read, and Refusal if no schema of the search path exists, if its
-    record of migrations is lost or hidden, or if Citus distributes its tables.
+    migration ledger is lost or hidden, or if Citus distributes its tables.
     """
     contract = contract or contracts.load()
     with snapshot(connection):
@@ -282,7 +282,7 @@ def _blocker(connection, finding: Finding, site: _Site) -> Blocker:
     thing = _object_of(finding, site.expected)
     if thing is None or not _has_columns(thing, live) or not _is_trusted(thing, live):
         return Blocker(finding)
-    if any(table.name == thing.table and "SELECT" in table.restricted for table in live.tables):
+    if live.hides_rows(thing.table):
         return Blocker(finding)  # This role may not see every row.
     condition = _condition(finding.code, thing, can_ask=connection.pg_version >= 160000)
     if not condition:

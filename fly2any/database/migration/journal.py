@@ -67,10 +67,8 @@ class RunRecord:
     code: str  # version of the code
 
 
-def is_readable(catalog: Catalog) -> bool:
-    """Return whether the journal is in `catalog` with all its columns, and shows this role every row."""
-    if any("SELECT" in table.restricted for table in catalog.tables if table.name == JOURNAL):
-        return False
+def is_whole(catalog: Catalog) -> bool:
+    """Return whether the journal is in `catalog` with all its columns."""
     existing = {column.name for column in catalog.columns if column.table == JOURNAL}
     return existing.issuperset(["id", *(column.name for column in fields(RunRecord))])
 
@@ -93,7 +91,7 @@ def recorded(
 ) -> Iterator[None]:
     """Record the block as a run of `migration`; the record survives a rollback of the migration. `retried` runs each write."""
     if ask(connection, SECURED_SQL):
-        _refuse_hidden(connection, migration, direction)
+        retried(lambda: _refuse_hidden(connection, migration, direction))
     number = retried(lambda: _begin(connection, migration, direction))
     try:
         yield
@@ -160,9 +158,9 @@ def _begin(connection, migration: str, direction: str) -> int:
 def _refuse_hidden(connection, migration: str, direction: str) -> None:
     """Raise Refusal if row-level security would keep this role from recording the end of a run; PostgreSQL itself refuses the beginning."""
     with transaction.atomic(using=connection.alias):
-        recorded = _finish(connection, _begin(connection, migration, direction), None)
+        changed = _finish(connection, _begin(connection, migration, direction), None)
         transaction.set_rollback(True, using=connection.alias)
-    if not recorded:
+    if not changed:
         role = ask(connection, "SELECT current_user::text")
         raise Refusal(
             f"Row-level security keeps the role {role} from recording runs in {JOURNAL}. Connect as the owner of {JOURNAL} or as a role with"

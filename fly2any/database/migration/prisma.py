@@ -37,11 +37,6 @@ def may_read(connection, schema: str) -> bool:
     return fetch_one(connection, "SELECT pg_catalog.has_table_privilege(%s, 'SELECT')", [place])[0]
 
 
-def is_hidden(catalog: Catalog) -> bool:
-    """Return whether row-level security may hide rows of Prisma's record from this role."""
-    return any("SELECT" in table.restricted for table in catalog.tables if table.name == PRISMAS_LEDGER)
-
-
 def read_prisma(connection, *, schema: str, catalog: Catalog) -> tuple[PrismaMigration, ...]:
     """Return what Prisma recorded in `schema`, oldest first; () if there is no record that this role may read and trusts."""
     columns = {column.name for column in catalog.columns if column.table == PRISMAS_LEDGER}

@@ -9,12 +9,11 @@ from datetime import datetime
 from typing import Any
 
 from django.db import Error
-from psycopg.errors import QueryCanceled
 
 from ..backup.inventory import BackupState
 from ..clock import read_clock
 from ..distribution.state import Engine, read_engine
-from ..errors import explain
+from ..errors import explain, sqlstate
 from ..exit_codes import ExitCode
 from ..findings import Finding, Severity
 from ..health.examine import Question, Topic, examine
@@ -149,8 +148,8 @@ def verify_or_report(connection) -> tuple[Verification | None, tuple[Finding, ..
         return verify(connection), ()
     except Error as error:
         found = _not_asked("health.not_asked", "schema", "The schema", explain(error) or str(error))
-        if isinstance(error.__cause__, QueryCanceled):
-            found = replace(found, cure="Run `manage.py dbstatus`, which has no time limit.")
+        if sqlstate(error) == "57014":
+            found = replace(found, cure="Run `manage.py dbstatus`, which sets no time limit.")
         return None, (found,)
 
 

@@ -31,7 +31,7 @@ WIDER = {"smallint": ("integer", "bigint"), "integer": ("bigint",)}
 VARCHAR = re.compile(r"character varying\((\d+)\)")
 CAST = re.compile(r"\(?'?(-?\d+)'?\)?::(integer|bigint)")  # As PostgreSQL prints a number in a wider column.
 # A column such as users.isActive: accounts that were deactivated could sign in again.
-GRANTS = "each row gets true, also one that had false: find its value in a backup first"
+GRANTS = "every row gets true, including those that had false: find the old values in a backup first"
 BOUNDED = re.compile(r"\(\d{1,3}\)")  # A short text fits into a row.
 
 

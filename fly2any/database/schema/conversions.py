@@ -15,13 +15,13 @@ KEPT = {
     *product(INTEGERS, ["numeric"]),
     *product(["smallint", "integer", "real"], ["double precision"]),
 }
-NUMBERS = ("smallint", "integer", "bigint", "numeric", "real", "double precision")
+LARGER = ("bigint", "numeric", "real", "double precision")
 MILLISECONDS = "the numbers are read as milliseconds since 1970, those of smallint and integer as seconds"
 # Conversions for which PostgreSQL has no cast, or whose cast changes how a value is written, each with what must be checked before it.
 UNCAST: dict[tuple[str, str], tuple[str, str]] = {
-    **{(one, "timestamp with time zone"): ("to_timestamp({} / 1000.0)", MILLISECONDS) for one in NUMBERS},
+    **{(one, "timestamp with time zone"): ("to_timestamp({} / 1000.0)", MILLISECONDS) for one in LARGER},
     **{(one, "timestamp with time zone"): ("to_timestamp({})", MILLISECONDS) for one in ("smallint", "integer")},
-    **{(one, "boolean"): ("({} <> 0)", "every number other than 0 becomes true") for one in NUMBERS if one != "integer"},
+    **{(one, "boolean"): ("({} <> 0)", "every number other than 0 becomes true") for one in ("smallint", *LARGER)},
     ("bit", "boolean"): ("{}::integer::boolean", "every number other than 0 becomes true"),
     ("real", "double precision"): ("{}::text::double precision", ""),
     ("money", "double precision"): ("{}::numeric::double precision", "lc_monetary decides what the digits mean"),

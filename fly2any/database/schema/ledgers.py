@@ -73,7 +73,7 @@ def protect(connection) -> None:
 
 
 def untrusted_findings(catalog: Catalog) -> Iterator[Finding]:
-    """Yield the relations that are named as a record of migrations and belong to another role."""
+    """Yield the relations that are named as a migration ledger and belong to another role."""
     for table in catalog.tables:
         if table.name in (PRISMAS_LEDGER, *LEDGERS) and not table.trusted:
             yield Finding(

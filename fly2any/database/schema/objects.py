@@ -319,6 +319,10 @@ class Catalog:
         for kind in fields(self):
             yield from getattr(self, kind.name)
 
+    def hides_rows(self, table: str) -> bool:
+        """Return whether row-level security may hide rows of a table from this role."""
+        return any("SELECT" in one.restricted for one in self.tables if one.name == table)
+
     def where(self, keep: Callable[[Any], bool]) -> Catalog:
         """Return the catalogue of the objects for which `keep` is true."""
         return self._each(lambda things: filter(keep, things))

@@ -12,7 +12,7 @@ from .cures import mentions
 from .expressions import with_column_replaced
 from .objects import PARTITIONED, Check, Column, Index, Key, Partition, Table
 from .obstacles import AGREE, TRY
-from .samples import kind
+from .samples import Trial, kind
 from .unmanaged_checks import Checks
 
 # The partitions of the table `c`, at any level. An operator class of another role would run its code.
@@ -62,12 +62,13 @@ class Partitions(Checks):
         own = all(part.own for part in table.partitions)
         row = Check(table.name, "", (), "", own=own)
 
-        def refuses(moment: str) -> str:
-            """Return the row of `moment` that no partition takes, "" if each is taken."""
-            return self.trial(row, f"({_at(taken, times, moment)}) IS NOT TRUE", names).refused
+        def trial(moment: str, taken_or_not: str) -> Trial:
+            return self.trial(row, f"({_at(taken, times, moment)}) IS {taken_or_not}", names)
 
-        takes_some = bool(leaves) and self.trial(row, f"({_at(taken, times, 'now()')}) IS TRUE", names).refused
-        if not leaves or (refused := refuses("now()")):
+        found = trial("now()", "NOT TRUE")
+        refused = found.refused
+        if not leaves or refused:
+            takes_some = bool(leaves) and trial("now()", "TRUE").refused
             what = (
                 f"some rows that the contract allows, such as {refused}"
                 if takes_some
@@ -75,7 +76,9 @@ class Partitions(Checks):
             )
             sure = not takes_some and all(managed[column.name].default == "CURRENT_TIMESTAMP" for column in times)
             severity = Severity.ERROR if sure else Severity.WARNING
-        elif times and refuses(f"(now() + '{AHEAD} days'::interval)"):
+        elif not found.known:
+            what, severity = "some rows, which was not tried", Severity.NOTE
+        elif times and trial(f"(now() + '{AHEAD} days'::interval)", "NOT TRUE").refused:
             what, severity = f"the rows of {AHEAD} days from now: INSERTs will fail", Severity.WARNING
         else:
             return

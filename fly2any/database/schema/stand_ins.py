@@ -117,8 +117,8 @@ def refuse_stand_ins(connection) -> None:
             if found := next((one for one in known if one.is_read_by(statement)), None):
                 if found.of_others:
                     raise Refusal(
-                        f"The type of {found.table}.{found.column} belongs to another role, whose code this command would run: give the"
-                        " column its own type, as `manage.py dbstatus` prints, and run the command again."
+                        f"The type of {found.table}.{found.column} belongs to another role, whose code this command would run: change the"
+                        " column back to its own type with the cure that `manage.py dbstatus` prints, and run the command again."
                     )
                 raise Refusal(
                     f"{found.table}.{found.column} is missing, and another role may create something in its place, whose code"
