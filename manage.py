@@ -24,7 +24,7 @@ def terminate(number, _):
 def discard_output():
     """Discard what is written to a lost terminal: the clean-up reports its progress there, and an error would end it.
 
-    Return whether there was one.
+    Return whether a terminal was lost.
     """
     lost = False
     for descriptor in (1, 2):

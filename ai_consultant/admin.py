@@ -71,7 +71,8 @@ class MessageAdmin(ReadOnlyModelAdmin):
 
     def get_changelist_instance(self, request):
         changelist = super().get_changelist_instance(request)
-        if changelist.query and (key := changelist.chosen.get("conversation")):  # Its result tells what the texts contain.
+        key = changelist.chosen.get("conversation")
+        if request.method == "GET" and changelist.query and key:  # The result reveals what the messages contain.
             person = Conversation.objects.filter(pk=key).values_list("user_id", flat=True).first()
             note(request, Access.Action.OPENED, Conversation, row_id=key, person_id=person, query=request.GET.urlencode())
         return changelist

@@ -1,4 +1,4 @@
-"""A role is not trusted because it made ours its member: its administrators need not ask."""
+"""A role is not trusted merely because its administrator made ours a member of it."""
 
 import re
 
@@ -14,8 +14,8 @@ RECORD = """
 
 
 @pytest.fixture
-def team(request):
-    """A function that makes a role that is joined by the role of a URL, as its administrator or a superuser granted, and returns its name."""
+def team():
+    """A function that creates a role, makes the role of a URL its member, as its administrator or a superuser, and returns its name."""
     made = []
 
     def make(database, url, *, by_superuser=False, by_owner=False):

@@ -14,11 +14,8 @@ from fly2any.database.schema.unmanaged import AGREE
 from tests.database.mutation import EXPECTED, Mutation, within
 from tests.database.mutations import mutations, rounds
 
-# Each table is damaged in each round's way in the end; every fifth round is enough for `make test`.
-ROUNDS = [
-    pytest.param(together, id=f"{len(together)} damages", marks=[pytest.mark.slow] if number % 5 else [])
-    for number, together in enumerate(rounds(mutations()))
-]
+# Each table is damaged in each round's way in the end.
+ROUNDS = [pytest.param(together, id=f"{len(together)} damages") for together in rounds(mutations())]
 # Tables that `migrate` fills: damage such as a new NOT NULL column needs empty tables.
 EMPTY_SQL = """
     DELETE FROM auth_group; DELETE FROM auth_permission; DELETE FROM django_content_type; DELETE FROM django_migrations;
@@ -41,6 +38,7 @@ def test_the_undamaged_database_has_no_finding():
 
 
 @pytest.mark.django_db
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("together", ROUNDS)
 def test_damage_is_found_and_its_cures_work(together: list[Mutation], record_property):
     record_property("damages", len(together))

@@ -201,7 +201,7 @@ def test_the_owner_of_the_tables_is_trusted_if_it_may_let_others_create_tables(m
 )
 @pytest.mark.parametrize("chosen", ["&schema=app", ""])
 def test_no_schema_that_another_role_created_is_used(database, other_role, made, chosen):
-    """Its owner may drop each table in it, and could create the record of migrations with a trigger first."""
+    """Its owner may drop each table in it, and could create the migration ledger with a trigger first."""
     database.execute(
         f"CREATE SCHEMA app AUTHORIZATION {other_role}; GRANT ALL ON SCHEMA app TO PUBLIC; {made.format(role=other_role)}"
     )

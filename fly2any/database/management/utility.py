@@ -23,6 +23,7 @@ class Utility(ManagementUtility):
         command = super().fetch_command(subcommand)
         gc.freeze()  # Imported objects stay, so the garbage collector need not scan them.
         gc.enable()
+        # manage.py blocked them.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
         from django.db import connections
 

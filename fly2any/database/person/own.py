@@ -73,7 +73,7 @@ def _known(tables: Tables, name: str) -> Table | None:
 def mentions(tables: Tables, table: Table, person: Person) -> tuple[str, list]:
     """Return the condition for rows of a table that have the address in any column, "" for a person without one.
 
-    If what is stored as the address is none, only the columns of addresses count: another column may equal an ordinary word.
+    If the stored address is not a valid one, only the columns of addresses count: another column may equal an ordinary word.
     For a person with a twin the condition is case-sensitive; rows with another spelling are reported, and stay.
     """
     if (address := patterns_for(person.id, person.email).address) is None:

@@ -89,7 +89,7 @@ class Pattern:
 class Patterns:
     """Patterns for a person: `address` as a whole word, `within` also inside a longer word, which may be another address.
 
-    If what is stored as the address is none, `address` is the whole value, `within` also an element of a list or a string in JSON.
+    If the stored address is not a valid one, `address` is the whole value, `within` also an element of a list or a string in JSON.
 
     `within` also matches a space for a plus sign, because a form decodes a + in a URL to a space.
     """

@@ -46,7 +46,7 @@ class Unsearched:
 
 NO_ADDRESS = Unsearched(
     "texts that contain the address",
-    "what is stored as the e-mail address is none, so only values equal to it are found: check the person's texts by hand",
+    "the stored e-mail address is not a valid one, so only values equal to it are found: check the person's texts by hand",
 )
 
 

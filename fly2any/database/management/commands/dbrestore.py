@@ -38,7 +38,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--yes",
             action="store_true",
-            help="Replace the database in use; without it, only an empty one is replaced. With --archive: even one of another server.",
+            help="Replace the database in use; without it, only an empty one is replaced. With --archive: also load one that another server wrote.",
         )
         parser.add_argument(
             "--unsigned",
