@@ -101,7 +101,7 @@ def remember_device(request, response) -> None:
 
 
 class LockoutBackend(AxesStandaloneBackend):
-    """Refuse a client after too many failures; without a request, as in a shell, there is no client."""
+    """Refuse a client after too many failures (settings.AXES_FAILURE_LIMIT); without a request, as in a shell, there is no client."""
 
     def authenticate(self, request, username=None, password=None, **kwargs):
         if request is None:

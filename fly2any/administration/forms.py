@@ -1,4 +1,4 @@
-"""Form fields for the schema's columns: choices are open, JSON is what PostgreSQL accepts, empty is NULL."""
+"""Forms of the schema's tables, and a field for each type of column: choices are open, JSON is what PostgreSQL accepts, empty is NULL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The groups of the staff, as each app's migration grants them. Migrations import this path: it is frozen."""
+"""The groups of the staff, as each app's migration grants them. Migrations import this path: it is frozen.
+
+staff.py gives people these roles; the roles of PostgreSQL are database/roles.py's.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from django.db import migrations, router
 
 SUPPORT = "Support"
 OPERATIONS = "Operations"
-ADMINISTRATORS = "Administrators"
+ADMINISTRATORS = "Administrators"  # Unlike the role `administrator` of staff.py, which is a superuser without a group.
 GROUPS = (SUPPORT, OPERATIONS, ADMINISTRATORS)  # They exclude each other: a new role replaces the others.
 
 

@@ -55,8 +55,10 @@ def appoint(connection, email: str, role: str) -> Appointment:
     """Give the person with this e-mail address one of ROLES instead of any other; create the person if there is none.
 
     A person without a password gets a random one, and so does everyone who is not staff yet: until then others may have set the
-    password, by registering the address on the site or on the person's page of the admin. Raises Refusal for an
-    invalid address, for one that several people have in different case, if the role's group is missing, and if the last administrator would lose that role.
+    password, by registering the address on the site or on the person's page of the admin.
+
+    Raises Refusal for an invalid address, for one that several people have in different case, if the role's group is missing, and
+    if the last administrator would lose that role.
     """
     with _committed(connection, email):
         administrators = _lock_administrators(connection)

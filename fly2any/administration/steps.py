@@ -46,7 +46,7 @@ class Action:
 class Step:
     """The part of an action that concerns one table: rows that belong to the row of the overview, which is of the model `of`.
 
-    `permission` is that on the table of the ModelAdmin that has the step; `allows` asks (request, row) for more. `do` returns the rows as
+    `permission` is needed on the table of the ModelAdmin that has the step; `allows` asks (request, row) for more. `do` returns the rows as
     they were; those that `remain` get an entry in their history. `nouns` is what one of them and several are called, where
     that is not what their model says.
     """

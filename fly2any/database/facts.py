@@ -51,7 +51,7 @@ class OnErasure(Enum):
 class Retention:
     """Rows are too old when the latest of the times in `fields` is before a given time and `only`, SQL over the columns, holds.
 
-    `with_rows` names a foreign key from its other end: the rows that refer to an old one are deleted with it. `time_of_rows` is the field
+    `with_rows` is the related name of a foreign key: the rows that refer to an old one are deleted with it. `time_of_rows` is the field
     with their time: a row stays while one of them is not old.
     """
 

@@ -52,12 +52,14 @@ def as_written(value: str) -> str:
     return f"CASE WHEN {value} IS NULL THEN NULL ELSE pg_catalog.concat({value}) END"
 
 
-# The roles whose code may run as the role of the connection: that one, superusers and the owner of the database; if one of them owns
-# the schema with the given oid, also the roles to which it gave the right to let others create tables there (CREATE WITH GRANT
-# OPTION). A role that is no superuser also trusts the owner of the schema, of the people's table and of the migration ledger if
-# it is a member of that role, and not because only that role wanted it (memberships.py). That a role owns these, or may create tables
-# or schemas, is no reason: it may have created them before the site did. Nor is it one for the predefined roles, to which any of their
-# members may give a table; pg_database_owner has no member but the owner of the database.
+# The roles whose code may run as the role of the connection:
+# - that role, superusers and the owner of the database;
+# - if one of these owns the schema with the given oid, the roles to which it gave CREATE on it WITH GRANT OPTION;
+# - for a role that is no superuser, the owners of that schema, of the people's table and of the migration ledger, if it is a member of
+#   them, and not because only they wanted it (memberships.py).
+# Nothing else makes an owner trusted, nor does the right to create tables or schemas: a role may have created them before the site did.
+# Predefined roles are not trusted, because any of their members may give them a table. Only pg_database_owner is: its one member is
+# the owner of the database.
 # Its aliases differ from those of the queries that contain it, because the schema is given by one of theirs.
 IS_MEMBER = f"""NOT self.rolsuper AND owner.oid <> self.oid AND owner.rolname !~ '^pg_' AND pg_catalog.pg_has_role(owner.oid, 'USAGE')
                 AND owner.oid IN ({JOINED_SQL})"""

@@ -7,7 +7,7 @@ import pytest
 
 from fly2any.database.durable import new_file
 from fly2any.database.errors import Refusal
-from fly2any.database.person import File, keeping, write_new
+from fly2any.database.person import File, certificate_file, write_new
 from fly2any.database.person.erase import Certificate
 
 
@@ -72,7 +72,7 @@ def test_no_export_is_written_to_another_file(tmp_path, monkeypatch):
             super().__init__(path)
             exchange(self.part)
 
-    monkeypatch.setattr(keeping, "File", Exchanged)
+    monkeypatch.setattr(certificate_file, "File", Exchanged)
 
     with pytest.raises(Refusal) as refusal:
         write_new(tmp_path / "export.json", lambda stream: stream.write("all data"))

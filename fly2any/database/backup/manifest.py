@@ -38,7 +38,7 @@ Version = Annotated[str, Meta(pattern=r"^\d{1,4}(\.\d+)?\Z")]  # The version of 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The result of restoring a backup: `reason` is what was wrong, or why the restore could not run; "" if it is verified."""
+    """The result of a trial restore (trial_restore.py): `reason` is what was wrong, or why nothing is certain; "" if it is verified."""
 
     at: Moment
     server: str
@@ -89,7 +89,7 @@ class Manifest:
 
     @property
     def state(self) -> str:
-        """Return "good" (verified), "bad" or "unverified" (not restored yet, or the restore could not run)."""
+        """Return "good" (verified), "bad" or "unverified" (not restored yet, or without a certain result)."""
         return self.verdict.state if self.verdict else "unverified"
 
     def is_of(self, origin: Origin) -> bool:

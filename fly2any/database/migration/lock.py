@@ -1,6 +1,7 @@
 """Advisory locks: one change of the schema, one run of maintenance, and one erasure of a person at a time.
 
-run.py takes the first for `migrate`; dbadopt, dbreset, dbdistribute, flush and loaddata take it too.
+run.py takes the first for `migrate`; dbadopt, dbreset, dbdistribute, flush and loaddata take it too. dbmaintain and `dbrestore --archive`
+take the second, person/erase.py the third.
 
 The key of the sign-ins' lock, which administration/backends.py takes, is here so that all keys are in one place.
 """

@@ -1,8 +1,8 @@
 """A person's rights: export and erasure of all data about them (GDPR, articles 15, 17 and 20)."""
 
+from .certificate_file import File, Stream, write_new
 from .erase import Certificate, Keeper, erase
 from .export import export
-from .keeping import File, Stream, write_new
 from .people import Person, find
 from .plan import Plan, plan
 

@@ -1,4 +1,4 @@
-"""The rules of retention: the models' `retention` declarations, as SQL."""
+"""The rules of retention: the models' `retention` declarations, as SQL. How many days rows stay is settings.RETENTION."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from ..sql import quote
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Rows of `table` are too old where `age`, a time, is before a given one and `only` holds.
+    """Rows of `table` are too old where `time`, a time, is before a given one and `only` holds.
 
-    `child` is a table whose rows are deleted with them. While the time `child_age` of one of these is not before that time, the row stays.
+    `child` is a table whose rows are deleted with them. While the time `child_time` of one of these is not before that time, the row stays.
     """
 
     table: str
     what: str  # A noun phrase.
-    age: str  # SQL expressions, like `only`.
+    time: str  # SQL expressions, like `only`.
     only: str = "true"
     child: str = ""
     child_key: str = ""
-    child_age: str = ""
+    child_time: str = ""
     archived: bool = True
     expires: bool = False
     key: str = "id"
@@ -65,11 +65,11 @@ class Rule:
     @property
     def condition(self) -> str:
         """Return SQL for the rows before %(before)s."""
-        old = f"{self.age} < %(before)s AND {self.only}"
-        if not self.child_age:
+        old = f"{self.time} < %(before)s AND {self.only}"
+        if not self.child_time:
             return old
         key, child_key = f"{quote(self.table)}.{quote(self.key)}", f"c.{quote(self.child_key)}"
-        recent = f"FROM {quote(self.child)} AS c WHERE c.{self.child_age} >= %(before)s AND {child_key}"
+        recent = f"FROM {quote(self.child)} AS c WHERE c.{self.child_time} >= %(before)s AND {child_key}"
         if self.is_of_citus:  # Citus rejects a subquery over shards that refers to the row.
             return f"{old} AND {key} NOT IN (SELECT {child_key} {recent} IS NOT NULL)"
         return f"{old} AND NOT EXISTS (SELECT 1 {recent} = {key})"
@@ -83,21 +83,21 @@ def key_of(model: type[models.Model]) -> str:
 def rule_of(model: type[models.Model], retention: Retention) -> Rule:
     """Return the rule that a model declares."""
     times = [quote(column_of(model, field)) for field in retention.fields]
-    age = times[0] if len(times) == 1 else f"GREATEST({', '.join(times)})"
-    child, child_key, child_age = "", "", ""
+    time = times[0] if len(times) == 1 else f"GREATEST({', '.join(times)})"
+    child, child_key, child_time = "", "", ""
     if retention.with_rows:
         relation: Any = model._meta.get_field(retention.with_rows)
         child, child_key = relation.related_model._meta.db_table, relation.field.column
         if retention.time_of_rows:
-            child_age = quote(column_of(relation.related_model, retention.time_of_rows))
+            child_time = quote(column_of(relation.related_model, retention.time_of_rows))
     return Rule(
         model._meta.db_table,
         retention.what,
-        age,
+        time,
         retention.only,
         child,
         child_key,
-        child_age,
+        child_time,
         retention.archived,
         retention.expires,
         key_of(model),

@@ -66,7 +66,7 @@ def require_witness(connection, now: datetime) -> str:
 
 def _without_expiry(columns: Iterable[tuple[str, str, str]]) -> Iterable[tuple[str, str]]:
     """Yield the tables and columns, except columns of expiry times."""
-    expiring = {(rule.table, rule.age) for rule in RULES.values() if rule.expires}
+    expiring = {(rule.table, rule.time) for rule in RULES.values() if rule.expires}
     for schema, table, column in columns:
         if (table, quote(column)) not in expiring:
             yield f"{quote(schema)}.{quote(table)}", column

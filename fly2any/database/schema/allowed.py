@@ -1,4 +1,4 @@
-"""What the contract allows in a table of ours, as far as the server can prove it, or try it on sample rows."""
+"""Which rows the contract allows in a table of ours, as far as the server can prove it, or try it on sample rows."""
 
 from __future__ import annotations
 

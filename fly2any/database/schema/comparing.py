@@ -1,4 +1,4 @@
-"""The state of a comparison of a catalogue with the contract, and its findings."""
+"""The state of a comparison of a catalogue with the contract, and its findings; tables.py, columns.py and named.py decide what is one."""
 
 from __future__ import annotations
 
