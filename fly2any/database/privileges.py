@@ -16,6 +16,7 @@ from .sql import quote
 NEEDLESS = dict.fromkeys(LEDGERS, PRIVILEGES[1:]) | dict.fromkeys(APPEND_ONLY, PRIVILEGES[2:])
 
 BY_OWNER = "the owner of the tables must run it"
+BY_SCHEMA_OWNER = "the owner of the schema must run it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ def lacking(server: Server, tables: tuple[Table, ...], *, site: frozenset[str]) 
 
     The tables of the admin and its packages are a group of their own: the site uses only those of `site`.
     """
-    found = [*_unequal(server, tables, site), *_not_owned(server, tables, site)]
+    found = [*_creates_nothing(server, tables), *_unequal(server, tables, site), *_not_owned(server, tables, site)]
     yield from found or _missing(server, counted(tables))
 
 
@@ -49,7 +50,7 @@ def _unequal(server: Server, tables: tuple[Table, ...], site: frozenset[str]) ->
         yield Finding(
             Severity.ERROR, "server.privileges", role,
             f"The role {role} holds privileges on our tables, but not USAGE on their schema {server.schema}, so it can read and write none of them.",
-            f"{comment('As its owner:')}\nGRANT USAGE ON SCHEMA {schema} TO {quote(role)};", is_sql=True, loses="the owner of the schema must run it",
+            f"{comment('As its owner:')}\nGRANT USAGE ON SCHEMA {schema} TO {quote(role)};", is_sql=True, loses=BY_SCHEMA_OWNER,
         )  # fmt: skip
         return
     grants: dict[tuple[str, ...], list[str]] = {}
@@ -70,6 +71,17 @@ def _unequal(server: Server, tables: tuple[Table, ...], site: frozenset[str]) ->
             Severity.WARNING, "server.privileges", role,
             f"The role {role} does not hold {lacks}, but holds the same on our other tables.",
             "\n".join([*([comment("As their owner:")] if theirs else []), *cure]), is_sql=True, loses=BY_OWNER if theirs else "",
+        )  # fmt: skip
+
+
+def _creates_nothing(server: Server, tables: tuple[Table, ...]) -> Iterator[Finding]:
+    """Yield the finding about a role that migrates, because tables of ours are its own or none exist, and may create nothing."""
+    if server.schema and not server.may_create and (not tables or any(table.owned for table in tables)):
+        wanted = "CREATE" if server.may_use else "USAGE, CREATE"
+        yield Finding(
+            Severity.WARNING, "server.privileges", server.role,
+            f"The role {server.role} may not create tables or indexes in the schema {server.schema}: migrations and cures that create one fail.",
+            f"{comment('As its owner:')}\nGRANT {wanted} ON SCHEMA {quote(server.schema)} TO {quote(server.role)};", is_sql=True, loses=BY_SCHEMA_OWNER,
         )  # fmt: skip
 
 

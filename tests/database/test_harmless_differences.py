@@ -54,6 +54,8 @@ AT = "price_alerts.price_alerts_active_idx"
         (f"{OWNER} INCLUDE (currency)", ("note", "unique.different", "user_preferences.user_preferences_userId_key",
                                          "a write fails where currency has more than 2,704 bytes after compression.")),
         (f'{OWNER} INCLUDE ("updatedAt")', ("note", "unique.different", "user_preferences.user_preferences_userId_key", SAME)),
+        ('DROP INDEX "users_createdAt_idx"; CREATE INDEX "users_createdAt_idx" ON users ("createdAt" DESC)',
+         ("note", "index.different", "users.users_createdAt_idx", "it is read backwards and serves the same queries.")),
         (f"{ACTIVE} INCLUDE (origin)", ("note", "index.different", AT, "a write fails where origin has more than 2,704 bytes after compression.")),
     ],
 )  # fmt: skip
@@ -86,6 +88,8 @@ def test_what_works_the_same_is_a_note(sql, expected):
          [("note", "column.different", "user_preferences.currency"), ("error", "default.different", "user_preferences.currency")]),
         ("DROP INDEX users_staff_idx; CREATE INDEX users_staff_idx ON users (\"createdAt\") INCLUDE (bio) WHERE \"isStaff\"",
          [("error", "index.different", "users.users_staff_idx")]),
+        ('DROP INDEX "users_createdAt_idx"; CREATE INDEX "users_createdAt_idx" ON users ("createdAt" DESC NULLS LAST)',
+         [("error", "index.different", "users.users_createdAt_idx")]),
         ("DROP INDEX price_alerts_active_idx; CREATE INDEX price_alerts_active_idx ON price_alerts (active, id) INCLUDE (\"createdAt\")",
          [("error", "index.different", AT)]),
     ],

@@ -1,5 +1,7 @@
 """A role that holds privileges on some of our tables and lacks them on others, on the schema, or on a sequence."""
 
+from dataclasses import replace
+
 import pytest
 from django.db import connection
 
@@ -7,6 +9,7 @@ from fly2any.database.report.collect import serious
 from fly2any.database.roles import roles_sql
 from fly2any.database.schema.untrusted_code import our_tables
 from fly2any.database.verification import verify
+from tests.conftest import manage
 from tests.database.test_writes import run
 
 GRANT = "CREATE ROLE site; GRANT USAGE ON SCHEMA public TO site; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO site"
@@ -119,6 +122,40 @@ def test_a_role_that_owns_some_of_our_tables_is_told_which_it_may_not_change():
         "a superuser must run it",
     )
     assert seen_by("web", finding.cure) == []
+
+
+@pytest.mark.django_db
+def test_a_role_that_migrates_and_may_create_nothing_in_the_schema_is_told():
+    """Since PostgreSQL 15, only the owner of the database may create tables in public."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace")
+        given = [f'ALTER TABLE "{name}" OWNER TO web' for (name,) in cursor.fetchall()]
+
+    [finding] = seen_by(
+        "web", "CREATE ROLE web; GRANT ALL ON SCHEMA public TO web", *given, "REVOKE CREATE ON SCHEMA public FROM web"
+    )
+
+    assert (finding.severity, finding.message, finding.cure, finding.loses) == (
+        "warning",
+        "The role web may not create tables or indexes in the schema public: migrations and cures that create one fail.",
+        '-- As its owner:\nGRANT CREATE ON SCHEMA "public" TO "web";',
+        "the owner of the schema must run it",
+    )
+    assert seen_by("web", finding.cure) == []
+
+
+def test_a_role_that_may_not_create_the_first_table_is_told(database):
+    database.execute("CREATE ROLE first LOGIN")
+    try:
+        result = manage("dbstatus", url=replace(database, user="first").url)
+    finally:
+        database.execute("DROP ROLE first")
+
+    assert (result.returncode, "The role first may not create tables or indexes in the schema public" in result.stdout) == (
+        5,
+        True,
+    )
+    assert 'GRANT CREATE ON SCHEMA "public" TO "first";' in result.stdout
 
 
 @pytest.mark.django_db

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from typing import Any
@@ -13,6 +14,8 @@ from . import cures
 from .comparing import Comparing, contrasted, title
 from .objects import PARTITIONED, Catalog, Check, ForeignKey, Index, Key, Object, Table, of_invalid, where
 from .unmanaged_keys import Keys
+
+OPPOSITE = {"DESC NULLS LAST": "NULLS FIRST", "NULLS FIRST": "DESC NULLS LAST", "DESC": "", "": "DESC"}
 
 
 def compare_named(to: Comparing) -> None:
@@ -68,7 +71,7 @@ def _compare(
             to.findings.append(Finding(Severity.NOTE, "index.weaker", where(thing), message, "Wait until it is built."))
         elif other is not None:
             verdict, how = difference(thing, other)
-            more, severity = _included(to, thing, other)
+            more, severity = _effect(to, thing, other)
             blocked = (
                 cures.blocked(other.used_by, "key") if isinstance(other, Key) and _changed(thing, other) != ["valid"] else ""
             )
@@ -225,8 +228,10 @@ def _index_difference(index: Index, live: Index) -> tuple[str, str]:
     return "different", "is {}, not {}".format(*contrasted(_definition(live), _definition(index)))
 
 
-def _included(to: Comparing, thing: Any, live: Any) -> tuple[str, Severity]:
-    """Return what more included columns do, the only difference of a key or an index, and how severe that is."""
+def _effect(to: Comparing, thing: Any, live: Any) -> tuple[str, Severity]:
+    """Return the effect of a difference that may be harmless, more included columns or the reverse order, and its severity."""
+    if _changed(thing, live) == ["options"] and _is_reversed(thing, live):
+        return "; it is read backwards and serves the same queries", Severity.NOTE
     if _changed(thing, live) != ["include"] or not {*thing.include} <= {*live.include}:
         return "", Severity.ERROR
     keys = Keys(to.expected, Catalog(), to.actual, to.live)
@@ -234,6 +239,17 @@ def _included(to: Comparing, thing: Any, live: Any) -> tuple[str, Severity]:
     does = [f"; a write fails where {one} has more than {plural(limit, 'byte')} after compression" for one, limit in long[:1]]
     is_long = any(keys.is_long(live.table, one) for one, _ in long)
     return "".join(does) or "; it works the same", Severity.ERROR if is_long else Severity.NOTE
+
+
+def _is_reversed(index: Index, live: Index) -> bool:
+    """Return whether a B-tree index has each column in the opposite order."""
+    return index.method == "btree" and [*map(_reversed, index.options)] == [*live.options]
+
+
+def _reversed(option: str) -> str:
+    """Return the option of a column of an index in the opposite order."""
+    others, order = re.fullmatch(f"(.*?) ?({'|'.join(OPPOSITE)})", option).groups()  # type: ignore[union-attr]
+    return f"{others} {OPPOSITE[order]}".strip()
 
 
 def _body(thing: Key | ForeignKey) -> str:
