@@ -121,7 +121,7 @@ class ExportMixin(admin.ModelAdmin):
         if not (self.has_view_permission(request) and self.has_export_permission(request)):
             raise PermissionDenied
         try:
-            rows = self.get_changelist_instance(request).queryset
+            rows = super().get_changelist_instance(request).queryset  # Not self's, which may record that a list is opened.
         except BadParameter as error:
             self.message_user(request, str(error), messages.ERROR)
             return HttpResponseRedirect("../")

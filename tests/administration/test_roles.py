@@ -211,8 +211,24 @@ def test_a_search_of_a_conversations_texts_is_recorded(member, person):
     for asked in ({"conversation": talk.pk}, {"q": "ill"}, {"conversation": talk.pk, "q": "am i"}):
         assert client.get(address(Message), asked).status_code == 200
 
-    assert list(Access.objects.values_list("action", "table", "row_id", "person_id", "query")) == [
-        ("opened", "ai_conversations", talk.pk, person.pk, f"conversation={talk.pk}&q=am+i")
+    query = f"conversation={talk.pk}&q=am+i"
+    for method in (client.head, client.post):
+        assert method(f"{address(Message)}?{query}").status_code == 200
+
+    assert (
+        list(Access.objects.values_list("action", "table", "row_id", "person_id", "query"))
+        == [("opened", "ai_conversations", talk.pk, person.pk, query)] * 3
+    )
+
+
+def test_an_export_of_a_search_is_recorded_once(member, person):
+    client = member("superuser")
+    talk = Conversation.objects.create(user=person, session_id="s", metadata={})
+
+    assert client.post(f"{address(Message)}export/?conversation={talk.pk}&q=ill").status_code == 200
+
+    assert list(Access.objects.values_list("action", "table", "query")) == [
+        ("exported", "ai_messages", f"conversation={talk.pk}&q=ill")
     ]
 
 
