@@ -8,7 +8,7 @@ from django.db import connection
 from django.urls import reverse
 from django.utils import timezone
 
-from fly2any.administration import formats
+from fly2any.administration import formats, permissions
 from fly2any.administration.forms import OpenModelForm, PasswordFormMixin, SchemaForms
 from fly2any.administration.options import ModelAdmin, ReadOnlyModelAdmin, UserRowsMixin
 from fly2any.administration.person_page import PersonMixin
@@ -67,6 +67,7 @@ CLEAR_TOKENS = Action(
 
 class PreferencesInline(SavedInline, SchemaForms, admin.StackedInline):
     model = UserPreferences
+    verbose_name = "preferences"
     can_delete = False
     classes = ["collapse"]
     airports = ("home_airport",)
@@ -189,6 +190,7 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
             field.queryset = field.queryset.select_related(
                 "content_type"
             )  # Their names include the content type: without the join, one query each.
+            field.label_from_instance = permissions.label
         return field
 
     def overview_actions(self, request, row, actions):

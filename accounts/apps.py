@@ -7,6 +7,10 @@ class AccountsConfig(AppConfig):
     verbose_name = "Accounts"
 
     def ready(self):
+        from .models import UserPreferences
+
+        # What messages call one row. Migrations, which read the class Meta, do not see it.
+        UserPreferences._meta.verbose_name = UserPreferences.nouns[0]
         user_logged_in.connect(on_sign_in, dispatch_uid="accounts.preferences")
 
 

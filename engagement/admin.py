@@ -63,7 +63,7 @@ class NotificationAdmin(UserRowsMixin, ModelAdmin):
     def happened(self, notification):
         return f"Notified: {notification.title}"
 
-    @confirmed("Mark {} read", "marked read")
+    @confirmed("Mark {} as read", "marked as read")
     def mark_read(self, request, notifications):
         return mark_notifications_read(notifications=notifications)
 

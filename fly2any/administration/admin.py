@@ -6,6 +6,7 @@ from django_otp.plugins.otp_static.admin import StaticDevice
 from django_otp.plugins.otp_totp.admin import TOTPDevice
 from django_otp_webauthn.models import WebAuthnCredential
 
+from . import permissions
 from .accesses import certificate_page
 from .columns import LINK
 from .models import Access, Note
@@ -18,13 +19,19 @@ for model in (Group, StaticDevice, TOTPDevice):
 
 
 @admin.register(Group)
-class GroupAdmin(ModelAdmin, DjangoGroupAdmin):  # type: ignore[misc]
+class GroupAdmin(ModelAdmin, DjangoGroupAdmin):
     description = "A role of staff, with its permissions."
     list_display = ["name"]
     search = (Key("name"),)
     search_help_text = "A group's name."
     ordering = ["name"]
     filter_horizontal = []
+
+    def formfield_for_manytomany(self, db_field, request=None, **kwargs):
+        field = super().formfield_for_manytomany(db_field, request=request, **kwargs)
+        if field and db_field.name == "permissions":
+            field.label_from_instance = permissions.label
+        return field
 
     def get_readonly_fields(self, request, obj=None):
         """The groups of the roles keep their names, by which migrations and `dbstaff` find them."""

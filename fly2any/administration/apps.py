@@ -19,6 +19,7 @@ class AdministrationConfig(AppConfig):
         from .package_facts import declare  # Imported here, because it imports models.
 
         declare()
+        registry.get_app_config("otp_static").verbose_name = "Second factor: recovery codes"
         registry.get_app_config("otp_totp").verbose_name = "Second factor: apps"
         registry.get_app_config("django_otp_webauthn").verbose_name = "Second factor: passkeys"
 

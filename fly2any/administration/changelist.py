@@ -313,6 +313,12 @@ class ChangeList(main.ChangeList):
         return own or f"{(self.model.__doc__ or '').strip().splitlines()[0].partition('. ')[0].rstrip('.')}."
 
     @property
+    def accepted(self) -> str:
+        """Return what the search accepts, as the end of a sentence: each help text begins with an article."""
+        text = self.search_help_text or ""
+        return text[:1].lower() + text[1:]
+
+    @property
     def nouns(self) -> tuple[str, str]:
         return nouns(self.model)
 

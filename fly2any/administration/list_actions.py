@@ -22,7 +22,7 @@ def counted(number: int, options) -> str:
 def confirmed(description: str, done: str, *, permission: str = "change"):
     """Return a decorator that asks for confirmation before an action of a list runs.
 
-    `description` is what it does, with {} for the rows, `done` what it did: "Mark {} read", "marked read". The decorated
+    `description` is what it does, with {} for the rows, `done` what it did: "Mark {} as read", "marked as read". The decorated
     function returns the rows that it changed.
     """
 

@@ -184,7 +184,7 @@ def keep_an_administrator(connection) -> Iterator[None]:
     yield
     if before and not _locked(connection):
         raise Refusal(
-            "This would leave no administrator who can sign in: first make another person an administrator: tick “Active”, “Staff” and “Superuser”."
+            "This would leave no administrator who can sign in: make another person an administrator first (tick “Active”, “Staff” and “Superuser”)."
         )
 
 

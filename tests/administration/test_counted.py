@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 from django.urls import reverse
 
-from accounts.models import User
+from accounts.models import User, UserPreferences
 from ai_consultant.chat import cards
 from ai_consultant.models import Message
 from engagement import devices
@@ -55,6 +55,19 @@ def test_a_list_counts_its_rows_with_a_noun_that_has_a_plural(member, model, one
 
     assert re.search(r'<span class="count">\d+ ([\w-]+)', found)[1] == many
     assert f"<p>No {many} match" in nothing or "did not recognise" in nothing
+
+
+def test_one_row_of_preferences_is_a_set(member):
+    ana = UserPreferences.objects.create(user=User.objects.create(email="ana@example.com"))
+    client = member("Administrators")
+
+    page = client.get(address(UserPreferences, "delete", ana.pk)).content.decode()
+    deleted = client.post(address(UserPreferences, "delete", ana.pk), {"post": "yes"}, follow=True).content.decode()
+
+    assert (
+        re.search(r"<button[^>]*>(.*?)</button>\s*<a class=\"button cancel-link", page)[1] == "Delete this set of preferences"
+    )
+    assert f"The set of preferences “{ana}” was deleted successfully." in deleted
 
 
 def test_a_device_shows_only_what_is_known_of_it():

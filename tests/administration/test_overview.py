@@ -307,4 +307,4 @@ def test_the_history_of_a_row_has_the_times_of_the_other_pages(member):
         ["Time", "Staff", "Change"], [f"{at:%Y-%m-%d %H:%M:%S} UTC 2 days ago", client.user.email, "Deactivated."]
     ]  # fmt: skip
     assert " ".join(page.partition('aria-label="Pages">')[2].partition("</nav>")[0].split()) == "1 entry"
-    assert "No changes of this row are recorded in the admin." in unchanged
+    assert "No changes to this row are recorded in the admin." in unchanged

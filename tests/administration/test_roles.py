@@ -37,6 +37,18 @@ def test_the_groups_of_the_roles_cannot_be_renamed_in_the_admin(client):
     assert {*Group.objects.values_list("name", flat=True)} == {"Administrators", "Operations", "Support", "Night shift 2"}
 
 
+def test_forms_name_permissions_as_the_other_pages_name_their_models(member, person):
+    client = member("superuser")
+    support = Group.objects.get(name="Support")
+
+    for page in (address(Group, "add"), address(Group, "change", support.pk), address(User, "change", person.pk)):
+        named = client.get(page).content.decode()
+        assert "Second factor: passkeys | passkey | Can view passkey" in named
+        assert "Second factor: recovery codes | recovery code | Can view recovery code" in named
+        assert "Can see the database&#x27;s health and backups" in named
+        assert "WebAuthn" not in named
+
+
 def test_the_groups_have_what_the_migrations_grant():
     granted = {
         group.name: {f"{p.content_type.app_label}.{p.codename}" for p in group.permissions.select_related("content_type")}
@@ -138,8 +150,8 @@ def test_actions_change_the_selected_rows_as_they_say(member, person):
         )
 
     asked = act(Notification, "mark_read", notices[:2], post="").content.decode()
-    assert ("Mark 2 notifications read</button>" in asked, Notification.objects.filter(read=False).count()) == (True, 2)
-    assert "1 notification marked read." in act(Notification, "mark_read", notices[:2]).content.decode()
+    assert ("Mark 2 notifications as read</button>" in asked, Notification.objects.filter(read=False).count()) == (True, 2)
+    assert "1 notification marked as read." in act(Notification, "mark_read", notices[:2]).content.decode()
     assert list(Notification.objects.filter(read=False)) == [notices[2]]
     assert "2 price alerts paused." in act(PriceAlert, "pause", alerts).content.decode()
     assert PriceAlert.objects.filter(active=True).count() == 0
@@ -149,7 +161,7 @@ def test_actions_change_the_selected_rows_as_they_say(member, person):
         (alerts[1].pk, False, False),
     ]
     history = LogEntry.objects.order_by("pk").values_list("object_id", "action_flag", "change_message")
-    expected = [(notices[0].pk, "Marked read."), *((alert.pk, "Paused.") for alert in alerts), (alerts[0].pk, "Re-armed.")]
+    expected = [(notices[0].pk, "Marked as read."), *((alert.pk, "Paused.") for alert in alerts), (alerts[0].pk, "Re-armed.")]
     assert sorted(history) == sorted((pk, CHANGE, message) for pk, message in expected)
     everything = act(Notification, "mark_read", notices[:1], select_across="1")
     assert "not to the whole table" in everything.content.decode()

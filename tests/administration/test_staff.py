@@ -321,7 +321,7 @@ def test_becoming_staff_in_the_admin_replaces_the_password(member):
     assert (sentence in told, sentence in again) == (True, False)
 
 
-NONE_LEFT = "This would leave no administrator who can sign in: first make another person an administrator: tick “Active”, “Staff” and “Superuser”."
+NONE_LEFT = "This would leave no administrator who can sign in: make another person an administrator first (tick “Active”, “Staff” and “Superuser”)."
 
 
 @pytest.mark.parametrize("by", ["dbstaff", "the admin"])

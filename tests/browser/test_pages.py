@@ -141,8 +141,8 @@ def test_everything_essential_works_without_scripts(browser, live_server, staff)
     page.check("#result_list tbody tr:first-child .action-select")
     page.select_option("[name=action]", "mark_read")
     follow(page, "[name=index]")
-    follow(page, "button >> text=Mark 1 notification read")
-    assert " marked read." in page.text_content(".messagelist")
+    follow(page, "button >> text=Mark 1 notification as read")
+    assert " marked as read." in page.text_content(".messagelist")
     follow(page, "#result_list tbody tr:first-child .field-user_link a")
     assert page.locator(".timeline li").count() > 1
 

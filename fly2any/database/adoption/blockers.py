@@ -161,7 +161,7 @@ def in_use(connection, schema: str, expected: Catalog, live: Catalog, indexed: t
                 "adopt.in_use",
                 f"{table}.{column}",
                 f"Column {column} of {table} is used by {what}, so its type cannot be changed.",
-                cure or f"Ask its owner first, then {keep}drop it before the adoption, and create it again after.",
+                cure or f"Ask its owner first, then {keep}drop it before the adoption, and create it again afterwards.",
             )
     for entry in indexed:
         if entry.trouble and (entry.table, entry.column) in retyped:

@@ -116,7 +116,7 @@ def _slot(row, most: int, oldest: int, *, is_late: bool) -> Iterator[Finding]:
     elif row.status == "unreserved":
         yield Finding(
             Severity.WARNING, "replication.slot", row.name,
-            f"The reader of slot {row.name} is further behind than max_slot_wal_keep_size: the next checkpoint removes WAL that it still needs{'' if row.active else ', and no client reads from it'}.",
+            f"The reader of slot {row.name} is further behind than max_slot_wal_keep_size: the next checkpoint removes WAL that it still needs{'' if row.active else ', and no client reads from the slot'}.",
             f"Start its replica again, or raise max_slot_wal_keep_size; if it is not needed: {drop}",
         )  # fmt: skip
     elif row.kept is not None and row.kept > most and not is_late:
