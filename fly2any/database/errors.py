@@ -233,7 +233,8 @@ def _hint(error: BaseException) -> str:
 
 
 def without_password(text: str) -> str:
-    """Return `text` with every configured password replaced where it occurs as a word."""
+    """Return `text` with every configured password replaced where it occurs as a word, and the user and password of each URL."""
+    text = re.sub(r"://[^/@\s]*@", "://********@", text)
     for database in settings.DATABASES.values():
         for password in filter(None, (database.get("PASSWORD"), (database.get("DIRECT") or {}).get("PASSWORD"))):
             for written in {password, quote(password, safe=""), quote(password)}:  # Also in its URL-encoded form.

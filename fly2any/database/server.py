@@ -57,8 +57,9 @@ CONNECTIONS_SQL = """
     GROUP BY l.what, l."limit", l.reserved
 """
 
-# The schema is the first with the migration ledger or a table of ours that other roles did not make, else where new tables are made, else the first
-# that exists, whether or not the role may use it. reset_val is what the server or the role sets: Django sets the session to UTC.
+# The schema is the first with the migration ledger and the people's table that other roles did not make, else the first with one of them, because
+# another project of Django may have a ledger of its own; else where new tables are made, else the first that exists, whether or not the
+# role may use it. reset_val is what the server or the role sets: Django sets the session to UTC.
 PATH_SQL = """
     WITH path AS (
         SELECT n.oid, n.nspname, p.place, pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS usable
@@ -72,7 +73,7 @@ HOME_CTES = f"""
         FROM path JOIN pg_catalog.pg_class AS c ON c.relnamespace = path.oid
         WHERE c.relname IN ({literal(RECORD)}, {literal(MARKING_TABLE)}) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
     ), home AS (
-        SELECT COALESCE((SELECT nspname FROM known WHERE trusted ORDER BY usable DESC, place LIMIT 1),
+        SELECT COALESCE((SELECT nspname FROM known WHERE trusted GROUP BY nspname, usable, place ORDER BY usable DESC, count(*) DESC, place LIMIT 1),
                         (SELECT nspname FROM known WHERE usable AND relname = {literal(MARKING_TABLE)} ORDER BY place LIMIT 1),
                         (SELECT nspname FROM path WHERE usable ORDER BY place LIMIT 1),
                         (SELECT nspname FROM path ORDER BY place LIMIT 1)) AS schema

@@ -1,4 +1,5 @@
 from django.db.backends.postgresql import client
+from psycopg.conninfo import make_conninfo
 
 from . import embedded
 
@@ -11,7 +12,9 @@ class DatabaseClient(client.DatabaseClient):
 
     @classmethod
     def settings_to_cmd_args_env(cls, settings_dict, parameters):
-        arguments, environment = super().settings_to_cmd_args_env(settings_dict, parameters)
+        # psql takes a name with "=" or "://" for a connection string.
+        named = {**settings_dict, "NAME": make_conninfo(dbname=name)} if (name := settings_dict.get("NAME")) else settings_dict
+        arguments, environment = super().settings_to_cmd_args_env(named, parameters)
         if settings_dict.get("EMBEDDED"):
             arguments[0] = str(embedded.bin_folder() / arguments[0])
         if options := settings_dict["OPTIONS"].get("options"):

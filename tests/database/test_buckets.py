@@ -112,6 +112,32 @@ def test_an_html_page_is_not_an_empty_bucket(endpoint):
     )
 
 
+def test_the_password_of_an_endpoint_is_not_printed(monkeypatch):
+    for name, value in {
+        "AWS_ENDPOINT_URL": "http://user:TOPSECRET@127.0.0.1:1",
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(Refusal) as refusal:
+        store_at("s3://fly/nightly", hurried=True).names()
+
+    assert str(refusal.value) == (
+        's3://fly/nightly cannot be reached (Could not connect to the endpoint URL: "http://********@127.0.0.1:1/fly?list-type=2&prefix=nightly%2F&encoding-type=url"):'
+        " correct BACKUP_LOCATION and the AWS variables."
+    )
+
+
+def test_a_place_with_a_password_is_refused_without_it():
+    with pytest.raises(Refusal) as refusal:
+        store_at("s3://key:TOPSECRET@fly/nightly")
+
+    assert str(refusal.value) == (
+        "BACKUP_LOCATION has a user or a password before @: write s3://bucket/folder, and the key to AWS_ACCESS_KEY_ID."
+    )
+
+
 @pytest.mark.parametrize("endpoint", ["alters"], indirect=True)
 def test_rows_whose_archive_cannot_be_read_back_are_not_removed(endpoint, migrated, monkeypatch, tmp_path):
     put(migrated, "price_history", "stays", CASES["price_history"][0])

@@ -126,6 +126,19 @@ def test_dbshell_works_in_the_requested_schema(used):
     assert (result.returncode, result.stdout, result.stderr) == (0, "app|0\n", "")
 
 
+@pytest.mark.skipif(not shutil.which("psql"), reason="psql is not installed")
+def test_dbshell_opens_a_database_whose_name_looks_like_a_connection_string(database):
+    name = f"dbname={database.name}"
+    database.execute(f'CREATE DATABASE "{name}"')
+    try:
+        url = database.url.replace(database.name, name.replace("=", "%3D"))
+        result = manage("dbshell", "--", "-Atc", "SELECT current_database()", url=url)
+    finally:
+        database.execute(f'DROP DATABASE "{name}"')
+
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"{name}\n", "")
+
+
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
 def test_rows_that_are_committed_while_flush_waits_for_its_locks_stay(database, isolation):
     database.execute("CREATE TABLE users (id text, email text)")  # The only table of a model that is there.

@@ -64,6 +64,25 @@ def test_a_relation_that_hides_a_table_is_an_error(behind, made):
     assert manage("dbstatus", "--write-check", url=f"{behind.url}&schema=public").returncode == 0
 
 
+@pytest.mark.parametrize("theirs", ["django_migrations", "django_migrations, auth_user"])
+def test_the_ledger_of_another_project_before_ours_is_not_taken_for_ours(behind, theirs):
+    behind.execute("CREATE TABLE app.django_migrations (LIKE public.django_migrations INCLUDING ALL)")
+    if "," in theirs:
+        behind.execute(
+            "CREATE TABLE app.auth_user (id int); INSERT INTO app.django_migrations VALUES (1, 'auth', '0001_initial', now())"
+        )
+
+    status = manage("dbstatus", "--format", "json", url=behind.url)
+    migrated = manage("migrate", url=behind.url)
+
+    found = json.loads(status.stdout)
+    assert [(one["severity"], one["code"]) for one in found["findings"]] == [("warning", "server.schema")]
+    assert found["migrations"]["pending"] == []
+    said = "Nothing was changed. app.django_migrations comes before public.django_migrations in the search path"
+    assert (migrated.returncode, migrated.stdout, migrated.stderr.startswith(said)) == (2, "", True)
+    assert behind.execute("SELECT to_regclass('app.users')") == [(None,)]
+
+
 def test_health_maintenance_and_roles_cover_our_tables(behind):
     health = json.loads(manage("dbhealth", "tables", "--format", "json", url=behind.url).stdout)
     maintained = json.loads(manage("dbmaintain", "monthly", "--format", "json", url=behind.url).stdout)

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 
 from ..durable import new_file, sync
-from ..errors import Refusal, Unfit
+from ..errors import Refusal, Unfit, without_password
 from ..progress import Progress
 from ..units import plural
 from .encryption import ENDING, decrypt
@@ -257,7 +257,7 @@ class Bucket(Store):
                 f"{place} refused the request ({code}): correct {self.variable}, or the permissions of its key."
             ) from error
         except (BotoCoreError, Boto3Error, ValueError) as error:
-            reason = str(error).splitlines()[0].rstrip(".")
+            reason = without_password(str(error).splitlines()[0]).rstrip(".")
             raise Unreachable(
                 f"{place} cannot be reached ({reason}): correct {self.variable} and the AWS variables."
             ) from error
@@ -332,6 +332,10 @@ def store_at(place: str, variable: str = "BACKUP_LOCATION", *, hurried: bool = F
         raise Refusal(f"{variable} is not set: set it to a folder, or to s3://bucket/folder.")
     if "://" in place and not place.startswith("s3://"):
         raise Refusal(f"{variable} is {place.partition('://')[0]}://…: set it to a folder, or to s3://bucket/folder.")
+    if place.startswith("s3://") and "@" in bucket_of(place)[0]:
+        raise Refusal(
+            f"{variable} has a user or a password before @: write s3://bucket/folder, and the key to AWS_ACCESS_KEY_ID."
+        )
     if not place.startswith(("s3://", "/")):
         raise Refusal(f"{variable} is the relative path {place}: write an absolute path, or s3://bucket/folder.")
     return Bucket(place, variable, hurried=hurried) if place.startswith("s3://") else Folder(place, variable)
