@@ -67,7 +67,7 @@ def of_collations(database: str, collations: Iterable[list[str]], exclusions: It
             ]
         yield Finding(
             Severity.ERROR, "server.collation", collation,
-            f"Columns or indexes that use it were built with a different version from the server's current one: {HARM}.",
+            f"The recorded version of the collation {collation}, which columns or indexes use, differs from the server's: {HARM}.",
             "\n".join([*_rebuilt(quote(database), exclusions), *record]), is_sql=True,
         )  # fmt: skip
 

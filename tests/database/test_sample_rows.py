@@ -11,7 +11,7 @@ from tests.database.test_writes import run
 
 CONTRACT = "refuses rows that the contract allows, such as"
 RAISES = "raises an error for rows that the contract allows, such as"
-ALWAYS = "raised an error for each row that was tried, such as"
+ALWAYS = "raises an error for each sample row, such as"
 TRIED = "is unmanaged and refused no sample row: a write fails where"
 SAME = f"{TRIED} two rows have the same value."
 

@@ -151,8 +151,8 @@ def test_no_table_of_another_role_is_queried_for_the_row_of_a_default(migrated, 
     said = [one.message for one in found(migrated) if one.code == "foreign_key.restricts" and "child" in one.where]
 
     assert said == [
-        "Foreign key child_id_fkey of child is unmanaged, and sets the default 'x'::text when the rows of target that it refers to, which"
-        " go with those of users, are deleted, which fails if target has no row for it."
+        "Foreign key child_id_fkey of child is unmanaged, and sets the default 'x'::text when the rows of target that it refers to, to"
+        " which deletions from users cascade, are deleted, which fails if target has no row for it."
     ]
 
 

@@ -138,7 +138,7 @@ def privileges(read: Reader) -> Iterator[Figure | Finding]:
     for row in read(PUBLIC_SQL):
         yield Finding(
             Severity.WARNING, "security.public", row.place,
-            f"Every role that can connect has {row.privilege} on it.",
+            f"Every role that can connect has {row.privilege} on {row.place}.",
             f"REVOKE {row.privilege} ON {row.place} FROM PUBLIC;", is_sql=True,
         )  # fmt: skip
 

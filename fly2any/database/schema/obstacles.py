@@ -34,7 +34,7 @@ def obstacle(code: str, thing: Object, message: str, cure: str, severity: Severi
 class Obstacles(Allowed):
     def raising(self, code: str, thing: Check | Index | Column, what: str, trial: Trial, cure: str) -> Finding:
         if trial.always:
-            message = f"{what} raised an error for each row that was tried, such as {trial.raised}: writes fail."
+            message = f"{what} raises an error for each sample row, such as {trial.raised}: writes fail."
             return obstacle(code, thing, message, cure, Severity.ERROR)
         message = f"{what} raises an error for rows that the contract allows, such as {trial.raised}."
         return obstacle(code, thing, message, cure)

@@ -277,14 +277,14 @@ def of_functions(table: Table) -> Iterator[Finding]:
             callers = get_text_list([caller for caller, _ in denied], "and")
             yield Finding(
                 Severity.ERROR, "table.function", table.name,
-                f"This role may INSERT into {table.name}, but may not execute {function}, which {callers} calls: such a write fails.",
+                f"This role may INSERT into {table.name}, but may not execute {function}, which {callers} {'calls' if len(denied) == 1 else 'call'}: such a write fails.",
                 f"As its owner: GRANT EXECUTE ON FUNCTION {function} TO {denied[0][1]};",
             )  # fmt: skip
         if searching:
             callers = get_text_list([caller for caller, _ in searching], "and")
             yield Finding(
                 Severity.NOTE, "table.function", table.name,
-                f"{function}, which {callers} of {table.name} calls, finds {searching[0][1]} by the search path. A restore and autovacuum, from"
+                f"{function}, which {callers} of {table.name} {'calls' if len(searching) == 1 else 'call'}, finds {searching[0][1]} by the search path. A restore and autovacuum, from"
                 " PostgreSQL 17 on also ANALYZE and REINDEX, run it with an empty one, and fail.",
                 f"Name the schema in it, or as its owner: ALTER FUNCTION {function} SET search_path FROM CURRENT;",
             )  # fmt: skip

@@ -126,9 +126,7 @@ class _Met:
 def _meets(met: _Met, live: Live | None, readable: set[str]) -> Finding | None:
     """Return the finding about what the rows that a foreign key refers from meet when it deletes or changes them."""
     if met.kind == "trigger":
-        message = (
-            f"Trigger {met.what} of {met.place} runs when {met.event}, by {met.name}, and was not tried; it may prevent that."
-        )
+        message = f"Trigger {met.what} of {met.place} runs through foreign key {met.name} when {met.event}, and was not tried; it may prevent that."
         return Finding(Severity.NOTE, "trigger.extra", _where(met.place, met.what), message, READ)
     if met.kind == "check":
         return _of_check(met)
@@ -141,9 +139,9 @@ def _of_check(met: _Met) -> Finding:
     check, _, condition = met.what.partition(" CHECK ")
     if met.own == "n" and re.fullmatch(r'\(+("[^"]+"|\w+) IS NOT NULL\)+( NOT VALID)?', condition):
         cure = f"{AGREE}ALTER TABLE {met.place} DROP CONSTRAINT {quote(check)};"
-        return met.warning(f"it would set NULL, which its check {check} refuses", cure)
-    does = "changes its rows" if met.own == "c" else "sets NULL"
-    return met.note(f"{does} when {met.event}; its check {check} may refuse that: {condition}")
+        return met.warning(f"it would set NULL, which the table's check {check} refuses", cure)
+    does = f"changes rows of {met.place}" if met.own == "c" else "sets NULL"
+    return met.note(f"{does} when {met.event}; the table's check {check} may refuse that: {condition}")
 
 
 def _of_default(met: _Met, live: Live | None, readable: set[str]) -> Finding | None:
@@ -196,7 +194,7 @@ def _of_condition(met: _Met) -> Finding:
 def _rows(table: Table, target: str) -> str:
     if target.strip('"') == table.name:
         return f"the rows of {table.name} that it refers to"
-    return f"the rows of {target} that it refers to, which go with those of {table.name},"
+    return f"the rows of {target} that it refers to, to which deletions from {table.name} cascade,"
 
 
 def _where(place: str, name: str) -> str:
