@@ -34,7 +34,7 @@ STAFF_HELP = {
     "groups": "The roles of staff. The group Administrators sees and changes all data, but cannot grant staff status.",
     "is_superuser": "May do everything without a group, including granting staff status and changing groups: the role “administrator” of dbstaff.",
 }
-NOT_THE_SITE = "The site ignores “Active”: it decides only whether the person can use the admin."
+NOT_THE_SITE = "The site ignores “Active”, which decides only whether the person can use the admin."
 IF_DISABLED = "If disabled, the person cannot sign in to the admin; they can still sign in to the site with a linked account."
 NONE_SET = "None: cannot sign in with a password."
 COOKIE = (
@@ -182,6 +182,8 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
     def formfield_for_dbfield(self, db_field, request, **kwargs):
         if db_field.name in STAFF_HELP:
             kwargs["help_text"] = STAFF_HELP[db_field.name]
+        if db_field.name == "email":
+            kwargs["error_messages"] = {"invalid": "Enter a valid e-mail address."}
         return super().formfield_for_dbfield(db_field, request, **kwargs)
 
     def formfield_for_manytomany(self, db_field, request, **kwargs):

@@ -72,6 +72,13 @@ def test_an_unknown_airport_day_or_person_is_reported_at_the_field(staff, ana):
     assert PriceAlert.objects.count() == 0
 
 
+def test_an_address_that_is_none_is_refused_in_the_words_of_the_field(staff, ana):
+    data = {"email": "ana", "usable_password": "false"}
+    pages = [staff.post(url, data) for url in (address(User, "add"), address(User, "change", ana.pk))]
+
+    assert [page.context["adminform"].form.errors["email"] for page in pages] == [["Enter a valid e-mail address."]] * 2
+
+
 def test_an_address_that_only_looks_alike_is_another_person(staff):
     alike = User.objects.create(email="adm\u0131n@example.com")  # upper() of the dotless i is I.
     PriceAlert.objects.create(
