@@ -168,7 +168,7 @@ def test_a_damaged_archive_restores_nothing(filled, tmp_path, harm):
     said = {
         "cut": r".*zip has [\d,]+ bytes instead of [\d,]+ \(cut short\): use another\.",
         "flipped": r".*zip is damaged \(its SHA-256 differs\): use another\.",
-        "gone": r".*zip does not exist: nothing is stored there yet, or correct ARCHIVE_LOCATION\.",
+        "gone": r".*zip does not exist: nothing has been stored there yet, or ARCHIVE_LOCATION is wrong\.",
         "manifest": r".*json does not describe an archive, or is damaged: use another one, and remove this one if it is not needed\.",
         "other rows": r".*zip does not have the archived rows of price_history: use another archive\.",
     }[harm]

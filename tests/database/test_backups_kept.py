@@ -191,7 +191,7 @@ def test_what_cannot_be_read_has_a_cure(migrated, tmp_path, settings, monkeypatc
     assert missing == [
         (
             "backup.unreadable",
-            f"{place} does not exist: nothing is stored there yet, or correct BACKUP_LOCATION.",
+            f"{place} does not exist: nothing has been stored there yet, or BACKUP_LOCATION is wrong.",
             "Run `manage.py dbbackup --verify`, every night from cron.",
         )
     ]

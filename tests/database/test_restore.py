@@ -122,7 +122,7 @@ def test_a_restore_into_another_database_leaves_this_one_alone_and_refuses_a_use
 
         assert (first.returncode, f"into {beside}: every row was compared and matches." in first.stdout) == (0, True)
         assert re.fullmatch(
-            r"Erasures  since \d{4}-\d\d-\d\d \d\d:\d\d UTC are not in it: run `dbperson erase` again for each\.",
+            r"Erasures  since \d{4}-\d\d-\d\d \d\d:\d\d UTC are not in the backup: run `dbperson erase` again for each\.",
             first.stdout.splitlines()[-2],
         )
         assert (again.returncode, again.stderr) == (

@@ -62,7 +62,7 @@ def test_an_old_database_without_certificates_names_nobody_and_one_that_cannot_b
 
     filled.execute("ALTER TABLE fly2any_accesses RENAME action TO did")
     [line] = restored(filled, place)
-    assert line.startswith("Erased    in the admin is unknown, because the old database's access records could not be read (")
+    assert line.startswith("Erased    in the admin: unknown, because the old database's access records could not be read (")
 
 
 @pytest.mark.slow

@@ -137,7 +137,7 @@ class Folder(Store):
             yield
         except FileNotFoundError as error:
             raise Missing(
-                f"{error.filename} does not exist: nothing is stored there yet, or correct {self.variable}."
+                f"{error.filename} does not exist: nothing has been stored there yet, or {self.variable} is wrong."
             ) from error
         except OSError as error:
             raise Refusal(

@@ -114,7 +114,7 @@ class Command(BaseCommand):
 
     def report_erasures(self, manifest, erasures):
         self.stdout.write(
-            f"Erasures  since {manifest.taken:%Y-%m-%d %H:%M} UTC are not in it: run `dbperson erase` again for each."
+            f"Erasures  since {manifest.taken:%Y-%m-%d %H:%M} UTC are not in the backup: run `dbperson erase` again for each."
         )
         if erasures.people:
             people = ", ".join(map(one_line, erasures.people))
@@ -123,7 +123,7 @@ class Command(BaseCommand):
             )
         if erasures.error:
             self.stdout.write(
-                f"Erased    in the admin is unknown, because the old database's access records could not be read ({erasures.error})."
+                f"Erased    in the admin: unknown, because the old database's access records could not be read ({erasures.error})."
             )
 
         if erasures.uncopied:
