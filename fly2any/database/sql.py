@@ -155,6 +155,21 @@ def pinned(connection, *, lock: int | None = None, statement: int | None = None,
 
 
 @contextmanager
+def pinned_session(connection) -> Iterator[None]:
+    """Run VACUUM or ANALYZE in the block with PINNED as the search path of the session, as autovacuum does.
+
+    Before PostgreSQL 17, they run the functions in indexes with it. The connection must lead straight to the server.
+    """
+    path = ask(connection, "SHOW search_path")
+    execute(connection, f"SET search_path = {PINNED}")
+    try:
+        yield
+    finally:
+        if connection.connection and not connection.connection.closed:
+            execute(connection, "SELECT pg_catalog.set_config('search_path', %s, false)", [path])
+
+
+@contextmanager
 def unpinned(connection, *, lock: int, statement: int) -> Iterator[None]:
     """Run the block in a transaction with the search path that `pinned` replaced: for a query that the user supplied."""
     asked = getattr(connection, "asked_path", None)

@@ -29,7 +29,7 @@ from .backup.workfolder import work_folder
 from .durable import sync
 from .errors import Refusal, first_line, without_password
 from .progress import Progress
-from .sql import execute, fetch_all, fetch_one, quote
+from .sql import execute, fetch_all, fetch_one, pinned_session, quote
 from .verification import verify
 
 # pg_dumpall writes it before anything else of a role; every new server has this role.
@@ -177,7 +177,8 @@ def _move(
             with _reached(place, home, name) as connection:
                 before, known = _read(connection, progress), findings_of(verify(connection)) if ours else ()
             with _reached(place, unfinished, name) as connection:
-                execute(connection, "ANALYZE")
+                with pinned_session(connection):
+                    execute(connection, "ANALYZE")
                 different = differences(before, _read(connection, progress), read_hash_partitions(connection))
                 if ours:
                     different += new_findings(verify(connection), known)

@@ -13,7 +13,7 @@ from django.db import DataError, InternalError, ProgrammingError
 from ..errors import Refusal, Unfit, first_line
 from ..printable import one_line
 from ..progress import Progress
-from ..sql import execute, fetch_all, fetch_one
+from ..sql import execute, fetch_all, fetch_one, pinned_session
 from . import tools
 from .entries import (
     VIEW_DATA,
@@ -176,6 +176,11 @@ def _report_defaults(roles: Iterable[str], progress: Progress) -> None:
 def _analyze(connection, progress: Progress) -> None:
     """Collect the statistics of all tables; those of a table whose expressions raise an error, which no dump contains, are reported."""
     execute(connection, UNLIMITED_SQL)
+    with pinned_session(connection):
+        _analyze_each(connection, progress)
+
+
+def _analyze_each(connection, progress: Progress) -> None:
     try:
         execute(connection, "ANALYZE")
         return

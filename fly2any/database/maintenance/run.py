@@ -31,7 +31,7 @@ from ..retention.witness import require_witness
 from ..schema.extents import Extent, read_extents
 from ..schema.relations import Kind
 from ..server import flush_statistics, read_schema
-from ..sql import TRUSTED_SQL, fetch_all, quote
+from ..sql import TRUSTED_SQL, fetch_all, pinned_session, quote
 from ..units import plural
 
 LONGEST = 2_147_483  # Seconds; the server accepts no longer timeout.
@@ -240,7 +240,7 @@ def _refresh(
             yield _unfinished(f"VACUUM and ANALYZE from {table.name} on")
             return
         progress.show(f"{table.command} {table.name}", 100 * place / len(tables))
-        if failure := _refresh_table(connection, table, remaining):
+        if failure := _refresh_table(connection, schema, table, remaining):
             yield failure
         else:
             (refreshed.vacuumed if table.dead else refreshed.analysed).append(table.name)
@@ -271,13 +271,14 @@ def _due(connection, schema: str, emptied: set[str], *, whole: bool) -> list[_Ta
     ]
 
 
-def _refresh_table(connection, table: _Table, remaining: int) -> Finding | None:
+def _refresh_table(connection, schema: str, table: _Table, remaining: int) -> Finding | None:
     """Vacuum or analyse a table in at most `remaining` ms, and return why that failed, None if it did not."""
     with connection.cursor() as cursor:
         # Set for the session, because VACUUM cannot run in a transaction; dbmaintain's direct connection keeps its session.
         cursor.execute(f"SET lock_timeout = '{settings.LOCK_TIMEOUT}ms'; SET statement_timeout = {remaining}")
         try:
-            cursor.execute(f"{'VACUUM (ANALYZE)' if table.dead else 'ANALYZE'} {quote(table.name)}")
+            with pinned_session(connection):
+                cursor.execute(f"{'VACUUM (ANALYZE)' if table.dead else 'ANALYZE'} {quote(schema)}.{quote(table.name)}")
         except Error as error:
             if sqlstate(error) in LOCKED_OUT:
                 return _locked(table.name, f"{table.name} was")

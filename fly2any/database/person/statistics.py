@@ -10,7 +10,7 @@ from typing import Any
 from django.db import Error, transaction
 
 from ..schema.extents import OF_INDEXES, OF_TABLES, SHARDS_SQL, ask_nodes
-from ..sql import ask, catalogue, literal, time_limits
+from ..sql import ask, catalogue, literal, pinned, time_limits
 from .patterns import patterns_for
 from .people import Person
 from .search import Found, Place, Unsearched
@@ -86,7 +86,13 @@ def refresh_statistics(connection, tables: Tables, person: Person) -> Found:
     for table in {one.table.oid: one.table for one in (*_here(connection, tables, person), *(on_nodes or ()))}.values():
         # The code of another role's index may take any time, while this transaction holds its locks.
         limit = None if table.is_ours else time_limits(connection, statement=LONGEST_ANALYZE)
-        with suppress(Error), transaction.atomic(using=connection.alias), limit or nullcontext(), connection.cursor() as cursor:
+        with (
+            suppress(Error),
+            transaction.atomic(using=connection.alias),
+            pinned(connection, read_only=False),
+            limit or nullcontext(),
+            connection.cursor() as cursor,
+        ):
             cursor.execute(f"ANALYZE {table.sql}", [])
             done.add(table.oid)
     here = _cleared(connection, tables, person, done)

@@ -12,12 +12,14 @@ from typing import Any
 from django.db import Error, transaction
 
 from fly2any.postgres.schema import revoke_trigger
+from fly2any.postgres.search_path import names_of
 
 from ..errors import Refusal, sqlstate
 from ..server import read_home
-from ..sql import EXPLICIT_TRIGGER_SQL, TRUSTED_ROLES_SQL, TRUSTED_SQL, execute, fetch_all, in_transaction, quote
+from ..sql import EXPLICIT_TRIGGER_SQL, TRUSTED_ROLES_SQL, TRUSTED_SQL, execute, fetch_all, in_transaction, pinned, quote
 from . import contract as contracts
 from .ledgers import LEDGERS
+from .lookalikes import LOOKALIKES_SQL
 from .trigger_creators import read_unknown
 from .untrusted_cures import Found, UntrustedCode, describe_unknown, described
 from .used_code import USED_CODE_SQL
@@ -135,6 +137,8 @@ STRANGERS_SQL = f"""{TABLES_SQL}, checked AS (
     UNION
     SELECT 'unlocked', c.origin, c.place, 1, pg_catalog.pg_get_userbyid(c.relowner)::text, false, current_user::text
     FROM beyond AS c WHERE NOT c.trusted AND c.code IS NULL AND NOT CASE WHEN %(locked)s THEN c.locked ELSE {MAY_LOCK_SQL} END
+    UNION
+    {LOOKALIKES_SQL}
     ORDER BY 1, 2, 3, 5
 """
 # The tables reached by foreign keys that this role may lock, and has not locked.
@@ -205,11 +209,13 @@ def read_untrusted_code(
     """
     names = our_tables() if tables is None else list(tables)
     wanted = {"schema": schema, "tables": names, "all": tables is None, "deletes": deletes, "updates": _listed(updates)}
-    rows = fetch_all(connection, STRANGERS_SQL, {**wanted, "locked": locked, "further": [*further.oids] if further else []})
-    if further is None:
-        further = _read_further(connection, wanted) if any(kind in ("unknown", "rule") for kind, *_ in rows) else Further()
-        if further.oids:
-            rows = fetch_all(connection, STRANGERS_SQL, {**wanted, "locked": locked, "further": [*further.oids]})
+    with pinned(connection) as path:
+        wanted |= {"locked": locked, "path": names_of(path)}
+        rows = fetch_all(connection, STRANGERS_SQL, {**wanted, "further": [*further.oids] if further else []})
+        if further is None:
+            further = _read_further(connection, wanted) if any(kind in ("unknown", "rule") for kind, *_ in rows) else Further()
+            if further.oids:
+                rows = fetch_all(connection, STRANGERS_SQL, {**wanted, "further": [*further.oids]})
     direct = {(kind, *rest) for kind, table, *rest in rows if table}
     rows = [row for row in rows if row[0] != "rule" and (row[1] or (row[0], *row[2:]) not in direct)]
     unknown = read_unknown(connection, schema, (int(name) for kind, _, name, *_ in rows if kind == "unknown"))

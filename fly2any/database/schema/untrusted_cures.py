@@ -34,6 +34,11 @@ KINDS = {
         "{used}, which {name} uses,",
         "Ask the owner of the table to change the type of the column, or the partition key, that uses it.",
     ),
+    "lookalike": (
+        "The {code}",
+        "Ask its owner to drop it; REVOKE CREATE ON its schema FROM {role}, PUBLIC; or, once the function names the schema of all that it"
+        " calls: ALTER FUNCTION … SET search_path = pg_catalog, pg_temp.",
+    ),
     "reference": (CONNECTED, "Ask its owner to remove that, or drop the foreign key."),
     "unlocked": (
         CONNECTED,
@@ -92,12 +97,19 @@ def described(kind: str, found: Found) -> UntrustedCode:
         "table": found.table, "name": found.name, "part": part, "place": found.name.rpartition(" ")[2], "elsewhere": found.elsewhere,
         "others": f" and {plural(found.number - 1, 'other')}" if found.number > 1 else "",
         "connected": f"a table that the {found.by} may write to" if found.by else found.table,
-        "used": found.code[:1].upper() + found.code[1:], "schema": quote(found.schema), "role": quote(found.role),
+        "code": found.code, "used": found.code[:1].upper() + found.code[1:], "schema": quote(found.schema), "role": quote(found.role),
         "quoted": quote(found.name), "user": quote(found.code), "at": f"{quote(found.schema)}.{quote(found.table)}",
     }  # fmt: skip
     is_table = kind == "part" and part in ("table", "partitioned")
     what, cure = (text.format(**names) for text in KINDS["part of the table" if is_table else kind])
-    runs, reason = "may run" if kind in ("reference", "unlocked") else "runs", found.code if kind == "reference" else ""
+    runs = "may run" if kind in ("reference", "unlocked", "lookalike") else "runs"
+    reason = (
+        found.code
+        if kind == "reference"
+        else f"{names['name']}{names['others']} may be called in place of what it means"
+        if kind == "lookalike"
+        else ""
+    )
     return UntrustedCode(found.table, what, found.role, cure, found.is_definer, runs, reason)
 
 

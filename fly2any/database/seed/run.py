@@ -66,9 +66,9 @@ def seed(
         progress(high - 1)
     if any(added.values()):
         flush_statistics(connection)
-        with connection.cursor() as cursor:
+        with pinned(connection, read_only=False), connection.cursor() as cursor:
             for table in STATEMENTS:
-                cursor.execute(f"ANALYZE {table}")
+                cursor.execute(f"ANALYZE {schema}.{table}", [])
     return added
 
 
