@@ -162,7 +162,7 @@ def of_setting(database: str, name: str, place: str, value: str) -> Finding:
 
 
 def _sessions_of(place: str) -> str:
-    return {"SYSTEM": "The server's sessions", "CLIENT": "Sessions with these options of the URL"}.get(
+    return {"SYSTEM": "The server's sessions", "CLIENT": "Sessions with the options of the URL"}.get(
         place, f"Sessions of {place}"
     )
 

@@ -153,7 +153,7 @@ def test_a_comparison_says_where_no_foreign_key_is_checked(migrated):
 
     says = f"Sessions of DATABASE {migrated.name} begin with session_replication_role = replica: no trigger runs, and no foreign key is checked."
     assert asked_for.returncode == 4
-    assert says.replace(f"Sessions of DATABASE {migrated.name}", "Sessions with these options of the URL") in " ".join(
+    assert says.replace(f"Sessions of DATABASE {migrated.name}", "Sessions with the options of the URL") in " ".join(
         asked_for.stdout.split()
     )
     assert "security.replication_role at CLIENT" in asked_for.stdout

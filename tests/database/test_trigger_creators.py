@@ -138,7 +138,7 @@ def test_the_condition_is_refused_whether_its_creator_may_still_create_triggers(
 
     revoke = f" REVOKE TRIGGER ON public.users FROM {role};" if granted else ""
     assert cure == (
-        f"DROP TRIGGER zz ON public.users;{revoke} or, if the owner of the table created it, let the owner create it anew without WHEN,"
+        f"DROP TRIGGER zz ON public.users;{revoke} or, if the owner of the table created it, let the owner create it again without WHEN,"
         " and test the condition in its function."
     )
     assert (

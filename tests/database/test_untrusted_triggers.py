@@ -162,7 +162,7 @@ def test_no_trigger_of_another_role_runs_in_a_command_of_djangos(migrated, other
 def cure(role, table):
     return (
         f'DROP TRIGGER "zz" ON "public"."{table}"; REVOKE TRIGGER ON "public"."{table}" FROM "{role}", PUBLIC; or, if it is needed,'
-        " let the owner of the table create it anew, with copies of all functions that it calls, once you have read them."
+        " let the owner of the table create it again, with copies of all functions that it calls, once you have read them."
     )
 
 

@@ -10,8 +10,8 @@ from ..units import plural
 from .trigger_creators import UnknownCreator
 
 # Giving the owner the functions of the trigger would not be enough: the functions that they call would still be the other role's.
-COPY = "or, if it is needed, let the owner of the table create it anew, with copies of all functions that it calls, once you have read them."
-MOVE = "or, if the owner of the table created it, let the owner create it anew without WHEN, and test the condition in its function."
+COPY = "or, if it is needed, let the owner of the table create it again, with copies of all functions that it calls, once you have read them."
+MOVE = "or, if the owner of the table created it, let the owner create it again without WHEN, and test the condition in its function."
 UNLESS = "Unless the site created it, DROP TRIGGER {}; then, in both cases, {} which removes no trigger."
 CONNECTED = "Table {name}, which foreign keys connect with {connected},"
 # What each kind of row of STRANGERS_SQL is called, and its cure.
