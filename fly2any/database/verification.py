@@ -17,7 +17,15 @@ from .migration.journal import RunRecord, read_runs
 from .migration.lock import MIGRATION_LOCK
 from .migration.other_tools import not_adopted
 from .migration.prisma import PrismaMigration, read_prisma
-from .migration.state import MigrationState, Unrecorded, has_ledger, read_migrations, unrecorded, unrecorded_findings
+from .migration.state import (
+    MigrationState,
+    Unrecorded,
+    has_ledger,
+    lost_findings,
+    read_migrations,
+    unrecorded,
+    unrecorded_findings,
+)
 from .privileges import Privilege, counted, lacking
 from .schema import Catalog, Column, ForeignKey, Index, Key, Object, Table, key_of, read_catalog
 from .schema import contract as contracts
@@ -121,7 +129,7 @@ def verify(
         indexes = read_index_use(connection, schema=schema) if with_indexes else None
         extents = read_extents(connection, schema=schema) if with_tables else None
         untrusted = _read_untrusted(connection, schema, actual)
-        applied = {record.name for record in migrations.applied} if migrations.readable else set(contract.migrations)
+        applied = migrations.recorded_or_lost if migrations.readable else set(contract.migrations)
         live = Live(connection, schema)
         comparison = _compare(contract, applied, actual, live)
         found = unrecorded(contract, migrations, actual)
@@ -130,7 +138,7 @@ def verify(
     stale = [name for name in migrations.known if name not in contract.migrations]
     ours, site = _our_tables(final, actual)
     findings = [*server.findings(connection.alias), *lacking(server, ours, site=site), *clock.findings(), *left]
-    findings += [*migrations.findings(), *untrusted, *([maker[1]] if maker else _of_records(found, applied, schema))]
+    findings += [*migrations.findings(), *untrusted, *_of_records(contract, migrations, comparison, found, maker, schema)]
     findings += [*_failed(runs, migrations, running), *_stale(stale), *permissions, *_of_prisma(prisma, migrations, comparison)]
     if applied.isdisjoint(stale):  # Otherwise the expected schema is unknown.
         findings += [in_schema(finding, schema) for finding in comparison.findings]
@@ -232,9 +240,20 @@ def _failed(runs: tuple[RunRecord, ...], migrations: MigrationState, running: Ac
         )
 
 
-def _of_records(found: tuple[Unrecorded, ...], applied: set[str], schema: str) -> Iterable[Finding]:
-    ours = applied.issuperset(contracts.FIRST_MIGRATIONS)
-    return (in_schema(finding, schema) for finding in unrecorded_findings(found, ours=ours))
+def _of_records(
+    contract: Contract,
+    migrations: MigrationState,
+    comparison: Comparison,
+    found: tuple[Unrecorded, ...],
+    maker: tuple[str, Finding] | None,
+    schema: str,
+) -> Iterable[Finding]:
+    """Yield the findings about migrations that are not recorded, although they ran or their objects exist."""
+    lost = {one.name for one in migrations.lost}
+    ours = migrations.recorded_or_lost.issuperset(contracts.FIRST_MIGRATIONS)
+    others = [maker[1]] if maker else unrecorded_findings([one for one in found if one.migration not in lost], ours=ours)
+    findings = (*lost_findings(contract, migrations.lost, comparison.matched), *others)
+    return (in_schema(finding, schema) for finding in findings)
 
 
 def _of_prisma(prisma: Iterable[PrismaMigration], migrations: MigrationState, comparison: Comparison) -> Iterable[Finding]:

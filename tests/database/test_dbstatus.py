@@ -175,19 +175,6 @@ def test_a_squashed_migration_is_applied_by_its_name_or_by_all_that_it_replaces(
 
 
 @pytest.mark.django_db
-def test_a_migration_recorded_before_what_it_needs_is_a_finding():
-    MigrationRecorder(connection).migration_qs.filter(app="admin", name="0001_initial").delete()
-    run("DROP TABLE django_admin_log")
-
-    [finding] = [one for one in verify(connection).findings if one.code == "migrations.out_of_order"]
-    assert (finding.where, finding.message) == (
-        "admin.0002_logentry_remove_auto_add",
-        "The migration admin.0002_logentry_remove_auto_add is recorded as applied, although one that it needs is not, so `migrate`"
-        " refuses to run.",
-    )
-
-
-@pytest.mark.django_db
 def test_tables_that_no_migration_made_are_not_to_be_migrated():
     run("DROP TABLE django_migrations")
 
@@ -331,7 +318,7 @@ def test_a_missing_ledger_row_makes_none_of_our_objects_unmanaged():
     report = verify(connection)
 
     assert [f for f in report.findings if f.code.endswith(".extra")] == []
-    assert {code for code, _ in found(report)} == {"migrations.unrecorded", "migrations.out_of_order"}
+    assert {code for code, _ in found(report)} == {"migrations.out_of_order"}
 
 
 @pytest.mark.django_db

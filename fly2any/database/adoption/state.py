@@ -206,6 +206,7 @@ def _read_site(connection, contract: Contract) -> _Site:
     live = read_catalog(connection, schema=schema)
     migrations = read_migrations(connection, schema=schema, recorded=has_ledger(live), readable=server.may_read_migrations)
     migrations.refuse_hidden()
+    migrations.refuse_lost()
     prisma = read_prisma(connection, schema=schema, catalog=live)
     if migrations.readable and not migrations.applied and is_built(contract, live, Live(connection, schema)):
         raise Refusal(RECORD_IS_LOST)

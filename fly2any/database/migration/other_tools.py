@@ -31,7 +31,7 @@ def not_adopted(
 
     None if the first migrations are recorded, or none of their objects exist; `found` are the unrecorded migrations.
     """
-    applied, place = {record.name for record in migrations.applied}, FIRST_MIGRATIONS[0]
+    applied, place = migrations.recorded_or_lost, FIRST_MIGRATIONS[0]
     if not migrations.readable or not applied.isdisjoint(FIRST_MIGRATIONS):
         return None
     if all(one.migration not in FIRST_MIGRATIONS for one in found):
@@ -60,7 +60,7 @@ def refuse_tables_of_other_tools(connection, *, fake: bool = False) -> None:
         return  # The server will report the error.
     migrations = read_migrations(connection, schema=schema, recorded=recorded, readable=True)
     migrations.refuse_hidden()
-    if not migrations.pending or migrations.too_early:  # Django reports the error.
+    if not migrations.pending or migrations.lost:  # Django reports the error.
         return
     contract, live = contracts.load(), read_catalog(connection, schema=schema)
     if not migrations.applied and is_built(contract, live, Live(connection, schema)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -16,7 +16,7 @@ from ..schema import Catalog, Index, Object, Table, key_of, where
 from ..schema.contract import Contract
 from ..schema.ledgers import LEDGERS
 from ..schema.row_security import RESTRICTED_SQL
-from ..sql import RECORD, fetch_all, fetch_one, quote
+from ..sql import RECORD, fetch_all, fetch_one, literal, quote
 
 RECORDS_SQL = """
     SELECT app || '.' || name AS name, applied FROM {schema}.django_migrations ORDER BY id
@@ -41,6 +41,26 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """A migration that is not recorded as applied, although one that needs it is: `migrate` then refuses to run."""
+
+    name: str
+    needed_by: str
+    records: tuple[str, ...]  # that are missing: its own, and those of the migrations that it replaces
+
+    @property
+    def message(self) -> str:
+        return f"The migration {self.name} is not recorded as applied, although {self.needed_by}, which needs it, is: `migrate` refuses to run."
+
+    @property
+    def cure(self) -> str:
+        rows = ", ".join(
+            f"({literal(app)}, {literal(name)}, now())" for app, _, name in (one.partition(".") for one in self.records)
+        )
+        return f"INSERT INTO {RECORD} (app, name, applied) VALUES {rows};"
+
+
+@dataclass(frozen=True, slots=True)
 class MigrationState:
     recorded: bool  # whether the table of records exists
     readable: bool  # whether this role may read it, and row-level security does not hide its rows
@@ -48,13 +68,22 @@ class MigrationState:
     pending: tuple[str, ...]  # in the order in which `migrate` would apply them
     unknown: tuple[str, ...]
     known: tuple[str, ...]  # known to the code, in the order of application
-    too_early: tuple[str, ...]  # applied, though a migration they need is not
+    lost: tuple[Lost, ...]  # in the order of application
     taking_over: tuple[str, ...] = ()  # pending, and only to take over an unmanaged object
     hidden_from: str = ""  # the role from which row-level security hides the records
 
     def refuse_hidden(self) -> None:
         if self.hidden_from:
             raise Refusal(f"{self._hidden}. {self._reveal('')}")
+
+    @property
+    def recorded_or_lost(self) -> set[str]:
+        """The migrations that ran here, as far as it is known: those recorded as applied, and those that they need."""
+        return {*(record.name for record in self.applied), *(one.name for one in self.lost)}
+
+    def refuse_lost(self) -> None:
+        for one in self.lost:
+            raise Refusal(f"{one.message} `manage.py dbstatus` prints the cure.")
 
     @property
     def _hidden(self) -> str:
@@ -88,14 +117,6 @@ class MigrationState:
                 name,
                 f"The migration {name} is recorded as applied, but this code does not have it: newer code, or another branch, ran here.",
                 "Deploy the code that has it, or reverse it with that code.",
-            )
-        for name in self.too_early:
-            yield Finding(
-                Severity.ERROR,
-                "migrations.out_of_order",
-                name,
-                f"The migration {name} is recorded as applied, although one that it needs is not, so `migrate` refuses to run.",
-                "Correct the rows of django_migrations so that they match the migrations that ran here.",
             )
 
 
@@ -146,9 +167,20 @@ def read_migrations(
         pending=pending,
         unknown=tuple(sorted(names.difference(known, *replaced.values()))),
         known=tuple(known),
-        too_early=tuple(name for name, needs in known.items() if name in names and not needs <= names),
+        lost=_lost(
+            known, names, {name: parts.difference(record.name for record in applied) for name, parts in replaced.items()}
+        ),
         taking_over=tuple(name for name in known if name not in names and _takes_over(loader, name)),
     )
+
+
+def _lost(known: dict[str, frozenset[str]], names: set[str], replaced: dict[str, frozenset[str]]) -> tuple[Lost, ...]:
+    """Return the migrations that one in `names` needs, also indirectly; `replaced` are the missing records of squashed ones."""
+    needed: dict[str, str] = {}
+    for name, needs in reversed(known.items()):
+        if by := name if name in names else needed.get(name):
+            needed |= dict.fromkeys(needs - names, by)
+    return tuple(Lost(name, needed[name], (*sorted(replaced.get(name, ())), name)) for name in known if name in needed)
 
 
 def _takes_over(loader: MigrationLoader, name: str) -> bool:
@@ -193,7 +225,19 @@ def _valid(thing: Object) -> Object:
     return replace(thing, valid=True, ready=True) if isinstance(thing, Index) else thing
 
 
-def unrecorded_findings(found: tuple[Unrecorded, ...], *, ours: bool) -> Iterator[Finding]:
+def lost_findings(contract: Contract, lost: tuple[Lost, ...], matched: Container[Object]) -> Iterator[Finding]:
+    """Yield the finding of `dbstatus` about each lost record; `matched` are the objects that exist as they should."""
+    ran = {version.since for version in contract.versions if version.object in matched}
+    for one in lost:
+        is_lost = one.name in ran
+        yield Finding(
+            Severity.ERROR, "migrations.out_of_order", one.name,
+            f"{one.message}{' Its objects exist: only its record is lost.' if is_lost else ''}", one.cure, is_sql=True,
+            loses="" if is_lost else f"run it only if {one.name} ran here, which no object shows; otherwise delete the rows of those that need it",
+        )  # fmt: skip
+
+
+def unrecorded_findings(found: Iterable[Unrecorded], *, ours: bool) -> Iterator[Finding]:
     """Yield the findings of `dbstatus` about each; `ours`: the first migrations are recorded."""
     for one in found:
         if one.is_leftover and one.different:

@@ -1,0 +1,70 @@
+"""Rows of django_migrations that are lost, although migrations that need them are recorded."""
+
+import re
+
+import pytest
+from django.db import connection
+from django.db.migrations.recorder import MigrationRecorder
+
+from fly2any.database.adoption import assess
+from fly2any.database.errors import Refusal
+from fly2any.database.verification import verify
+from tests.database.test_writes import run
+
+
+def lose(*names):
+    for name in names:
+        app, _, migration = name.partition(".")
+        assert MigrationRecorder(connection).migration_qs.filter(app=app, name=migration).delete()[0] == 1
+
+
+@pytest.mark.django_db
+def test_each_lost_record_is_one_finding_whose_cure_restores_it():
+    """Also one of a squashed migration, one that every app needs, and one that changed a type, which no cure changes back."""
+    squashed = "django_otp_webauthn.0001_squashed_0003_webauthncredential_hash_binary_to_hex"
+    lost = [
+        "auth.0002_alter_permission_name_max_length",
+        "accounts.0001_initial",
+        "travel.0001_initial",
+        "accounts.0012_user_words",
+        squashed,
+    ]
+    lose(*lost, "django_otp_webauthn.0002_timestamps")
+
+    findings = verify(connection).findings
+
+    assert {(one.code, one.where, one.is_sql, one.loses) for one in findings} == {
+        ("migrations.out_of_order", name, True, "") for name in lost
+    }
+    assert next(one.message for one in findings if one.where == "travel.0001_initial") == (
+        "The migration travel.0001_initial is not recorded as applied, although travel.0002_monitor_queue_index, which needs it, is:"
+        " `migrate` refuses to run. Its objects exist: only its record is lost."
+    )
+    run(*(one.cure for one in findings))
+    assert (verify(connection).findings, verify(connection).migrations.pending) == ((), ())
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("lost", "damage", "others"), [
+    ("accounts.0010_export_permission", "SELECT", set()),
+    ("admin.0001_initial", "DROP TABLE django_admin_log", {"table.missing", "foreign_key.missing"}),
+])  # fmt: skip
+def test_a_record_of_a_migration_without_objects_is_restored_only_if_it_ran(lost, damage, others):
+    lose(lost)
+    run(damage)
+
+    first, *rest = verify(connection).findings
+
+    assert (first.code, first.where, first.is_sql) == ("migrations.out_of_order", lost, True)
+    assert (
+        first.loses == f"run it only if {lost} ran here, which no object shows; otherwise delete the rows of those that need it"
+    )
+    assert {one.code for one in rest} == others
+
+
+@pytest.mark.django_db
+def test_a_database_with_a_lost_record_is_not_adopted():
+    lose("travel.0001_initial")
+
+    with pytest.raises(Refusal, match=re.escape("although travel.0002_monitor_queue_index, which needs it, is")):
+        assess(connection)
