@@ -62,7 +62,7 @@ def test_a_lookalike_of_what_a_function_of_the_site_calls_is_refused(migrated, s
 
     sentence = (
         f"The function public.{caller} may run code of the role {role} with the privileges of the role that writes to users,"
-        f" because {named} may be called in place of what it means."
+        f" because {named} may be called in place of the one that it names."
     )
     assert findings == [sentence]
     assert said.startswith(

@@ -106,7 +106,7 @@ def described(kind: str, found: Found) -> UntrustedCode:
     reason = (
         found.code
         if kind == "reference"
-        else f"{names['name']}{names['others']} may be called in place of what it means"
+        else f"{names['name']}{names['others']} may be called in place of the one that it names"
         if kind == "lookalike"
         else ""
     )
