@@ -16,7 +16,7 @@ SENTENCES = {
     "25006": "The database is read-only at the moment: nothing was saved. Try again when it accepts writes.",
     "40001": f"Another transaction changed the same rows: nothing was saved. {AGAIN}",
     "40P01": f"Another transaction waited for the same rows: nothing was saved. {AGAIN}",
-    "42501": "The admin's database role lacks the privilege to write this. Ask an administrator to grant it.",
+    "42501": "The admin's database role lacks the privilege to write this. Ask an administrator of the database server to grant it.",
     "55P03": f"Another transaction holds a lock on this: nothing was saved. {AGAIN}",
     "57014": f"The database took too long: nothing was saved. {AGAIN}",
 }
