@@ -14,8 +14,8 @@ from django.http import HttpResponse
 from fly2any.database.schema.stand_ins import read_missing
 
 SENTENCE = (
-    "The database lacks tables or columns that this page needs, and another role may create others in their place, or a column has"
-    " a type of another role. No page is shown until that is corrected: run manage.py migrate, and see manage.py dbstatus.\n"
+    "The database lacks tables or columns that this page needs, and another role may create others in their place, or the type of a column"
+    " lets another role's code run. No page is shown until that is corrected: run manage.py migrate, and see manage.py dbstatus.\n"
 )
 _log = logging.getLogger("fly2any.schema")
 is_complete = False  # Once nothing is missing, only the owner of the tables can change that.
@@ -51,14 +51,9 @@ def may_read() -> bool:
     global is_complete
     if is_complete:
         return True
-    missing, is_open = read_missing(connection)
+    missing = read_missing(connection)
     is_complete = not missing
-    if is_open:
-        first = next((one for one in missing if one.of_others), missing[0])
-        why = (
-            "has a type of another role"
-            if first.of_others
-            else "is missing, and another role could create something in its place"
-        )
-        _log.error("%s.%s %s", first.table, first.column, why)
-    return not is_open
+    first = next((one for one in sorted(missing, key=lambda one: not one.fault) if one.is_open), None)
+    if first:
+        _log.error("%s.%s %s", first.table, first.column, first.why)
+    return first is None

@@ -66,7 +66,7 @@ def test_no_page_is_shown_where_another_role_may_create_a_stand_in(client, caplo
 
     assert answer(client) == (503, SENTENCE)
     column = "fly2any_notes.at" if lost == "table" else "users.avatarUrl"
-    assert caplog.messages[0] == f"{column} is missing, and another role could create something in its place"
+    assert caplog.messages[0] == f"{column} is missing, and another role may create something in its place"
 
 
 @pytest.mark.parametrize("lost", LOSSES)
@@ -97,6 +97,15 @@ def test_no_page_is_shown_where_a_column_has_a_type_of_another_role(client, capl
 
     assert (stranger, answer(client)) == ((302, ""), (503, SENTENCE))
     assert "notifications.priority has a type of another role" in caplog.messages
+
+
+def test_no_page_compares_a_column_of_another_type_by_another_roles_operator(client):
+    sql("ALTER TABLE users ALTER phone TYPE varchar(40); CREATE ROLE t_mallory; GRANT CREATE ON SCHEMA public TO t_mallory")
+    before = answer(client)
+    sql("SET LOCAL ROLE t_mallory; CREATE FUNCTION public.equal(varchar, varchar) RETURNS bool LANGUAGE sql RETURN false")
+    sql("CREATE OPERATOR public.= (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = public.equal); RESET ROLE")
+
+    assert (before, answer(client)) == ((302, ""), (503, SENTENCE))
 
 
 def test_the_app_role_is_served_while_the_owner_of_the_tables_may_create_more(member):

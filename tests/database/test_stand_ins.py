@@ -129,4 +129,40 @@ def test_commands_about_the_schema_run_no_cast_of_another_roles_type(migrated, e
     }  # fmt: skip
     assert "caught" not in "".join(result.stdout + result.stderr for result in results.values())
     assert "Function mal.evil(mal.kind), which table public.notifications uses" in results["dbstatus"].stdout
-    assert results["dbadopt"].stderr.startswith("The type of notifications.priority belongs to another role, whose code")
+    assert results["dbadopt"].stderr.startswith("notifications.priority has a type of another role, whose code")
+
+
+PLANTED = """
+    GRANT CREATE ON SCHEMA public TO {role}; SET ROLE {role};
+    CREATE FUNCTION public.equal(varchar, varchar) RETURNS bool LANGUAGE sql RETURN false;
+    CREATE OPERATOR public.= (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = public.equal); RESET ROLE
+"""
+VARCHAR = "ALTER TABLE users ALTER phone TYPE varchar(40)"
+
+
+@pytest.mark.parametrize(
+    ("statements", "is_refused"),
+    [
+        (f"{VARCHAR}; {PLANTED}", True),
+        (f"{VARCHAR}; GRANT CREATE ON SCHEMA public TO PUBLIC", False),
+        (PLANTED, False),
+        (f"{VARCHAR}; {PLANTED.replace('public.=', 'public.<->')}", True),
+        (f"{VARCHAR}; {PLANTED.replace('public.=', 'public.<<~')}", False),
+    ],
+    ids=["planted", "none yet", "our type", "another operator", "a name of its own"],
+)
+def test_a_column_of_another_type_is_not_compared_by_another_roles_operator(migrated, other_role_of, statements, is_refused):
+    """PostgreSQL has no operator for varchar = varchar of its own."""
+    said, _ = ask(
+        migrated,
+        statements.format(role=other_role_of(migrated)),
+        lambda alias: User.objects.using(alias).filter(phone="1").exists(),
+    )
+    migrated.execute("DROP FUNCTION IF EXISTS public.equal(varchar, varchar) CASCADE")
+
+    refusal = (
+        "users.phone has another type than ours, for which another role has a function or an operator that has the name of one of PostgreSQL's,"
+        " whose code this command would run: change the column back to its own type with the cure that `manage.py dbstatus` prints, and"
+        " run the command again."
+    )
+    assert said == (refusal if is_refused else "")

@@ -1,4 +1,4 @@
-"""Look-alikes: functions and operators of untrusted roles that a function of the site may call in place of those it means.
+"""Look-alikes: functions and operators of untrusted roles that have the names of PostgreSQL's, or of the site's.
 
 The body of most functions is a text. Its names are looked up each time in the search path, and PostgreSQL prefers the function whose
 types of arguments fit best, in any schema of that path, to its own. Called code that is stored as a tree has no names.
@@ -6,12 +6,28 @@ types of arguments fit best, in any schema of that path, to its own. Called code
 
 from __future__ import annotations
 
-# Rows for STRANGERS_SQL, after its `checked`, and `uses` of used_code.py: for each role one of its look-alikes, in the search path
-# of a function of the site (`mine`) that has the name of a function or an operator of PostgreSQL or of a trusted role, and their number.
-LOOKALIKES_SQL = """
-    SELECT 'lookalike', pg_catalog.min(m.origin COLLATE "C"), pg_catalog.min(pg_catalog.pg_describe_object(o.class, o.oid, 0) COLLATE "C"),
+# All functions and operators, with the types of their arguments.
+NAMED_SQL = """
+    SELECT 'pg_catalog.pg_proc'::regclass AS class, f.oid, f.proname AS name, f.pronamespace AS schema, f.proowner AS owner,
+           f.proargtypes::oid[] AS types FROM pg_catalog.pg_proc AS f
+    UNION ALL
+    SELECT 'pg_catalog.pg_operator'::regclass, f.oid, f.oprname, f.oprnamespace, f.oprowner, ARRAY[f.oprleft, f.oprright]
+    FROM pg_catalog.pg_operator AS f
+"""
+# Whether `o`, one of these, is a look-alike; after `trusted`.
+IS_LOOKALIKE_SQL = """
+    (o.oid >= 16384 AND o.owner NOT IN (SELECT oid FROM trusted)
+     AND (EXISTS (SELECT FROM pg_catalog.pg_proc AS f WHERE o.class = 'pg_catalog.pg_proc'::regclass AND f.proname = o.name
+                    AND (f.oid < 16384 OR f.proowner IN (SELECT oid FROM trusted)))
+          OR EXISTS (SELECT FROM pg_catalog.pg_operator AS f
+                     WHERE o.class = 'pg_catalog.pg_operator'::regclass AND f.oprname = o.name AND f.oid < 16384)))
+"""
+# Rows for STRANGERS_SQL, after its `checked`, and `uses` of used_code.py: for each role one of its look-alikes in the search path of a
+# function of the site (`mine`), and their number.
+LOOKALIKES_SQL = f"""
+    SELECT 'lookalike', pg_catalog.min(mine.origin COLLATE "C"), pg_catalog.min(pg_catalog.pg_describe_object(o.class, o.oid, 0) COLLATE "C"),
            pg_catalog.count(DISTINCT o.oid)::int, pg_catalog.pg_get_userbyid(o.owner)::text, false,
-           pg_catalog.min(pg_catalog.pg_describe_object('pg_catalog.pg_proc'::regclass, m.oid, 0) COLLATE "C")
+           pg_catalog.min(pg_catalog.pg_describe_object('pg_catalog.pg_proc'::regclass, mine.oid, 0) COLLATE "C")
     FROM (
         SELECT c.origin, p.oid, s.path
         FROM checked AS c JOIN uses AS u ON u."table" = c.oid AND u.used_class = 'pg_catalog.pg_proc'::regclass
@@ -24,15 +40,7 @@ LOOKALIKES_SQL = """
         ) AS s (path)
         WHERE p.oid >= 16384 AND p.prosqlbody IS NULL AND l.lanname NOT IN ('internal', 'c') AND p.proowner IN (SELECT oid FROM trusted)
           AND (t.oid IS NULL OR c.place = '' OR t.tgtype & c.events <> 0)
-    ) AS m JOIN (
-        SELECT 'pg_catalog.pg_proc'::regclass AS class, f.oid, f.proname AS name, f.pronamespace AS schema, f.proowner AS owner FROM pg_catalog.pg_proc AS f
-        UNION ALL
-        SELECT 'pg_catalog.pg_operator'::regclass, f.oid, f.oprname, f.oprnamespace, f.oprowner FROM pg_catalog.pg_operator AS f
-    ) AS o ON o.oid >= 16384 AND o.owner NOT IN (SELECT oid FROM trusted)
-    JOIN pg_catalog.pg_namespace AS n ON n.oid = o.schema
-     AND n.nspname = ANY (pg_catalog.array_replace(m.path, '$user', current_user::text))
-    WHERE EXISTS (SELECT FROM pg_catalog.pg_proc AS f WHERE o.class = 'pg_catalog.pg_proc'::regclass AND f.proname = o.name
-                    AND (f.oid < 16384 OR f.proowner IN (SELECT oid FROM trusted)))
-       OR EXISTS (SELECT FROM pg_catalog.pg_operator AS f WHERE o.class = 'pg_catalog.pg_operator'::regclass AND f.oprname = o.name AND f.oid < 16384)
+    ) AS mine JOIN pg_catalog.pg_namespace AS n ON n.nspname = ANY (pg_catalog.array_replace(mine.path, '$user', current_user::text))
+    JOIN ({NAMED_SQL}) AS o ON o.schema = n.oid AND {IS_LOOKALIKE_SQL}
     GROUP BY o.owner
 """

@@ -1,7 +1,8 @@
 """What is missing of our tables and columns, and statements that would read another role's view, function or type in its place.
 
 New code may run before its migrations. A query of a missing table then reads any view of that name, and of a missing column
-calls any function of that name that takes a row of the table: both run their owner's code as the role of the session.
+calls any function of that name that takes a row of the table: both run their owner's code as the role of the session. So does a
+query of a column that has another type than ours, where another role has an operator that fits that type better than PostgreSQL's.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from django.apps import apps
+from django.db import connection as default
 
 from fly2any.postgres.search_path import names_of
 
@@ -19,6 +21,7 @@ from ..errors import Refusal
 from ..server import read_home
 from ..sql import TRUSTED_ROLES_SQL, fetch_all, pinned
 from .conversions import BELOW_SQL
+from .lookalikes import IS_LOOKALIKE_SQL, NAMED_SQL
 
 # Whether the type of the column `a`, or one below a domain or an array, belongs to an untrusted role: it may create casts of its type
 # to text at any time, also of an enum, which queries then call.
@@ -26,8 +29,9 @@ OF_OTHERS_SQL = f"""
     EXISTS ({BELOW_SQL.format(type="a.atttypid")}
             SELECT FROM below JOIN pg_catalog.pg_type AS t ON t.oid = below.oid WHERE t.typowner NOT IN (SELECT oid FROM trusted))
 """
-# The tables and columns that are not there, or belong to an untrusted role, or have its type; and whether one could put something in place of one, or has:
-# roles that may create in a schema of the search path, owners of functions of these names, and owners of relations.
+# The tables and columns that are not there, or belong to an untrusted role, or have its type; and whether one could put something in
+# place of one, or has: roles that may create in a schema of the search path, owners of functions of these names, and owners of relations.
+# If one may, also the columns of other types than ours, and whether it has a function or an operator of PostgreSQL's name for that type.
 MISSING_SQL = f"""
     WITH home AS (SELECT n.oid FROM pg_catalog.pg_namespace AS n WHERE n.nspname = %(schema)s),
     trusted AS ({TRUSTED_ROLES_SQL.format(schema="(SELECT oid FROM home)")}), ours AS (
@@ -36,11 +40,12 @@ MISSING_SQL = f"""
         WHERE c.relnamespace = (SELECT oid FROM home) AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relname = ANY (%(tables)s::text[])
     ), missing AS (
         SELECT e.name, e.field, EXISTS (SELECT FROM ours AS o WHERE o.trusted AND o.relname = e.name) AS has_table,
-               f.of_others IS TRUE AS of_others
-        FROM unnest(%(tables)s::text[], %(columns)s::text[]) AS e (name, field)
-        LEFT JOIN LATERAL (SELECT a.atttypid >= 16384 AND {OF_OTHERS_SQL} FROM ours AS o JOIN pg_catalog.pg_attribute AS a ON a.attrelid = o.oid
-                           WHERE o.trusted AND o.relname = e.name AND a.attname = e.field AND NOT a.attisdropped) AS f (of_others) ON true
-        WHERE f.of_others IS DISTINCT FROM false
+               f.of_others IS TRUE AS of_others, CASE WHEN NOT f.of_others THEN f.type END AS type
+        FROM unnest(%(tables)s::text[], %(columns)s::text[], %(types)s::text[]) AS e (name, field, type)
+        LEFT JOIN LATERAL (SELECT a.atttypid >= 16384 AND {OF_OTHERS_SQL}, a.atttypid
+                           FROM ours AS o JOIN pg_catalog.pg_attribute AS a ON a.attrelid = o.oid
+                           WHERE o.trusted AND o.relname = e.name AND a.attname = e.field AND NOT a.attisdropped) AS f (of_others, type) ON true
+        WHERE f.of_others IS DISTINCT FROM false OR f.type <> pg_catalog.to_regtype(e.type)
     ), path AS (
         SELECT n.oid, n.nspowner, n.nspacl FROM pg_catalog.pg_namespace AS n
         WHERE n.nspname IN (SELECT CASE s.name WHEN '$user' THEN current_user ELSE s.name END FROM pg_catalog.unnest(%(path)s::text[]) AS s (name))
@@ -52,10 +57,13 @@ MISSING_SQL = f"""
         UNION ALL SELECT p.proowner FROM pg_catalog.pg_proc AS p JOIN missing AS m ON p.proname = m.field
         WHERE p.pronamespace IN (SELECT oid FROM path)
         UNION ALL SELECT o.relowner FROM ours AS o
+        UNION ALL SELECT o.owner FROM ({NAMED_SQL}) AS o WHERE o.schema IN (SELECT oid FROM path) AND o.oid >= 16384
     )
-    SELECT m.name, m.field, m.has_table, m.of_others,
-           m.of_others OR EXISTS (SELECT FROM makers AS k WHERE k.role NOT IN (SELECT oid FROM trusted))
-    FROM missing AS m ORDER BY 1, 2
+    SELECT m.name, m.field, m.has_table, CASE WHEN m.type IS NOT NULL THEN 'type' WHEN m.of_others THEN 'owner' ELSE '' END,
+           m.of_others OR m.may_be_made AND (m.type IS NULL OR EXISTS (
+               SELECT FROM ({NAMED_SQL}) AS o WHERE o.schema IN (SELECT oid FROM path) AND m.type = ANY (o.types) AND {IS_LOOKALIKE_SQL}))
+    FROM (SELECT m.*, EXISTS (SELECT FROM makers AS k WHERE k.role NOT IN (SELECT oid FROM trusted)) AS may_be_made FROM missing AS m) AS m
+    WHERE m.type IS NULL OR m.may_be_made ORDER BY 1, 2
 """
 # A table whose name the search path resolves, and a column of an alias. Other statements of ours name the schema, and read which
 # columns exist before.
@@ -70,7 +78,16 @@ class Missing:
     table: str
     column: str
     has_table: bool
-    of_others: bool = False  # It is there, but its type belongs to an untrusted role.
+    fault: str  # "" if it is missing; "owner": its type belongs to an untrusted role; "type": its type is not ours.
+    is_open: bool  # Reading it may run code of such a role.
+
+    @property
+    def why(self) -> str:
+        """Return what is wrong with it, after its name."""
+        return {
+            "owner": "has a type of another role",
+            "type": "has another type than ours, for which another role has a function or an operator that has the name of one of PostgreSQL's",
+        }.get(self.fault, "is missing, and another role may create something in its place")
 
     def is_read_by(self, statement: str) -> bool:
         if not self.has_table:
@@ -78,23 +95,25 @@ class Missing:
         return f'"{self.table}"' in statement and f'."{self.column}"' in statement
 
 
-def read_missing(connection) -> tuple[list[Missing], bool]:
-    """Return the columns of our models that are missing, and whether another role may stand in for one of them."""
+def read_missing(connection) -> list[Missing]:
+    """Return the columns of our models that are missing, and those of other types that another role may have chosen, or prepared for."""
     schema, _ = read_home(connection)
     if schema is None:
-        return [], False
+        return []
     with pinned(connection) as path:
-        tables, columns = _columns()
-        wanted = {"schema": schema, "tables": tables, "columns": columns, "path": [*names_of(path), schema]}
-        rows = fetch_all(connection, MISSING_SQL, wanted)
-    return [Missing(*one) for *one, _ in rows], any(is_open for *_, is_open in rows)
+        wanted = {"schema": schema, **_columns(), "path": [*names_of(path), schema]}
+        return [Missing(*row) for row in fetch_all(connection, MISSING_SQL, wanted)]
 
 
 @cache
-def _columns() -> tuple[list[str], list[str]]:
-    options = [model._meta for model in apps.get_models(include_auto_created=True) if model._meta.managed]
-    pairs = [(one.db_table, str(field.column)) for one in options if not one.proxy for field in one.local_concrete_fields]
-    return [table for table, _ in pairs], [column for _, column in pairs]
+def _columns() -> dict[str, list[str]]:
+    options = [
+        model._meta for model in apps.get_models(include_auto_created=True) if model._meta.managed and not model._meta.proxy
+    ]
+    found = [
+        (one.db_table, str(field.column), str(field.db_type(default))) for one in options for field in one.local_concrete_fields
+    ]
+    return dict(zip(("tables", "columns", "types"), map(list, zip(*found, strict=True)), strict=True))
 
 
 def refuse_stand_ins(connection) -> None:
@@ -110,20 +129,16 @@ def refuse_stand_ins(connection) -> None:
         if not asks and known != [] and isinstance(statement, str) and _is_concerned(statement, known):
             asks = True
             try:
-                missing, is_open = read_missing(connection)
+                known = [one for one in read_missing(connection) if one.is_open]
             finally:
                 asks = False
-            known = missing if is_open else []
             if found := next((one for one in known if one.is_read_by(statement)), None):
-                if found.of_others:
-                    raise Refusal(
-                        f"The type of {found.table}.{found.column} belongs to another role, whose code this command would run: change the"
-                        " column back to its own type with the cure that `manage.py dbstatus` prints, and run the command again."
-                    )
-                raise Refusal(
-                    f"{found.table}.{found.column} is missing, and another role may create something in its place, whose code"
-                    " this command would run: run `manage.py migrate`; if nothing is pending, run `manage.py dbstatus`."
+                cure = (
+                    "change the column back to its own type with the cure that `manage.py dbstatus` prints, and run the command again"
+                    if found.fault
+                    else "run `manage.py migrate`; if nothing is pending, run `manage.py dbstatus`"
                 )
+                raise Refusal(f"{found.table}.{found.column} {found.why}, whose code this command would run: {cure}.")
         return execute(statement, parameters, many, context)
 
     connection.execute_wrappers.append(check)
@@ -132,7 +147,7 @@ def refuse_stand_ins(connection) -> None:
 def _is_concerned(statement: str, known: Iterable[Missing] | None) -> bool:
     if known is not None:
         return any(one.is_read_by(statement) for one in known)
-    tables = {*_columns()[0]}
+    tables = {*_columns()["tables"]}
     return not tables.isdisjoint(READ.findall(statement)) or (
         OF_ALIAS.search(statement) is not None and any(f'"{table}"' in statement for table in tables)
     )
