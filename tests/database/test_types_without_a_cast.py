@@ -41,3 +41,34 @@ def test_values_are_converted_and_what_needs_their_type_is_commented_out(case):
     }
     assert verify(connection).findings == ()
     assert ask(connection, value) in (expected, True)
+
+
+LOOKALIKES = """
+    CREATE FUNCTION public.{0}({1}) RETURNS {2} LANGUAGE plpgsql AS $$ BEGIN RAISE 'caught'; END $$;
+"""
+PLANTED = {
+    "a number for a boolean": LOOKALIKES.format("caught", "smallint, integer", "bool")
+    + "CREATE OPERATOR public.<> (LEFTARG = smallint, RIGHTARG = integer, FUNCTION = public.caught)",
+    "milliseconds": LOOKALIKES.format("caught", "bigint, numeric", "numeric")
+    + "CREATE OPERATOR public./ (LEFTARG = bigint, RIGHTARG = numeric, FUNCTION = public.caught);"
+    + LOOKALIKES.format("to_timestamp", "numeric", "timestamptz"),
+    "seconds": LOOKALIKES.format("to_timestamp", "integer", "timestamptz"),
+    "JSON for a list": LOOKALIKES.format("to_jsonb", "text[]", "jsonb"),
+}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("case", PLANTED)
+def test_the_conversion_calls_nothing_but_postgresqls_own(case):
+    run(
+        PERSON,
+        "INSERT INTO user_preferences (id, \"userId\", \"preferredAirlines\", \"updatedAt\") VALUES ('p', 'a', '{TP,S 4}', now())",
+        "SET CONSTRAINTS ALL IMMEDIATE",
+        CASES[case][0],
+        PLANTED[case],
+    )
+
+    [type_] = [one for one in verify(connection).findings if one.code == "column.different"]
+    run(type_.cure)
+
+    assert "column.different" not in {one.code for one in verify(connection).findings}

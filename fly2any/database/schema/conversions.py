@@ -18,16 +18,29 @@ KEPT = {
 LARGER = ("bigint", "numeric", "real", "double precision")
 MILLISECONDS = "the numbers are read as milliseconds since 1970, those of smallint and integer as seconds"
 # Conversions for which PostgreSQL has no cast, or whose cast changes how a value is written, each with what must be checked before it.
+# Operators have exactly the types of PostgreSQL's own, so that no other role's fits better.
 UNCAST: dict[tuple[str, str], tuple[str, str]] = {
-    **{(one, "timestamp with time zone"): ("to_timestamp({} / 1000.0)", MILLISECONDS) for one in LARGER},
-    **{(one, "timestamp with time zone"): ("to_timestamp({})", MILLISECONDS) for one in ("smallint", "integer")},
-    **{(one, "boolean"): ("({} <> 0)", "every number other than 0 becomes true") for one in ("smallint", *LARGER)},
+    **{
+        (one, "timestamp with time zone"): (
+            "pg_catalog.to_timestamp({}::double precision / 1000::double precision)",
+            MILLISECONDS,
+        )
+        for one in LARGER
+    },
+    **{
+        (one, "timestamp with time zone"): ("pg_catalog.to_timestamp({}::double precision)", MILLISECONDS)
+        for one in ("smallint", "integer")
+    },
+    **{(one, "boolean"): (f"({{}} <> 0::{one})", "every number other than 0 becomes true") for one in ("smallint", *LARGER)},
     ("bit", "boolean"): ("{}::integer::boolean", "every number other than 0 becomes true"),
     ("real", "double precision"): ("{}::text::double precision", ""),
     ("money", "double precision"): ("{}::numeric::double precision", "lc_monetary decides what the digits mean"),
-    ("text[]", "jsonb"): ("to_jsonb({})", "each list becomes an array of JSON"),
+    ("text[]", "jsonb"): ("pg_catalog.to_jsonb({})", "each list becomes an array of JSON"),
     **{
-        (one, "text[]"): ("translate({}::text, '[]', '{{}}')::text[]", "only arrays of strings without escapes are converted")
+        (one, "text[]"): (
+            "pg_catalog.translate({}::text, '[]', '{{}}')::text[]",
+            "only arrays of strings without escapes are converted",
+        )
         for one in ("json", "jsonb")
     },
 }

@@ -52,7 +52,7 @@ def add_column(column: Column) -> str:
     if (
         column.default == "CURRENT_TIMESTAMP"
     ):  # Existing rows get milliseconds, because Prisma would not find them by a more precise time.
-        filled = replace(column, default="date_trunc('milliseconds', CURRENT_TIMESTAMP)")
+        filled = replace(column, default="pg_catalog.date_trunc('milliseconds', CURRENT_TIMESTAMP)")
         return f"{alter} ADD COLUMN {filled.sql()};\n{alter} ALTER COLUMN {quote(column.name)} SET DEFAULT {column.default};"
     if column.can_be_left_out:
         return f"{alter} ADD COLUMN {column.sql()};"
@@ -77,7 +77,7 @@ def repair_identity(column: Column, live: Column) -> str:
     statements += [f"ALTER SEQUENCE {one.name} OWNED BY NONE;" for one in owned]
     dropped = f" DROP DEFAULT, ALTER COLUMN {quote(column.name)}" if live.default is not None else ""
     made = f"{alter}{dropped} ADD GENERATED {column.identity.upper()} AS IDENTITY;"
-    sequence = f"pg_get_serial_sequence({literal(quote(column.table))}, {literal(column.name)})"
+    sequence = f"pg_catalog.pg_get_serial_sequence({literal(quote(column.table))}, {literal(column.name)})"
     limit = LARGEST.get(column.type)
     last = [f"SELECT max({quote(column.name)}) FROM {quote(column.table)}"]
     for one in live.sequences:
@@ -85,7 +85,9 @@ def repair_identity(column: Column, live: Column) -> str:
         last.append(f"SELECT last_value - (NOT is_called)::int FROM {one.name}{fits}")
     used = f"SELECT GREATEST({', '.join(f'({one})' for one in last)}, 0) AS last"
     # In one transaction, because an INSERT in between would take a number that is in use, or will be.
-    statements.append(at_once(made, f"PERFORM setval({sequence}, GREATEST(last, 1), last > 0) FROM ({used}) AS used;"))
+    statements.append(
+        at_once(made, f"PERFORM pg_catalog.setval({sequence}::regclass, GREATEST(last, 1), last > 0) FROM ({used}) AS used;")
+    )
     return "\n".join([*statements, *(f"DROP SEQUENCE {one.name};" for one in owned if not one.shared)])
 
 

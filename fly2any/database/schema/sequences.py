@@ -174,7 +174,7 @@ def _cure(following: Next, alter: str) -> tuple[str, bool]:
     upwards = " SET INCREMENT 1" if following.increment < 0 else ""
     upwards += " SET NO CYCLE" if following.cycles else ""
     # Not pg_get_serial_sequence, which may return another sequence that belongs to the column.
-    resume = f"SELECT setval({literal(following.sequence)}, (SELECT COALESCE(max({quote(column.name)}), 1) FROM {quote(column.table)}));"
+    resume = f"SELECT pg_catalog.setval({literal(following.sequence)}, (SELECT COALESCE(max({quote(column.name)}), 1) FROM {quote(column.table)}));"
     if not following.is_exhausted:
         return (f"{alter}{upwards} SET NO MAXVALUE;\n" if upwards else "") + resume, True
     if not following.is_at_limit:
