@@ -268,7 +268,9 @@ def test_a_table_that_the_role_may_not_write_is_shown_as_a_message(staff, notice
     page = staff.post(url, sent)
     deleted = staff.post(address(Notification, "delete", notice.pk), {"post": "yes"})
 
-    sentence = "The admin's database role lacks the privilege to write this. Ask an administrator of the database server to grant it."
+    sentence = (
+        "The admin's database role lacks the privilege to write this. Ask an administrator of the database server to grant it."
+    )
     assert (page.status_code, page.context["adminform"].form.non_field_errors()) == (200, [sentence])
     assert (deleted.status_code, said(deleted)) == (302, [sentence])
 

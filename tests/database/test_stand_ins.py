@@ -8,6 +8,7 @@ from accounts.models import User
 from fly2any.database.errors import Refusal
 from fly2any.database.schema.stand_ins import refuse_stand_ins
 from tests.conftest import django, manage
+from tests.database.old_rows import CASES, put
 
 SENTENCE = (
     "{place} is missing, and another role may create something in its place, whose code this command would run: run"
@@ -166,3 +167,15 @@ def test_a_column_of_another_type_is_not_compared_by_another_roles_operator(migr
         " run the command again."
     )
     assert said == (refusal if is_refused else "")
+
+
+def test_retention_compares_no_ids_by_another_roles_operator(migrated, other_role_of, tmp_path):
+    migrated.execute("ALTER TABLE price_history ALTER id TYPE varchar(40)")
+    migrated.execute(PLANTED.format(role=other_role_of(migrated)).replace("RETURN false", "RETURN 1/0 = 0"))
+    put(migrated, "price_history", "old", CASES["price_history"][0])
+
+    result = manage("dbmaintain", "weekly", url=migrated.url, RETENTION="price_history=30", ARCHIVE_LOCATION=str(tmp_path))
+    left = migrated.execute("SELECT id::text FROM price_history")
+    migrated.execute("DROP FUNCTION public.equal(varchar, varchar) CASCADE")
+
+    assert ("price_history.id has another type than ours" in result.stdout + result.stderr, left) == (True, [("old",)])

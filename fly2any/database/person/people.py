@@ -34,8 +34,8 @@ def is_same_address(one: str, other: str) -> bool:
 def find(connection, email: str) -> Person:
     """Return the person with this e-mail address, ignoring the case of ASCII letters, or with this id.
 
-    Raises Refusal if there is none, if there are several, and for staff. A person whose address is equal only by PostgreSQL's
-    lower() is only a twin.
+    Raises Refusal if there is none, for staff, and if there are several, as where it is the id of one and the address of another. A
+    person whose address is equal only by PostgreSQL's lower() is only a twin.
     """
     try:
         email.encode()
@@ -50,9 +50,15 @@ def find(connection, email: str) -> Person:
         cursor.execute(rows_sql + SAME_ADDRESS, [email])
         similar = cursor.fetchall()
         found = [row for row in similar if is_same_address(row[1], email)]
+        cursor.execute(rows_sql + "id OPERATOR(pg_catalog.=) %s", [email])
+        named = cursor.fetchall()
+        if found and named and named[0][0] not in {row[0] for row in found}:
+            raise Refusal(
+                f"{email} is the ID of one person (e-mail address: {named[0][1] or 'none'}) and the e-mail address of another (ID:"
+                f" {found[0][0]}): give what only one of them has, or open the person in the admin."
+            )
         if not found:
-            cursor.execute(rows_sql + "id OPERATOR(pg_catalog.=) %s", [email])
-            found = cursor.fetchall()
+            found = named
             cursor.execute(rows_sql + SAME_ADDRESS, [found[0][1] if found else None])
             similar = cursor.fetchall()
         if found and found[0][1] and not found[0][1].isascii():  # In the locale C, lower() changes ASCII letters only.
