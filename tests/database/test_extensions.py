@@ -26,6 +26,6 @@ def test_an_extension_that_is_newer_than_the_servers_files_is_not_to_be_updated(
         [finding] = [one for one in TOPICS["extensions"](Reader(connection, "public")) if isinstance(one, Finding)]
 
     assert (finding.code, finding.is_sql) == ("extensions.outdated", False)
-    assert finding.message.startswith("99 is installed, but the server provides 1.")
+    assert finding.message.startswith("Version 99 is installed, but the server provides 1.")
     assert finding.message.endswith(", and no update script leads to that version.")
     assert finding.cure.startswith("If the server's files are older, install those of 99 or newer again; ")

@@ -82,7 +82,7 @@ def test_a_subscription_that_fails_is_found_until_the_conflict_is_resolved(pair)
 
     assert before == ("applies changes", [])
     assert (figure, found) == ("applies nothing", ["warning", "replication.subscription", "sub"])
-    assert message.startswith("No worker applies its changes, and it has failed ")
+    assert message.startswith("No worker applies the changes of subscription sub, and it has failed ")
     assert message.endswith(": none arrives, and its publisher keeps WAL for it.")
     assert cure == (
         "Fix what the server's log reports. For a conflict, change the row here, or skip the transaction whose LSN the log names:"

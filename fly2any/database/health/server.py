@@ -123,13 +123,13 @@ def extensions(read: Reader) -> Iterator[Figure | Finding]:
         elif row.can_update is False:
             yield Finding(
                 Severity.WARNING, "extensions.outdated", row.name,
-                f"{row.installed} is installed, but the server provides {row.offered}, and no update script leads to that version.",
+                f"Version {row.installed} is installed, but the server provides {row.offered}, and no update script leads to that version.",
                 f"If the server's files are older, install those of {row.installed} or newer again; otherwise update as the documentation of the extension says.",
             )  # fmt: skip
         elif row.installed != row.offered:
             yield Finding(
                 Severity.WARNING, "extensions.outdated", row.name,
-                f"{row.installed} is installed, but the server provides {row.offered}.",
+                f"Version {row.installed} is installed, but the server provides {row.offered}.",
                 f"ALTER EXTENSION {quote(row.name)} UPDATE;", is_sql=True,
             )  # fmt: skip
     if NEEDED not in [row.name for row in rows if row.offered is None]:

@@ -188,7 +188,7 @@ def _dispensable(
             cure, is_sql=True,
         )  # fmt: skip
     elif use.scans == 0 and use.bytes > 8192 * 2 and reset.age >= young and row.name not in standbys.used:
-        unused = f"No query on this server has used it since {reset.since:%Y-%m-%d}, {span(reset.age)} ago (limit {span(young)}); it takes {size(use.bytes)}."
+        unused = f"No query on this server has used the index since {reset.since:%Y-%m-%d}, {span(reset.age)} ago (limit {span(young)}); it takes {size(use.bytes)}."
         if standbys.complete:
             yield Finding(Severity.WARNING, "indexes.unused", where, unused, cure, is_sql=True)
         else:

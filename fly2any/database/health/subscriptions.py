@@ -42,7 +42,7 @@ def subscriptions(read: Reader) -> Iterator[Figure | Finding]:
         elif not row.applies:
             failed = f", and it has failed {plural(row.failures, 'time')}" if row.failures else ""
             yield _finding(
-                row.name, f"No worker applies its changes{failed}: none arrives, and its publisher keeps WAL for it.",
+                row.name, f"No worker applies the changes of subscription {row.name}{failed}: none arrives, and its publisher keeps WAL for it.",
                 "Fix what the server's log reports. For a conflict, change the row here, or skip the transaction whose LSN the log"
                 f" names: ALTER SUBSCRIPTION {name} SKIP (lsn = …); (PostgreSQL 15 or later).",
             )  # fmt: skip
