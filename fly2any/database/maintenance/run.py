@@ -177,7 +177,7 @@ def _sweep_all(
                 f"Let the trigger return OLD for rows that are too old, or drop it, or remove {table} from RETENTION.",
             )  # fmt: skip
         if done.skipped:
-            yield _locked(table, plural(done.skipped, "of its batches was", "of its batches were"))
+            yield _locked(table, plural(done.skipped, f"batch of {table} was", f"batches of {table} were"))
 
 
 def archives_of(connection) -> Archives | None:
