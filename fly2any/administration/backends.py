@@ -3,6 +3,7 @@
 A browser in which staff have signed in before has slots of its own, so other clients cannot keep it out.
 """
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -20,14 +21,16 @@ from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.models import AnonymousUser
 from django.core import signing
 from django.core.exceptions import ValidationError
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, Error, connection, transaction
 from django.http import HttpResponse
 
+from fly2any.database.migration.activity import HOLDERS_OF_TWO_KEYS_SQL, read_activity
 from fly2any.database.migration.lock import SIGN_IN_LOCK
 
 from .accesses import network_of
 
 User = get_user_model()
+_log = logging.getLogger("fly2any.sign_ins")
 TURN_SQL = "SELECT pg_catalog.pg_try_advisory_xact_lock(%s, pg_catalog.hashtext(%s))"
 TURN_PATIENCE = 2.0  # Seconds that a sign-in waits for its turn.
 PAUSE = 0.05  # Seconds until it tries again.
@@ -165,6 +168,17 @@ def take_turn(request, username) -> None:
             raise TooManySignIns
 
 
+def _log_holders() -> None:
+    """Log the sessions that have held a turn for longer than sign-ins wait for one: any role can take such a lock."""
+    with suppress(Error):
+        for one in read_activity(connection, HOLDERS_OF_TWO_KEYS_SQL, lock=SIGN_IN_LOCK):
+            if one.age is None or one.age.total_seconds() > TURN_PATIENCE / 2:
+                _log.warning(
+                    "A sign-in got no turn within %g s: %s has one. If that is not the admin: manage.py dbhealth locks --terminate %s --yes",
+                    TURN_PATIENCE, one, one.pid,
+                )  # fmt: skip
+
+
 def in_turn(view, *, before=lambda request: None):
     """Return `view`, which takes its turn in a transaction; while it has none, the transaction is rolled back and tried again.
 
@@ -184,6 +198,7 @@ def in_turn(view, *, before=lambda request: None):
                     with slots.turn_within(left), suppress(TooManySignIns), transaction.atomic():
                         return view(request, *args, **kwargs)
                     time.sleep(PAUSE)
+                _log_holders()
                 raise TooManySignIns
         except TooManySignIns:
             sentence = "Too many sign-ins at once. Try again in a moment.\n"

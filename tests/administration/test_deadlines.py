@@ -1,5 +1,6 @@
 """On a busy database, pages and actions end with a sentence and change nothing."""
 
+import re
 import time
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -236,7 +237,7 @@ def guess(client, **more):
     return page.status_code, page.headers.get("Retry-After"), page.content
 
 
-def test_a_waiting_sign_in_holds_no_transaction(client):
+def test_a_waiting_sign_in_holds_no_transaction(client, caplog):
     """Behind a pooler a transaction keeps a server connection, of which the site has few."""
     other, watching, answers, seen = connection.copy(), connection.copy(), [], []
 
@@ -260,6 +261,10 @@ def test_a_waiting_sign_in_holds_no_transaction(client):
         watching.close()
 
     assert answers == [NO_TURN]
+    assert [re.sub(r"\d+", "N", message) for message in caplog.messages if "turn" in message] == [
+        "A sign-in got no turn within N s: pid N (flyNany, role postgres, idle in transaction for N s: SELECT pg_catalog.pg_try_advisory_xact_lock(…, pg_catalog.hashtext('…'))) has one."
+        " If that is not the admin: manage.py dbhealth locks --terminate N --yes"
+    ]
     assert seen.count(1) > len(seen) / 2  # The other's own.
 
 

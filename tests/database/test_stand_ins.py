@@ -169,6 +169,19 @@ def test_a_column_of_another_type_is_not_compared_by_another_roles_operator(migr
     assert said == (refusal if is_refused else "")
 
 
+def test_no_index_is_built_with_another_roles_function(migrated, other_role_of):
+    planted = "GRANT CREATE ON SCHEMA public TO {role}; CREATE FUNCTION public.upper(varchar) RETURNS text LANGUAGE sql IMMUTABLE RETURN $1::text; ALTER FUNCTION public.upper(varchar) OWNER TO {role}"
+
+    def build(alias):
+        with connections[alias].cursor() as cursor:
+            cursor.execute('CREATE INDEX made ON "users" (upper("phone"))')
+
+    said, _ = ask(migrated, f"{VARCHAR}; {planted.format(role=other_role_of(migrated))}", build)
+    migrated.execute("DROP FUNCTION public.upper(varchar) CASCADE")
+
+    assert said.startswith("users.phone has another type than ours, for which another role has a function")
+
+
 def test_retention_compares_no_ids_by_another_roles_operator(migrated, other_role_of, tmp_path):
     migrated.execute("ALTER TABLE price_history ALTER id TYPE varchar(40)")
     migrated.execute(PLANTED.format(role=other_role_of(migrated)).replace("RETURN false", "RETURN 1/0 = 0"))

@@ -30,6 +30,15 @@ HOLDER_SQL = f"""
     ORDER BY a.pid
 """
 
+# Of a lock with two keys, the first being `lock`.
+HOLDERS_OF_TWO_KEYS_SQL = f"""
+    SELECT {ACTIVITY}
+    FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_stat_activity AS a USING (pid)
+    WHERE l.locktype = 'advisory' AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+      AND l.classid = %(lock)s::oid AND l.objsubid = 2::smallint AND l.granted
+    ORDER BY a.pid
+"""
+
 WAITERS_SQL = f"""
     SELECT {ACTIVITY}
     {ON_LOCK} AND NOT l.granted

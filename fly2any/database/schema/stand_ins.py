@@ -67,8 +67,8 @@ MISSING_SQL = f"""
 """
 # A table whose name the search path resolves, and a column of an alias. Other statements of ours name the schema, and read which
 # columns exist before.
-READ = re.compile(r'\b(?:FROM|JOIN|INTO|UPDATE) (?:ONLY )?"((?:[^"]|"")+)"(?!\.)')
-QUERY = re.compile(r"\s*(SELECT|WITH|INSERT|UPDATE|DELETE|DECLARE|COPY)\b", re.I)
+READ = re.compile(r'\b(?:FROM|JOIN|INTO|UPDATE|ON) (?:ONLY )?"((?:[^"]|"")+)"(?!\.)')
+QUERY = re.compile(r"\s*(SELECT|WITH|INSERT|UPDATE|DELETE|DECLARE|COPY|CREATE (UNIQUE )?INDEX)\b", re.I)
 OF_ALIAS = re.compile(r'\b[A-Za-z]\w*\."')
 
 
