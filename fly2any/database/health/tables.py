@@ -107,9 +107,7 @@ def _neglected(row: Extent, dead: float, many: int, large: int, holder) -> Itera
     place, live, gone, changed = quote(row.name), row.live or 0, row.dead or 0, row.changed or 0
     if gone > many and gone > dead * (live + gone):
         when = f"last vacuumed {row.vacuumed:%Y-%m-%d %H:%M} UTC" if row.vacuumed else "never vacuumed"
-        message = (
-            f"Table {row.name} has {gone:,} dead rows, {share(gone / (live + gone))} of all (limit {share(dead)}); {when}."
-        )
+        message = f"Table {row.name} has {plural(gone, 'dead row')}, {share(gone / (live + gone))} of all (limit {share(dead)}); {when}."
         cure, held = f"VACUUM (ANALYZE) {place};", holds_back(holder, row)
         if held:
             message += f" VACUUM cannot remove rows that died after the snapshot of {describe(holder)}."
