@@ -6,6 +6,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC
 from functools import partial
@@ -29,7 +30,7 @@ from ..sql import PEOPLE, TRUSTED_SQL, catalogue, fetch_all, literal, quote
 from ..units import plural
 from ..verification import verify
 from . import tools
-from .contents import BY_COPY, LOCK_WAIT, PATIENT, Content, pin, read_contents
+from .contents import BY_COPY, LOCK_WAIT, PATIENT, pin, read_contents
 from .damaged_pages import refuse_lenient_reads
 from .encryption import ENDING, encrypt
 from .lock_table import explained
@@ -220,25 +221,28 @@ class _Locking:
 
 def _dump(connection, path: Path, progress: Progress) -> Manifest:
     """Dump the database to `path` and hash it meanwhile; return the manifest, without the file's size and hash."""
-    with (
-        tools.reached(connection) as (place, environment),
-        locked_snapshot(connection, lock=settings.LOCK_TIMEOUT, statement=0, chosen=DUMPED_SQL),
-    ):
-        with connection.cursor() as cursor:
-            pin(cursor, PATIENT)
-            cursor.execute("SELECT pg_catalog.pg_export_snapshot(), pg_catalog.now()")
-            snapshot, now = cursor.fetchone()
-            taken = data_of(cursor, now, progress)
-            cursor.execute("SELECT pg_catalog.pg_database_size(pg_catalog.current_database())")
-            size = cursor.fetchone()[0]
-        _require_complete(connection, progress)
-        origin, (major, version) = read_origin(connection), tools.server_version(connection)
-        tool = tools.choose(major, tls=connection.connection.pgconn.ssl_in_use)
-        roles = read_roles(connection, tool.major)
-        report = verify(connection)
-        arguments = ["--format=custom", "--verbose", f"--snapshot={snapshot}", f"--lock-wait-timeout={settings.LOCK_TIMEOUT}"]
-        arguments += [f"--file={path}", f"--dbname={place}"]
-        tables = _dump_and_hash(connection, tool, arguments, environment, progress)
+    with tools.reached(connection) as (place, environment), ExitStack() as running:
+        with locked_snapshot(connection, lock=settings.LOCK_TIMEOUT, statement=0, chosen=DUMPED_SQL):
+            with connection.cursor() as cursor:
+                pin(cursor, PATIENT)
+                cursor.execute("SELECT pg_catalog.pg_export_snapshot(), pg_catalog.now()")
+                snapshot, now = cursor.fetchone()
+                taken = data_of(cursor, now, progress)
+                cursor.execute("SELECT pg_catalog.pg_database_size(pg_catalog.current_database())")
+                size = cursor.fetchone()[0]
+            _require_complete(connection, progress)
+            origin, (major, version) = read_origin(connection), tools.server_version(connection)
+            tool = tools.choose(major, tls=connection.connection.pgconn.ssl_in_use)
+            roles = read_roles(connection, tool.major)
+            report = verify(connection)
+            dump = running.enter_context(
+                _started(tool, environment, locking := _Locking(), snapshot=snapshot, path=path, place=place)
+            )
+            locking.require(dump)
+            tables = read_contents(connection, progress.show)
+        # pg_dump has the snapshot and its own locks: this transaction has ended, and is not idle until pg_dump is done.
+        progress.show("waiting for pg_dump", None)
+        dump.finish()
     tools.require_portable(tool, path, version)
     name = f"{file_name(origin.database)}-{now.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}"
     return Manifest(
@@ -265,6 +269,14 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
     )
 
 
+def _started(
+    tool: tools.Tools, environment: dict[str, str], locking: _Locking, *, snapshot: str, path: Path, place: str
+) -> tools.Running:
+    arguments = ["--format=custom", "--verbose", f"--snapshot={snapshot}", f"--lock-wait-timeout={settings.LOCK_TIMEOUT}"]
+    arguments += [f"--file={path}", f"--dbname={place}"]
+    return tools.Running(tool.folder / "pg_dump", arguments, environment, locking.read)
+
+
 def _require_complete(connection, progress: Progress) -> None:
     """Raise Refusal if the dump would lack rows of ours or of other roles; report what else it lacks."""
     require_valid_names(connection)
@@ -273,19 +285,6 @@ def _require_complete(connection, progress: Progress) -> None:
     _require_our_tables(connection, progress)
     require_logged(connection, progress)
     report_hidden_options(connection, progress)
-
-
-def _dump_and_hash(
-    connection, tool: tools.Tools, arguments: list[str], environment: dict[str, str], progress: Progress
-) -> dict[str, Content]:
-    """Run pg_dump, and hash the tables meanwhile; return their contents."""
-    locking = _Locking()
-    with tools.Running(tool.folder / "pg_dump", arguments, environment, locking.read) as dump:
-        locking.require(dump)
-        tables = read_contents(connection, progress.show)
-        progress.show("waiting for pg_dump", None)
-        dump.finish()
-    return tables
 
 
 def _require_readable(connection) -> None:

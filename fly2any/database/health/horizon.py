@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from ..migration.activity import describe_prepared, roll_back_prepared
+from ..migration.activity import BACKUPS, describe_prepared, roll_back_prepared
 from ..schema.extents import Extent
+from ..sql import literal
 from .examine import Reader
 
 # A transaction in another database does not count, but a slot or a standby of any does. The xmin of a logical slot is that of the
 # system catalogues, catalog_xmin. A role without pg_read_all_stats sees only slots and prepared transactions.
-HOLDERS_SQL = """
+HOLDERS_SQL = f"""
     SELECT h.kind, h.name, h.age, h.active, h.since
     FROM (SELECT 'slot' AS kind, s.slot_name::text AS name, pg_catalog.age(s.xmin) AS age, s.active, NULL::timestamptz AS since
           FROM pg_catalog.pg_replication_slots AS s WHERE s.xmin IS NOT NULL
@@ -19,7 +20,7 @@ HOLDERS_SQL = """
           SELECT 'standby', COALESCE(NULLIF(r.application_name, ''), r.client_addr::text, 'a local socket'), pg_catalog.age(r.backend_xmin), true, NULL
           FROM pg_catalog.pg_stat_replication AS r WHERE r.backend_xmin IS NOT NULL
           UNION ALL
-          SELECT 'session', a.pid::text, GREATEST(pg_catalog.age(a.backend_xmin), pg_catalog.age(a.backend_xid)), true, a.xact_start
+          SELECT CASE WHEN a.application_name IN ({", ".join(map(literal, BACKUPS))}) THEN 'backup' ELSE 'session' END, a.pid::text, GREATEST(pg_catalog.age(a.backend_xmin), pg_catalog.age(a.backend_xid)), true, a.xact_start
           FROM pg_catalog.pg_stat_activity AS a
           WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a.pid <> pg_catalog.pg_backend_pid()
             AND (a.backend_xmin IS NOT NULL OR a.backend_xid IS NOT NULL)) AS h
@@ -46,8 +47,8 @@ def describe(holder) -> str:
     if holder.kind == "prepared":
         return describe_prepared(holder.name)
     unread = "" if holder.active or holder.kind != "slot" else ", which no client reads"
-    if holder.kind == "session":
-        return f"session {holder.name}"
+    if holder.kind in ("session", "backup"):
+        return f"session {holder.name}{', a backup' if holder.kind == 'backup' else ''}"
     return f"the {'replication slot' if holder.kind == 'slot' else holder.kind} {holder.name}{unread}"
 
 
@@ -55,6 +56,8 @@ def end(holder) -> str:
     """Return what ends the hold."""
     if holder.kind == "prepared":
         return roll_back_prepared(holder.name)
+    if holder.kind == "backup":
+        return "Wait until the backup ends."
     if holder.kind == "session":
         return f"Run `manage.py dbhealth transactions --terminate {holder.name} --yes`."
     if holder.active:

@@ -9,6 +9,7 @@ from ..errors import Refusal
 from ..findings import Finding, Severity
 from ..migration.activity import (
     ACTIVITY,
+    BACKUPS,
     HOLDER_SQL,
     PREPARED_HOLDERS_SQL,
     WAITERS_SQL,
@@ -27,12 +28,13 @@ from .examine import Figure, Reader
 BLOCKED_SQL = f"""
     SELECT DISTINCT waiting.pid, blocking.pid AS by, held.gid, COALESCE(holder.application_name, '') AS application, COALESCE(holder.usename, '') AS role,
            COALESCE(holder.state, '') AS state, holder.query, waiting.query AS waits_for,
-           COALESCE(now() - l.waitstart, now() - waiting.query_start) AS since
+           COALESCE(now() - l.waitstart, now() - waiting.query_start) AS since, l.of_transaction
     FROM pg_catalog.pg_stat_activity AS waiting
     CROSS JOIN LATERAL unnest(pg_catalog.pg_blocking_pids(waiting.pid)) AS blocking (pid)
     LEFT JOIN pg_catalog.pg_stat_activity AS holder ON holder.pid = blocking.pid
     LEFT JOIN LATERAL ({PREPARED_HOLDERS_SQL.format(pid="waiting.pid")}) AS held ON blocking.pid = 0
-    JOIN (SELECT pid, min(waitstart) AS waitstart FROM pg_catalog.pg_locks WHERE NOT granted GROUP BY pid) AS l ON l.pid = waiting.pid
+    JOIN (SELECT pid, min(waitstart) AS waitstart, bool_or(locktype = 'virtualxid') AS of_transaction
+          FROM pg_catalog.pg_locks WHERE NOT granted GROUP BY pid) AS l ON l.pid = waiting.pid
     WHERE waiting.datname = current_database() AND (holder.pid IS NOT NULL OR blocking.pid = 0)
     ORDER BY since DESC, waiting.pid, blocking.pid, held.gid
 """
@@ -142,22 +144,31 @@ def locks(read: Reader, *, longest: timedelta = timedelta(seconds=10)) -> Iterat
             yield Figure(f"waiting for the {name} lock", str(one))
     for row in rows:
         if row.since is not None and row.since > longest:
+            # Only statements with CONCURRENTLY wait for transactions without their IDs.
+            harmless = ": it waits for older transactions, and blocks no reads or writes" if row.of_transaction else ""
             yield Finding(
-                Severity.ERROR,
+                Severity.NOTE if harmless else Severity.ERROR,
                 "locks.blocked",
                 f"session {row.pid}",
-                f"{_waiting(row.pid, row.waits_for)} has waited {span(row.since)} (limit {span(longest)}) for {_holder(row)}.",
+                f"{_waiting(row.pid, row.waits_for)} has waited {span(row.since)} (limit {span(longest)}) for {_holder(row)}{harmless}.",
                 _end(row),
             )
 
 
 def _end(row) -> str:
-    """Return the cure for a lock holder: the command that ends it, unless it is a server process such as autovacuum."""
+    """Return the cure for a lock holder: the command that ends it, unless it is a backup or a server process such as autovacuum."""
     if not row.by:
         return roll_back_prepared(row.gid)
     if not row.role:
         return "Wait until it is done: it is a server process, such as a vacuum that prevents wraparound."
-    return f"manage.py dbhealth locks --terminate {row.by} --yes"
+    if row.application in BACKUPS:
+        instead = "" if row.of_transaction else f" If others wait for this session, end it: {_terminate('locks', row.pid)}"
+        return f"Wait until the backup ends.{instead}"
+    return f"{'Wait, or: ' if row.of_transaction else ''}{_terminate('locks', row.by)}"
+
+
+def _terminate(topic: str, pid: int) -> str:
+    return f"manage.py dbhealth {topic} --terminate {pid} --yes"
 
 
 def _waiting(pid: int, query: str | None) -> str:
@@ -182,7 +193,11 @@ def _session(*words: str, query: str | None) -> str:
 
 
 def transactions(
-    read: Reader, *, longest: timedelta = timedelta(hours=1), idle: timedelta = timedelta(minutes=5)
+    read: Reader,
+    *,
+    longest: timedelta = timedelta(hours=1),
+    idle: timedelta = timedelta(minutes=5),
+    longest_backup: timedelta = timedelta(days=1),
 ) -> Iterator[Figure | Finding]:
     """Report transactions that keep vacuum from removing dead rows, or hold locks."""
     rows = read(LONG_SQL)
@@ -193,8 +208,8 @@ def transactions(
         yield Figure("oldest transaction", span(oldest), oldest.total_seconds(), "oldest_transaction_seconds")
     for row in rows:
         where, session = f"session {row.pid}", _session(row.application, row.role, query=row.query)
-        cure = f"manage.py dbhealth transactions --terminate {row.pid} --yes"
-        if row.idle is not None and row.idle > idle:
+        cure, is_backup = _terminate("transactions", row.pid), row.application in BACKUPS and row.age <= longest_backup
+        if row.idle is not None and row.idle > idle and not is_backup:  # The first session of `pg_dump --jobs` is idle.
             yield Finding(
                 Severity.WARNING,
                 "transactions.idle",
@@ -204,11 +219,13 @@ def transactions(
             )
         elif row.age > longest:
             yield Finding(
-                Severity.WARNING,
+                Severity.NOTE if is_backup else Severity.WARNING,
                 "transactions.long",
                 where,
                 f"The transaction of {where} is {span(row.age)} old (limit {span(longest)}): {session}.",
-                cure,
+                "Wait until the backup ends: until then, VACUUM cannot remove rows that died after it began."
+                if is_backup
+                else cure,
             )
     for row in read(PREPARED_SQL):
         if row.age > idle:

@@ -12,6 +12,8 @@ from ..sql import fetch_all, literal
 PREPARED = "a prepared transaction, which `SELECT gid, prepared, owner FROM pg_prepared_xacts` names"
 ROLLBACK_PREPARED = "ROLLBACK PREPARED '…' or COMMIT PREPARED '…' with its gid, after asking its owner."
 
+BACKUPS = ("pg_dump", "pg_dumpall")  # Application names.
+
 ACTIVITY = """
     COALESCE(a.pid, 0) AS pid, a.application_name AS application, a.usename AS role, a.state,
     now() - COALESCE(CASE WHEN a.state LIKE 'idle in%%' THEN a.state_change END, a.xact_start, a.backend_start) AS age,

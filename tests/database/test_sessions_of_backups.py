@@ -1,0 +1,98 @@
+"""A running backup is no alarm, and no printed cure ends it."""
+
+from contextlib import contextmanager
+from datetime import timedelta
+
+import pytest
+
+from fly2any.database.backup import tools
+from fly2any.database.backup.store import store_at
+from fly2any.database.backup.take import take
+from fly2any.database.findings import Finding
+from fly2any.database.health.examine import Reader
+from fly2any.database.health.horizon import describe, end, read_holder
+from fly2any.database.health.topics import TOPICS
+from fly2any.database.progress import Progress
+from tests.conftest import django
+from tests.database.test_dbhealth import NOW, waiting
+
+pytestmark = pytest.mark.usefixtures("server")
+
+
+@contextmanager
+def dumping(database, application="pg_dump"):
+    """The idle transaction of the first session of `pg_dump --jobs`, which has read the table t."""
+    with database.connect(application_name=application) as client:
+        client.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM t")
+        yield client.info.backend_pid
+
+
+def alarms(database, topic, **limits):
+    with django(database) as connection:
+        connection.ensure_connection()
+        return [one for one in TOPICS[topic](Reader(connection, "public"), **limits) if isinstance(one, Finding)]
+
+
+@pytest.fixture
+def table(database):
+    database.execute("CREATE TABLE t (a int); CREATE INDEX i ON t (a)")
+    return database
+
+
+@pytest.mark.parametrize(("application", "cure"), [
+    ("pg_dump", "Wait until the backup ends."),
+    ("the site", "Wait, or: manage.py dbhealth locks --terminate {holder} --yes"),
+])  # fmt: skip
+def test_a_concurrent_build_that_waits_for_a_transaction_is_a_note(table, application, cure):
+    with dumping(table, application) as holder, waiting(table, "REINDEX INDEX CONCURRENTLY i") as waiter:
+        [found] = alarms(table, "locks", longest=NOW)
+
+    assert (str(found.severity), found.code, found.where) == ("note", "locks.blocked", f"session {waiter}")
+    assert found.message.endswith("SELECT FROM t”): it waits for older transactions, and blocks no reads or writes.")
+    assert found.cure == cure.format(holder=holder)
+
+
+def test_a_session_that_waits_for_a_lock_of_a_backup_is_ended_in_its_place(table):
+    with dumping(table), waiting(table, "ALTER TABLE t ADD b int") as waiter:
+        [found] = alarms(table, "locks", longest=NOW)
+
+    assert (str(found.severity), found.code) == ("error", "locks.blocked")
+    assert found.cure == (
+        f"Wait until the backup ends. If others wait for this session, end it: manage.py dbhealth locks --terminate {waiter} --yes"
+    )
+
+
+def test_the_transaction_of_a_backup_is_an_alarm_only_after_a_day(table):
+    with dumping(table) as pid:
+        idle = alarms(table, "transactions", idle=NOW)
+        [long] = alarms(table, "transactions", idle=NOW, longest=NOW)
+        [stuck] = alarms(table, "transactions", longest=NOW, longest_backup=timedelta())
+        with django(table) as connection:
+            connection.ensure_connection()
+            holder = read_holder(Reader(connection, "public"))
+
+    assert idle == []
+    assert [(str(one.severity), one.code, one.cure) for one in (long, stuck)] == [
+        ("note", "transactions.long", "Wait until the backup ends: until then, VACUUM cannot remove rows that died after it began."),
+        ("warning", "transactions.long", f"manage.py dbhealth transactions --terminate {pid} --yes"),
+    ]  # fmt: skip
+    assert (describe(holder), end(holder)) == (f"session {pid}, a backup", "Wait until the backup ends.")
+
+
+def test_dbbackup_is_in_no_transaction_while_it_waits_for_pg_dump(migrated, place, monkeypatch):
+    states = []
+    finish = tools.Running.finish
+
+    def watched(dump):
+        states.extend(
+            migrated.execute(
+                "SELECT DISTINCT state FROM pg_stat_activity WHERE application_name = 'fly2any' AND pid <> pg_backend_pid() AND datname = current_database()"
+            )
+        )
+        finish(dump)
+
+    monkeypatch.setattr(tools.Running, "finish", watched)
+    with django(migrated) as connection:
+        take(connection, store_at(place), Progress())
+
+    assert states == [("idle",)]
