@@ -1,11 +1,14 @@
 """What findings of `dbhealth` and `dbstatus --security` say: whole sentences, for a known session and for one of which little is known."""
 
+import dataclasses
 import re
+from collections import namedtuple
 from datetime import timedelta
 
 import pytest
 
 from fly2any.database.health.examine import Reader
+from fly2any.database.health.queries import HIDDEN, _demanding
 from fly2any.database.health.security import passwords
 from fly2any.database.migration.activity import Activity
 from tests.conftest import django
@@ -69,6 +72,51 @@ def test_changes_since_analyse_are_counted_as_changes_and_not_as_rows(database):
         r" on \d{4}-\d\d-\d\d, so query plans rely on guesses\.",
         message,
     )
+
+
+def test_statistics_that_survived_a_reset_of_the_counts_are_not_missing(database):
+    """A crash and a failover reset the counts too."""
+    database.execute("CREATE TABLE busy (id int) WITH (autovacuum_enabled = off)")
+    database.execute("INSERT INTO busy SELECT generate_series(1, 60000)")
+    counted = "SELECT 1 FROM pg_stat_user_tables WHERE relname = 'busy' AND n_live_tup = 60000"
+    assert wait_until(database, counted)
+    database.execute("ANALYZE busy")
+    database.execute("SELECT pg_stat_reset()")
+
+    def messages(reader):
+        return [one.message for one in asked(reader, "tables")[1] if one.code == "tables.not_analysed"]
+
+    database.execute("VACUUM busy")
+    assert wait_until(database, counted)
+    assert messages(database) == []
+    database.execute("UPDATE busy SET id = id")
+    assert wait_until(database, "SELECT 1 FROM pg_stat_user_tables WHERE relname = 'busy' AND n_mod_since_analyze = 60000")
+    assert messages(database) == [
+        "Table busy has 60,000 rows (limit 50,000), and 60,000 inserts, updates and deletes have been counted and no ANALYZE, so query plans"
+        " rely on guesses."
+    ]
+    database.execute("DELETE FROM pg_statistic WHERE starelid = 'busy'::regclass")
+    database.execute("SELECT pg_stat_reset()")
+    database.execute("VACUUM busy")
+    assert wait_until(database, counted)
+    assert [" and has never been analysed," in one for one in messages(database)] == [True]
+    with database.role(
+        f"GRANT CONNECT ON DATABASE {database.name} TO {{role}}"
+    ) as url:  # It does not see which statistics exist.
+        assert messages(dataclasses.replace(database, user=url.partition("//")[2].partition("@")[0])) == []
+
+
+def test_only_statements_that_an_index_can_help_are_slow_queries():
+    texts = {
+        "SELECT 1": True, "  ((SELECT 1) UNION SELECT 2)": True, "/* app:\nsite */ -- a\n UPDATE t SET a = 1": True, "WITH a AS (SELECT 1) TABLE a": True,
+        "PREPARE p AS SELECT 1": True, HIDDEN: True, "": True,
+        "CALL run()": False, "DO 'BEGIN END'": False, "REFRESH MATERIALIZED VIEW m": False, "-- SELECT\nCALL run()": False, "TRUNCATE t": False,
+    }  # fmt: skip
+    row = namedtuple("Row", "id query calls mean total")
+    for calls in (20, 1):  # Slow, or a third of all time.
+        rows = [row(text, text, calls, 20, 400) for text in texts]
+        found = [one.where for one in _demanding(rows, lambda _: "", 1000, slow=0.5, calls=20, most=0.3, busy=600)]
+        assert found == [f"query {text}" for text, is_tunable in texts.items() if is_tunable]
 
 
 def test_unsafe_settings_are_reported_with_what_they_can_do(own_server):

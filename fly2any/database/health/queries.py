@@ -55,6 +55,10 @@ OURS = re.compile(
     re.IGNORECASE,
 )
 PLANNED = re.compile(r"\s*(SELECT|WITH|INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
+# What EXPLAIN and indexes can help, also behind a comment, as Rails and sqlcommenter add it; not CALL, DO, REFRESH, …
+TUNABLE = re.compile(
+    r"(?:\s|\(|/\*.*?\*/|--[^\n]*\n)*(SELECT|WITH|INSERT|UPDATE|DELETE|MERGE|VALUES|TABLE|PREPARE)\b", re.IGNORECASE | re.DOTALL
+)
 
 
 def queries(
@@ -102,6 +106,8 @@ def queries(
 def _demanding(rows, of, whole: float, *, slow: float, calls: int, most: float, busy: float) -> Iterator[Finding]:
     """Yield the queries that take long on average, or much of all time."""
     for place, row in enumerate(rows):
+        if row.query not in UNKNOWN and not TUNABLE.match(row.query):
+            continue
         if row.calls >= calls and row.mean >= slow:
             yield Finding(
                 Severity.WARNING, "queries.slow", f"query {row.id}",

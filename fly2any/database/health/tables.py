@@ -19,6 +19,14 @@ DAMAGED_SQL = """
     SELECT COALESCE(datname, 'shared tables') AS name, checksum_failures AS failures, checksum_last_failure AS last
     FROM pg_catalog.pg_stat_database WHERE checksum_failures > 0 ORDER BY datid
 """
+# Those of some tables that have no statistics, as far as this role may see them. They survive a crash, pg_stat_reset() and a failover,
+# after which no time of an ANALYZE is known.
+WITHOUT_STATISTICS_SQL = """
+    SELECT c.relname AS name FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s)
+      AND pg_catalog.has_any_column_privilege(c.oid, 'SELECT') AND NOT pg_catalog.row_security_active(c.oid)
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_stats AS s WHERE s.schemaname = n.nspname AND s.tablename = c.relname)
+"""
 # The contract's tables and their partitions, each with its TOAST table, if they have options of their own. `due` is the number of
 # dead rows at which autovacuum removes them, and `delaying` the options that raise it; the maximum is new in PostgreSQL 18.
 AUTOVACUUM_SQL = """
@@ -61,6 +69,8 @@ def tables(read: Reader, *, dead: float = 0.2, many: int = 50_000, large: int = 
     if unknown := [row.name for row in rows if row.bytes is None]:
         yield Figure("not known", f"rows and size of {plural(len(unknown), 'table')}, for example {unknown[0]}", len(unknown))
     holder = read_holder(read)
+    undated = [row.name for row in rows if row.analysed is None and (row.live or 0) > many]
+    bare = {row.name for row in read(WITHOUT_STATISTICS_SQL, tables=undated)} if undated else set()
     for rank, row in enumerate(rows):
         if row.bytes is None or row.dead is None:
             continue
@@ -74,7 +84,7 @@ def tables(read: Reader, *, dead: float = 0.2, many: int = 50_000, large: int = 
         if row.rows is not None:
             yield Figure(f"{row.name}, rows", f"~{row.rows:,}", row.rows, "table_rows", row.name, shown=False)
         yield Figure(f"{row.name}, dead rows", f"{row.dead:,}", row.dead, "table_dead_rows", row.name, shown=False)
-        yield from _neglected(row, dead, many, large, holder)
+        yield from _neglected(row, dead, many, large, holder, is_bare=row.name in bare)
     yield from _not_vacuumed(read, many)
     yield from _damaged(read)
 
@@ -102,7 +112,7 @@ def _not_vacuumed(read: Reader, many: int) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _neglected(row: Extent, dead: float, many: int, large: int, holder) -> Iterator[Finding]:
+def _neglected(row: Extent, dead: float, many: int, large: int, holder, *, is_bare: bool) -> Iterator[Finding]:
     """Yield a finding for a table with many dead rows, and for one whose statistics are missing or old."""
     place, live, gone, changed = quote(row.name), row.live or 0, row.dead or 0, row.changed or 0
     if gone > many and gone > dead * (live + gone):
@@ -113,11 +123,12 @@ def _neglected(row: Extent, dead: float, many: int, large: int, holder) -> Itera
             message += f" VACUUM cannot remove rows that died after the snapshot of {describe(holder)}."
             cure = f"{end(holder)} Then run {cure}"
         yield Finding(Severity.WARNING, "tables.dead_rows", row.name, message, cure, is_sql=not held)
-    if live > many and (row.analysed is None or changed > 0.5 * live):
+    if live > many and (is_bare or changed > 0.5 * live):
+        since = f"since it was analysed on {row.analysed:%Y-%m-%d}" if row.analysed else "and no ANALYZE"
         why = (
             " and has never been analysed"
-            if row.analysed is None
-            else f", and {plural(changed, 'insert, update or delete has', 'inserts, updates and deletes have')} been counted since it was analysed on {row.analysed:%Y-%m-%d}"
+            if is_bare
+            else f", and {plural(changed, 'insert, update or delete has', 'inserts, updates and deletes have')} been counted {since}"
         )
         yield Finding(
             Severity.WARNING, "tables.not_analysed", row.name,
