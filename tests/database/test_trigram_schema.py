@@ -55,6 +55,18 @@ def test_a_missing_extension_is_named_and_created():
 
 
 @pytest.mark.django_db
+def test_a_role_that_may_not_create_the_extension_gets_the_cures_as_comments():
+    run("DROP EXTENSION pg_trgm CASCADE", "CREATE ROLE site", "SET ROLE site")
+
+    findings = [one for one in indexes() if one.code == "index.missing"]
+
+    first = "The owner of the database, or a superuser, must run it"
+    assert [(one.where, one.cure.splitlines()[:2], one.loses) for one in findings] == [
+        (where, [f"-- {first}", "CREATE EXTENSION IF NOT EXISTS pg_trgm;"], f"t{first[1:]}") for where in MISSING
+    ]
+
+
+@pytest.mark.django_db
 def test_a_column_whose_trigram_indexes_went_with_it_gets_them_again():
     run(
         "CREATE SCHEMA extensions; ALTER EXTENSION pg_trgm SET SCHEMA extensions; ALTER TABLE users ALTER email TYPE varchar(90)"

@@ -82,11 +82,13 @@ def _fit_cures(to: Comparing) -> None:
             loses = f"it runs code of {strangers[name]}, the owner of {name}, as the role that runs it: follow the cure of tables.untrusted first"
             cure = f"{cures.comment(loses[0].upper() + loses[1:])}\n{cure}"
         if to.live is not None and one.is_sql and cures.uses_trigrams(cure):
-            schema = to.live.trigram_schema()
+            schema, first = to.live.trigrams()
             if schema is None:
-                message = f"{message} The extension pg_trgm, which its cure needs, is missing too."
+                message, loses = f"{message} The extension pg_trgm, which its cure needs, is missing too.", loses or first
             if schema != to.live.schema:
                 cure = cures.with_trigrams(cure, schema)
+            if schema is None and first:
+                cure = f"{cures.comment(first[0].upper() + first[1:])}\n{cure}"
         to.findings[place] = replace(one, cure=cure, message=message, loses=loses)
 
 

@@ -57,9 +57,15 @@ VOLATILE_SQL = """
     SELECT EXISTS (SELECT FROM pg_catalog.pg_proc AS p
                    WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.provolatile = 'v' AND p.proname = ANY (%s))
 """
+# The schema of the extension, and what must be done before this role can create it.
 TRIGRAMS_SQL = """
     SELECT (SELECT n.nspname::text FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
-            WHERE e.extname = 'pg_trgm')
+            WHERE e.extname = 'pg_trgm'),
+           CASE WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_available_extensions AS a WHERE a.name = 'pg_trgm')
+                THEN 'install PostgreSQL''s contrib package on the server first'
+                WHEN NOT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')
+                THEN 'the owner of the database, or a superuser, must run it'
+                ELSE '' END
 """
 # A table of a role that is not trusted is another program's.
 COLUMNS_ELSEWHERE_SQL = f"""
@@ -210,9 +216,9 @@ class Live:
             columns.setdefault((place, schema), set()).add((name, relative(type_, self.schema)))
         return columns
 
-    def trigram_schema(self) -> str | None:
-        """Return the schema of the extension pg_trgm, None without it."""
-        return self.ask(TRIGRAMS_SQL)[0]
+    def trigrams(self) -> tuple[str | None, str]:
+        """Return the schema of the extension pg_trgm, None without it, and what must be done before this role can create it."""
+        return self.ask(TRIGRAMS_SQL)
 
     def is_sequence(self, name: str) -> bool | None:
         """Return whether the site's sessions find a sequence by `name`; None where it cannot be asked."""
