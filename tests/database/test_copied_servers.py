@@ -56,7 +56,7 @@ def sentence(place, newest, other):
     ("ours", "theirs"),
     [
         pytest.param((0, 0), 0, id="taken between two moments of our run"),
-        pytest.param((48, 0), 10, id="with more transactions than this server has"),
+        pytest.param((48, 0), 10**6, id="with more transactions than this server has"),
     ],
 )
 def test_nothing_is_pruned_and_latest_must_be_named_once_a_copy_stored_backups_too(stored, tmp_path, ours, theirs):
