@@ -76,6 +76,34 @@ def test_a_view_in_its_place_and_what_has_its_names_are_renamed_first():
 
 
 @pytest.mark.django_db
+def test_a_table_that_was_renamed_behind_a_view_is_found_and_renamed_back():
+    run("ALTER TABLE users RENAME TO users_v1; CREATE VIEW users AS SELECT * FROM users_v1", 'DROP INDEX "users_createdAt_idx"')
+
+    different, missing = drift()
+
+    assert (different.severity, different.code, different.where, different.loses != "") == (
+        "error",
+        "table.different",
+        "users",
+        True,
+    )
+    assert different.message == "Table users is a view, not a table, and users_v1 has all its columns: it was probably renamed."
+    assert (missing.code, missing.where) == ("index.missing", "users.users_createdAt_idx")
+    run(different.cure, missing.cure.replace(" CONCURRENTLY", ""))
+    assert drift() == ()
+
+
+@pytest.mark.django_db
+def test_a_view_is_not_taken_for_a_table_that_was_renamed():
+    run(
+        "CREATE TABLE kept AS TABLE price_history; CREATE VIEW ours AS TABLE kept; ALTER TABLE kept ADD more int",
+        "DROP TABLE price_history",
+    )
+
+    assert "table.renamed" not in {one.code for one in drift()}
+
+
+@pytest.mark.django_db
 @pytest.mark.parametrize(
     "made",
     [

@@ -24,27 +24,16 @@ T = TypeVar("T", bound=tuple[str, ...])
 def compare_tables(to: Comparing) -> None:
     live = {table.name: table for table in to.actual.tables}
     for table in to.expected.tables:
-        if table.name not in live:
-            if (other := _renamed(to, table)) is None:
-                if not _moved(to, table, None):
-                    _missing(to, table, None)
-                continue
-            to.bad.add(table)
-            to.add(
-                "table.renamed",
-                table,
-                f"Table {table.name} is missing, and {other} has all its columns: it was probably renamed.",
-                f"ALTER TABLE {quote(other)} RENAME TO {quote(table.name)};",
-                loses=MAY_BE_ANOTHERS,
-            )
-            to.actual = to.actual.renamed_table(other, table.name)
-            live = {table.name: table for table in to.actual.tables}
+        found = live.get(table.name)
         # Of a partitioned table, the columns and keys are compared as those of any other.
-        if live[table.name].kind not in (table.kind, PARTITIONED):
-            if not _moved(to, table, live[table.name]):
-                _missing(to, table, live[table.name])
-        else:
-            _state(to, table, live[table.name])
+        if found is None or found.kind not in (table.kind, PARTITIONED):
+            if (other := _renamed(to, table)) is None:
+                if not _moved(to, table, found):
+                    _missing(to, table, found)
+                continue
+            _rename_back(to, table, found, other)
+            live = {one.name: one for one in to.actual.tables}
+        _state(to, table, live[table.name])
     _owners(to, [live[table.name] for table in to.expected.tables if table.name in live])
 
 
@@ -72,8 +61,21 @@ def _owners(to: Comparing, tables: list[Table]) -> None:
 def _renamed(to: Comparing, table: Table) -> str | None:
     """Return the only table of others that has all columns of `table`."""
     wanted, ours = _shape(to.expected, table.name), {table.name for table in to.expected.tables}
-    same = [other.name for other in to.actual.tables if other.name not in ours and _shape(to.actual, other.name) == wanted]
+    tables = [one.name for one in to.actual.tables if one.kind in (table.kind, PARTITIONED) and one.name not in ours]
+    same = [name for name in tables if _shape(to.actual, name) == wanted]
     return same[0] if len(same) == 1 else None
+
+
+def _rename_back(to: Comparing, table: Table, found: Table | None, other: str) -> None:
+    """Report that `other` is our table, perhaps behind a view with its name, `found`; it is compared as if it had been renamed back."""
+    to.bad.add(table)
+    rename, what = f"ALTER TABLE {quote(other)} RENAME TO {quote(table.name)};", "is missing"
+    if found:
+        rename, what = cures.together([cures.rename_to_old(found), rename]), f"is a {found.kind}, not a table"
+        to.actual = to.actual.where(lambda thing: thing.table != table.name)
+    message = f"Table {table.name} {what}, and {other} has all its columns: it was probably renamed."
+    to.add("table.different" if found else "table.renamed", table, message, rename, loses=MAY_BE_ANOTHERS)
+    to.actual = to.actual.renamed_table(other, table.name)
 
 
 def _moved(to: Comparing, table: Table, live: Table | None) -> bool:
