@@ -125,6 +125,23 @@ def test_a_role_that_owns_some_of_our_tables_is_told_which_it_may_not_change():
 
 
 @pytest.mark.django_db
+def test_cures_of_tables_that_the_role_does_not_own_are_comments_of_the_script():
+    damage = 'DROP INDEX "users_createdAt_idx"; ALTER TABLE notifications ALTER title DROP NOT NULL'
+    given = "CREATE ROLE web; GRANT ALL ON SCHEMA public TO web; ALTER TABLE users OWNER TO web"
+
+    index, column = seen_by("web", damage, given, codes=("index.missing", "column.weaker"))[::-1]
+
+    owner = connection.settings_dict["USER"] or "postgres"
+    assert (index.cure.startswith('CREATE INDEX CONCURRENTLY "users_createdAt_idx"'), index.loses) == (True, "")
+    assert (column.cure.splitlines()[0], column.loses) == (
+        f"-- As {owner}, the owner of notifications:",
+        "the owner of the table, or a superuser, must run it",
+    )
+    seen_by("web", index.cure.replace(" CONCURRENTLY", ""), column.cure)
+    assert seen_by(owner, codes=("index.missing", "column.weaker")) == []
+
+
+@pytest.mark.django_db
 def test_a_role_that_migrates_and_may_create_nothing_in_the_schema_is_told():
     """Since PostgreSQL 15, only the owner of the database may create tables in public."""
     with connection.cursor() as cursor:

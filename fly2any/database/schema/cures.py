@@ -19,6 +19,7 @@ from .conversions import LARGEST, converted, is_text
 from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table
 
 Constraint = Key | Check | ForeignKey
+OF_OWNER = re.compile(r"^(?:ALTER (?:TABLE|INDEX)|CREATE (?:UNIQUE )?INDEX|DROP INDEX|REINDEX|DO)\b", re.MULTILINE)
 TRIGRAMS = re.compile(r"\bgin_trgm_ops\b")
 ALTER_WORDS = {"view": "VIEW", "materialized view": "MATERIALIZED VIEW", "foreign table": "FOREIGN TABLE"}
 
@@ -281,6 +282,10 @@ def validate(thing: Check | ForeignKey) -> str:
     else:
         hint = f"Fix these rows first: SELECT * FROM {table} WHERE NOT {thing.expression.removeprefix('CHECK ')}"
     return f"{comment(hint)}\nALTER TABLE {table} VALIDATE CONSTRAINT {quote(thing.name)};"
+
+
+def needs_owner(cure: str) -> bool:
+    return OF_OWNER.search(cure) is not None
 
 
 def uses_trigrams(cure: str) -> bool:

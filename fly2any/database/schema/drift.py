@@ -69,6 +69,7 @@ def _fit_cures(to: Comparing) -> None:
     things: tuple[Column | Check, ...] = (*to.actual.columns, *to.actual.checks)
     inherited = {(thing.table, thing.name) for thing in things if thing.inherited}
     parted = {table.name for table in to.actual.tables if table.kind == PARTITIONED}
+    owners = {table.name: table.owner for table in to.actual.tables if not table.owned}
     untyped = _untyped(to)
     for place, one in enumerate(to.findings):
         one = _apart(to, _typed_first(to, one, untyped), inherited)
@@ -89,7 +90,16 @@ def _fit_cures(to: Comparing) -> None:
                 cure = cures.with_trigrams(cure, schema)
             if schema is None and first:
                 cure = f"{cures.comment(first[0].upper() + first[1:])}\n{cure}"
-        to.findings[place] = replace(one, cure=cure, message=message, loses=loses)
+        to.findings[place] = _as_owner(replace(one, cure=cure, message=message, loses=loses), owners)
+
+
+def _as_owner(one: Finding, owners: dict[str, str]) -> Finding:
+    """Return a finding whose cure is not run by this role if only the owner of the table may run it; `owners` are those of others' tables."""
+    table = one.where.partition(".")[0]
+    if one.loses or not one.is_sql or table not in owners or not cures.needs_owner(one.cure):
+        return one
+    whose = f"As {owners[table]}, the owner of {table}:"
+    return replace(one, cure=f"{cures.comment(whose)}\n{one.cure}", loses="the owner of the table, or a superuser, must run it")
 
 
 def _untyped(to: Comparing) -> dict[tuple[str, str], Finding]:
