@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .findings import Finding, Severity
 from .schema.cures import comment
@@ -17,6 +18,8 @@ NEEDLESS = dict.fromkeys(LEDGERS, PRIVILEGES[1:]) | dict.fromkeys(APPEND_ONLY, P
 
 BY_OWNER = "the owner of the tables must run it"
 BY_SCHEMA_OWNER = "the owner of the schema must run it"
+BY_DATABASE_OWNER = "the owner of the database, or a superuser, must run it"
+OF_DATABASE = re.compile(r"^(?:ALTER (?:DATABASE|COLLATION|ROLE ALL)|REINDEX DATABASE)\b", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,16 @@ def lacking(server: Server, tables: tuple[Table, ...], *, site: frozenset[str]) 
     """
     found = [*_creates_nothing(server, tables), *_unequal(server, tables, site), *_not_owned(server, tables, site)]
     yield from found or _missing(server, counted(tables))
+
+
+def of_server(server: Server, alias: str) -> Iterator[Finding]:
+    """Yield the findings about the server of the database `alias`; a cure that its role may not run says who may."""
+    for one in server.findings(alias):
+        if server.owns_database or not one.is_sql or not OF_DATABASE.search(one.cure):
+            yield one
+        else:
+            cure = f"{comment(BY_DATABASE_OWNER[0].upper() + BY_DATABASE_OWNER[1:])}\n{one.cure}"
+            yield replace(one, cure=cure, loses=one.loses or BY_DATABASE_OWNER)
 
 
 def _unequal(server: Server, tables: tuple[Table, ...], site: frozenset[str]) -> Iterator[Finding]:

@@ -132,6 +132,7 @@ SERVER_SQL = f"""
            ARRAY({UNAVAILABLE_SQL}) AS unavailable,
            COALESCE(has_schema_privilege(home.schema, 'USAGE'), false) AS may_use,
            COALESCE(has_schema_privilege(home.schema, 'CREATE'), false) AS may_create,
+           (SELECT pg_catalog.pg_has_role(d.datdba, 'USAGE') FROM pg_catalog.pg_database AS d WHERE d.datname = current_database()) AS owns_database,
            COALESCE((SELECT has_schema_privilege(home.schema, 'USAGE') AND has_table_privilege(ledger.oid, 'SELECT') FROM ledger), true)
                AS may_read_migrations,
            has_schema_privilege(home.schema, 'USAGE') AND COALESCE((
@@ -230,6 +231,7 @@ class Server:
     unavailable: list[str]  # extensions that are installed, and whose files the server lacks
     may_use: bool  # what is in the schema
     may_create: bool  # tables in the schema
+    owns_database: bool
     may_read_migrations: bool
     may_read_journal: bool
 

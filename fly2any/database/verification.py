@@ -26,7 +26,7 @@ from .migration.state import (
     unrecorded,
     unrecorded_findings,
 )
-from .privileges import Privilege, counted, lacking
+from .privileges import Privilege, counted, lacking, of_server
 from .schema import Catalog, Column, ForeignKey, Index, Key, Object, Table, key_of, read_catalog
 from .schema import contract as contracts
 from .schema.contract import GUIDE_APPS, PHASE7_APPS, Contract, Version
@@ -137,7 +137,7 @@ def verify(
         permissions = _read_permissions(connection, schema, migrations, actual)
     stale = [name for name in migrations.known if name not in contract.migrations]
     ours, site = _our_tables(final, actual)
-    findings = [*server.findings(connection.alias), *lacking(server, ours, site=site), *clock.findings(), *left]
+    findings = [*of_server(server, connection.alias), *lacking(server, ours, site=site), *clock.findings(), *left]
     findings += [*migrations.findings(), *untrusted, *_of_records(contract, migrations, comparison, found, maker, schema)]
     findings += [*_failed(runs, migrations, running), *_stale(stale), *permissions, *_of_prisma(prisma, migrations, comparison)]
     if applied.isdisjoint(stale):  # Otherwise the expected schema is unknown.

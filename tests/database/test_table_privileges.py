@@ -142,6 +142,19 @@ def test_cures_of_tables_that_the_role_does_not_own_are_comments_of_the_script()
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("is_owner", [True, False])
+def test_the_cure_of_a_database_that_the_role_does_not_own_is_a_comment_of_the_script(is_owner):
+    name = connection.settings_dict["NAME"]
+    given = f"ALTER DATABASE {name} OWNER TO site" if is_owner else "SELECT"
+
+    [finding] = seen_by("site", GRANT, given, f"ALTER DATABASE {name} SET lock_timeout TO '1ms'", codes=("database.timeout",))
+
+    who = "he owner of the database, or a superuser, must run it"
+    cure = f"ALTER DATABASE {name} RESET lock_timeout;"
+    assert (finding.cure, finding.loses) == ((cure, "") if is_owner else (f"-- T{who}\n{cure}", f"t{who}"))
+
+
+@pytest.mark.django_db
 def test_a_role_that_migrates_and_may_create_nothing_in_the_schema_is_told():
     """Since PostgreSQL 15, only the owner of the database may create tables in public."""
     with connection.cursor() as cursor:
