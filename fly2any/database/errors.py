@@ -179,7 +179,7 @@ def _explain(error: BaseException) -> str | None:
     if isinstance(error, Refusal | EmbeddedServerError | ImproperlyConfigured | SearchPathError):
         return str(error)
     if isinstance(error, InconsistentMigrationHistory):
-        return f"{str(error).rstrip('.')}: make the rows of django_migrations match the migrations that ran; `manage.py dbstatus` lists them."
+        return f"{str(error).rstrip('.')}: make the rows of django_migrations match the migrations that ran; `manage.py dbstatus` prints the cure."
     if isinstance(error, IrreversibleError):
         return f"{str(error).rstrip('.')}: make it reversible (reverse_code of RunPython, reverse_sql of RunSQL), or restore a backup."
     if isinstance(error, BadMigrationError | CircularDependencyError | NodeNotFoundError):

@@ -230,10 +230,15 @@ def lost_findings(contract: Contract, lost: tuple[Lost, ...], matched: Container
     ran = {version.since for version in contract.versions if version.object in matched}
     for one in lost:
         is_lost = one.name in ran
+        first = (
+            ""
+            if is_lost
+            else f"run it only if {one.name} ran here, which no object shows; otherwise delete the rows of those that need it"
+        )
         yield Finding(
             Severity.ERROR, "migrations.out_of_order", one.name,
-            f"{one.message}{' Its objects exist: only its record is lost.' if is_lost else ''}", one.cure, is_sql=True,
-            loses="" if is_lost else f"run it only if {one.name} ran here, which no object shows; otherwise delete the rows of those that need it",
+            f"{one.message}{' Its objects exist: only its record is lost.' if is_lost else ''}",
+            f"-- {first[0].upper()}{first[1:]}\n{one.cure}" if first else one.cure, is_sql=True, loses=first,
         )  # fmt: skip
 
 
