@@ -16,7 +16,7 @@ OF_THE_SERVER = (
     *_of(
         "mutations", "contract", "drift", "sql", "states", "home", "health_alarms", "autovacuum", "security_reach", "dbstatus", "dbhealth",
         "security", "untrusted_code", "untrusted_triggers", "trigger_creators", "locked_references", "dbroles", "migrate", "migrate_waits", "reversals",
-        "losses", "written_by_triggers",
+        "losses", "written_by_triggers", "lookalikes",
         "concurrent_builds", "dbadopt", "dbadopt_columns", "dbseed", "dbperson", "dbperson_untrusted_code", "backup",
         "backup_contents", "backup_entries",
         "backup_verdicts", "backup_hostile_code", "restore", "restore_into_empty", "restore_roles",
@@ -27,7 +27,8 @@ OF_THE_SERVER = (
 SLOW_OF_THE_SERVER = _of(
     "adoption_drift", "contract", "mutations", "dbadopt", "dbadopt_columns", "concurrent_builds", "migrate_hazards", "backup",
     "backup_contents", "backup_entries", "backup_verdicts", "backup_hostile_code", "restore", "restore_into_empty",
-    "restore_roles", "restore_staff", "untrusted_code", "locked_references", "reversals", "security", "security_reach",
+    "restore_roles", "restore_staff", "untrusted_code", "untrusted_triggers", "trigger_creators",
+    "dbperson_untrusted_code", "lookalikes", "locked_references", "reversals", "losses", "security", "security_reach",
 )  # fmt: skip
 
 

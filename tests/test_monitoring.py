@@ -146,6 +146,7 @@ def test_an_unknown_host_is_logged_with_the_setting(migrated):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_without_a_server_a_process_is_alive_but_not_ready_and_logs_why():
     url = "postgresql://u:s3cret-of-ours@127.0.0.1:1/d"
 

@@ -54,6 +54,7 @@ def test_prices_that_reached_the_target_are_those_of_the_alert_since_it_was_crea
     assert read_reached([]) == read_reached([others[1]]) == {}
 
 
+@pytest.mark.slow
 def test_an_alert_whose_time_is_infinite_has_a_page(member):
     alert = alert_of("zoe@example.com")
     recorded(6, 1)

@@ -21,6 +21,7 @@ def test_the_report_has_the_time_at_which_it_was_made(staff):
     )
 
 
+@pytest.mark.slow
 def test_a_report_without_findings_other_than_waived_ones_says_so(staff, settings, tmp_path):
     found = staff.get(reverse("admin:database")).context["report"].findings
     settings.WAIVERS = tmp_path / "waivers.toml"

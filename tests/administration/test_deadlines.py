@@ -237,6 +237,7 @@ def guess(client, **more):
     return page.status_code, page.headers.get("Retry-After"), page.content
 
 
+@pytest.mark.slow
 def test_a_waiting_sign_in_holds_no_transaction(client, caplog):
     """Behind a pooler a transaction keeps a server connection, of which the site has few."""
     other, watching, answers, seen = connection.copy(), connection.copy(), [], []

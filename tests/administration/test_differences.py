@@ -128,6 +128,7 @@ def test_no_page_fails_with_500_if_a_table_or_column_differs(model, rows, client
         assert_named(client, model, damage, where, [url for url in urls if not SAME_FOR_A_COLUMN.search(url)])
 
 
+@pytest.mark.slow
 def test_the_first_page_and_an_overview_show_what_can_be_read_and_name_the_rest(rows, client):
     client.force_login(User.objects.create_superuser("staff@example.com"))
     ana = User.objects.filter(login_history__isnull=False, price_alerts__isnull=False).order_by("pk").first()

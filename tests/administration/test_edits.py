@@ -102,6 +102,7 @@ def test_every_table_with_a_form_has_a_row_made_for_it(make):
     assert [type(make(model)) for model in EDITABLE] == EDITABLE
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("model", EDITABLE, ids=lambda model: model._meta.db_table)
 def test_saving_an_untouched_form_writes_nothing(model, make, staff):
     row = make(model)
@@ -121,6 +122,7 @@ def test_saving_an_untouched_form_writes_nothing(model, make, staff):
     assert "No changes to save." in staff.get(address(model)).content.decode()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("model", EDITABLE, ids=lambda model: model._meta.db_table)
 def test_changing_one_field_keeps_the_others_and_concurrent_changes(model, make, staff):
     row = make(model)
@@ -187,6 +189,7 @@ def test_every_kind_of_field_is_compared(make, staff, name, column, theirs, ours
     assert sql(f'SELECT "{column}" FROM user_preferences WHERE id = %s', row.pk) == [(theirs,)]
 
 
+@pytest.mark.slow
 def test_preferences_on_the_page_of_a_user_are_compared_too(make, ana, staff):
     row = make(UserPreferences)
     url, sent = form_of(staff, ana)

@@ -65,6 +65,7 @@ def test_times_beyond_the_calendar_are_shown_and_paged(client, ana, time):
     assert time.split(" ")[0] in client.get(address(Notification)).content.decode()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "text",
     [DEEP, "9" * 5000, f"[1{'0' * 400}.5]", "[0.1234567890123456789]"],

@@ -70,6 +70,7 @@ def test_the_groups_have_what_the_migrations_grant():
     }  # fmt: skip
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("role", "status"), [("Support", 403), ("Operations", 200), ("Administrators", 200), ("superuser", 200)]
 )

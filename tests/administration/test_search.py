@@ -68,6 +68,7 @@ def test_a_person_is_found_by_parts_of_names_in_any_order_and_without_accents(me
     assert list(listed(client, User, q="park luís").result_list) == [luis]
 
 
+@pytest.mark.slow
 def test_any_row_is_found_by_its_id_if_the_user_may_see_it(member):
     seed(connection, users=40, seed=1, until=DAY)
     rows = {model: model._base_manager.order_by("pk").last() for model in MODELS}

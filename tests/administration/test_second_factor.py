@@ -31,6 +31,7 @@ def enrolled(client, user):
     return device, re.findall(r"<code>(\w+)</code>", page.content.decode())
 
 
+@pytest.mark.slow
 def test_staff_set_up_a_second_factor_before_they_see_anything(client, boss):
     page = sign_in(client, boss)
 
@@ -59,6 +60,7 @@ def test_a_passkey_is_offered_only_at_a_host_name(client, boss):
     assert (offered, explained) == ([True, False], [False, True])
 
 
+@pytest.mark.slow
 def test_the_next_sign_in_asks_for_a_code_and_takes_each_once(client, boss):
     sign_in(client, boss)
     device, codes = enrolled(client, boss)
@@ -111,6 +113,7 @@ def test_the_page_counts_the_recovery_codes_that_it_replaces(client, boss):
     assert said == ["Your 10 remaining codes", "Your 1 remaining code"]
 
 
+@pytest.mark.slow
 def test_a_lost_device_is_removed_by_a_superuser_with_its_recovery_codes(client, boss):
     lost = User.objects.create_superuser("lost@example.com", PASSWORD)
     device = TOTPDevice.objects.create(user=lost, name="App")
@@ -125,6 +128,7 @@ def test_a_lost_device_is_removed_by_a_superuser_with_its_recovery_codes(client,
     assert StaticDevice.objects.filter(user=boss).count() == 1
 
 
+@pytest.mark.slow
 def test_recovery_codes_stay_while_another_device_is_left(client, boss):
     lost = User.objects.create_superuser("lost@example.com", PASSWORD)
     devices = [TOTPDevice.objects.create(user=lost, name="App"), WebAuthnCredential.objects.create(user=lost, name="Key")]
@@ -149,6 +153,7 @@ def test_pages_of_the_second_factor_are_for_staff_who_signed_in(client, boss):
     assert TOTPDevice.objects.count() == 0
 
 
+@pytest.mark.slow
 def test_a_secret_is_shown_only_to_its_session(client, boss):
     thief = type(client)()
     sign_in(thief, boss)
@@ -164,6 +169,7 @@ def test_a_secret_is_shown_only_to_its_session(client, boss):
     assert thief.post(reverse(VERIFY), {"code": code_of(planted, later=1)}).status_code == 200
 
 
+@pytest.mark.slow
 def test_wrong_codes_are_recorded_and_lock_the_address(client, boss):
     sign_in(client, boss)
     _, codes = enrolled(client, boss)
@@ -183,6 +189,7 @@ def test_wrong_codes_are_recorded_and_lock_the_address(client, boss):
     assert LoginHistory.objects.filter(user=boss, success=False).count() == 4
 
 
+@pytest.mark.slow
 def test_codes_are_masked_in_the_records_of_guesses(client, boss, settings):
     settings.OTP_STATIC_THROTTLE_FACTOR = 60  # Seconds after a wrong code: a slow machine takes longer than the usual one.
     sign_in(client, boss)

@@ -87,6 +87,7 @@ def test_the_id_of_another_users_preferences_is_rejected(ana, staff, opened):
     assert set(saved(ana)) == {None, ("shown", "GRU"), ("bobs", "MAD")}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", ["bio", "name", "gender", "preferences-0-home_airport", "preferences-0-preferred_airlines"])
 def test_a_nul_is_removed_with_a_message_and_the_input_is_kept(ana, staff, opened, name):
     url, sent = opened

@@ -305,6 +305,7 @@ def test_changes_by_the_site_while_a_password_is_typed_stay(monkeypatch):
         call_command("changepassword", "nobody@example.com")
 
 
+@pytest.mark.slow
 def test_becoming_staff_in_the_admin_replaces_the_password(member):
     client = member()
     user = User.objects.create_user(EMAIL, "of whoever set it", email_verified=datetime(2026, 5, 5, tzinfo=UTC))
@@ -348,6 +349,7 @@ def test_nobody_becomes_staff_with_a_password_that_a_trigger_keeps(member, by):
     assert state() == (True, False, False, [])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("box", ["is_active", "is_staff", "is_superuser", "delete"])
 def test_no_page_removes_the_last_administrator(member, box):
     client = member()

@@ -89,6 +89,7 @@ def test_tables_that_take_too_long_to_sort_are_named_and_the_others_are_shown(me
         assert "Nothing has happened yet." not in page
 
 
+@pytest.mark.slow
 def test_only_a_complete_timeline_says_that_nothing_happened(member):
     client, nobody = member("Support"), User.objects.create(email="new@example.com")
     whole = client.get(address(User, "overview", nobody.pk)).content.decode()

@@ -142,6 +142,7 @@ def test_archives_are_encrypted_like_backups(filled, tmp_path):
     assert rows(filled)["price_history"] == before["price_history"]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("harm", ["cut", "flipped", "gone", "manifest", "other rows"])
 def test_a_damaged_archive_restores_nothing(filled, tmp_path, harm):
     place = tmp_path / "a"
@@ -177,6 +178,7 @@ def test_a_damaged_archive_restores_nothing(filled, tmp_path, harm):
     assert rows(filled) == before
 
 
+@pytest.mark.slow
 def test_rows_of_deleted_people_are_not_restored(filled, tmp_path):
     before = len(rows(filled)["login_history"])
     maintain(filled, "weekly", RETENTION="login_history=1,ai_conversations=1", ARCHIVE_LOCATION=str(tmp_path / "a"))

@@ -254,6 +254,7 @@ def test_rows_that_a_trigger_changes_are_not_called_restored(migrated, tmp_path,
     assert migrated.execute("SELECT id FROM price_history") == []
 
 
+@pytest.mark.slow
 def test_a_copy_of_the_database_settles_nothing_of_the_originals(migrated, tmp_path):
     put(migrated, "price_history", "removed", CASES["price_history"][0])
     with django(migrated) as connection:

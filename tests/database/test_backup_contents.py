@@ -108,6 +108,7 @@ def test_rows_of_extensions_that_are_not_backed_up_are_named(migrated, place):
     ]
 
 
+@pytest.mark.slow
 def test_options_of_user_mappings_that_are_not_backed_up_are_named(migrated, place):
     role, plain, of_superuser = f"{migrated.name}_plain", RecordedProgress(), RecordedProgress()
     migrated.execute(
@@ -174,6 +175,7 @@ def test_a_function_that_relies_on_the_search_path_prevents_no_backup(migrated, 
     assert len(backups(Folder(place)).manifests) == 1
 
 
+@pytest.mark.slow
 def test_rows_in_other_hash_partitions_after_a_restore_are_equal(migrated, place):
     """Enums are hashed by the OIDs of their labels, which differ in a restored database."""
     make = f"""
@@ -196,6 +198,7 @@ def test_rows_in_other_hash_partitions_after_a_restore_are_equal(migrated, place
     assert (same, fewer) == ("", '"public"."moods" has 19 rows instead of 20')
 
 
+@pytest.mark.slow
 def test_hashes_do_not_depend_on_the_connected_role(migrated, place):
     """As in a backup during a migration, whose lock no session holds in the restored database."""
     migrated.execute(
@@ -214,6 +217,7 @@ def test_hashes_do_not_depend_on_the_connected_role(migrated, place):
     assert without == "dbstatus finds index.missing at price_history.price_history_origin_destination_departDate_idx"
 
 
+@pytest.mark.slow
 def test_a_missing_column_may_look_renamed_after_a_restore(migrated, place):
     """The gap that a dropped column leaves in attnum is gone."""
     migrated.execute("ALTER TABLE price_history DROP COLUMN provider, ADD COLUMN provider2 text NOT NULL")
@@ -241,6 +245,7 @@ def test_a_hash_does_not_depend_on_the_order_of_rows_and_columns(database):
     assert found["a"].hash != found["c"].hash
 
 
+@pytest.mark.slow
 def test_an_earlier_manifest_is_compared_by_its_own_hash(filled, place):
     with django(filled) as connection:
         manifest = take(connection, Folder(place), Progress())

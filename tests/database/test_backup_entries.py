@@ -71,6 +71,7 @@ def test_objects_of_another_role_prevent_neither_verification_nor_restore(migrat
         migrated.execute(f"DROP DATABASE IF EXISTS {name}")
 
 
+@pytest.mark.slow
 def test_objects_that_are_not_only_another_roles_are_not_left_out(migrated, mallory, place):
     made = f"CREATE TYPE mood AS ENUM ('a'); ALTER TYPE mood OWNER TO {mallory}; CREATE TABLE moods (mood mood)"
     copy, store = f"{migrated.name}_copy", store_at(place)

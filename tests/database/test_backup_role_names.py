@@ -36,6 +36,7 @@ def invalid(migrated):
         migrated.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "named",
     [

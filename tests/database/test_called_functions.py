@@ -27,6 +27,7 @@ def of_functions():
     ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("change", "function", "caller"),

@@ -135,6 +135,7 @@ def test_retention_refuses_if_the_database_recorded_nothing_for_a_month(migrated
     assert migrated.execute("SELECT count(*) FROM price_history") == [(len(recorded) - 1,)]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("journal", "why"),
     [

@@ -14,6 +14,7 @@ from tests.database.people import ANA, BOB, EMAIL, erased, exported, mentions, p
 from tests.servers import wait_until
 
 
+@pytest.mark.slow
 def test_keys_of_other_schemas_of_several_columns_and_to_the_address_are_followed(two):
     two.execute(
         "CREATE SCHEMA crm;"
@@ -40,6 +41,7 @@ def test_keys_of_other_schemas_of_several_columns_and_to_the_address_are_followe
     assert (mentions(two, EMAIL), mentions(two, ANA), certificate["remaining"]) == ({}, {}, [])
 
 
+@pytest.mark.slow
 def test_rows_that_only_lose_a_reference_are_not_reported_as_removed(two):
     two.execute(
         "CREATE TABLE reviews (id int, who text REFERENCES users ON DELETE SET NULL, body text);"

@@ -242,6 +242,7 @@ def test_a_table_that_is_rotated_during_the_search_is_searched_under_both_names(
     assert {("zz_log_old", "line", "address"), ("zz_log", "line", "address")} <= found
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("repeated", ["\\", "%41", "&a;", "\\u0041", "\\x41", "%25", "&#0", "!", "(!", "ana.", "ana\\"])
 @pytest.mark.parametrize("email", ["ana.silva@example.com", "'_x+y@example.com"])
 def test_a_value_that_another_role_fills_with_escapes_is_searched_in_linear_time(repeated, email):
@@ -278,6 +279,7 @@ def test_a_locked_table_is_waited_for_once(two, monkeypatch):
     assert attempts == [1]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("email", ["demo.example", "opened", "boss@", '"boss@demo.example'])
 def test_what_is_no_address_is_not_found_in_the_addresses_and_texts_of_others(two, email):
     """Nothing prevents that another text is stored as a person's address; the site decides."""

@@ -76,6 +76,7 @@ def test_no_code_of_another_role_runs_as_ours(two):
 CHILD = "CREATE TABLE mal.child (u text DEFAULT NULL REFERENCES users ON DELETE {})"
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("action", "code", "reason"),
     [
@@ -180,6 +181,7 @@ def test_foreign_keys_of_other_roles_tables_restrict_and_clear_like_ours(two):
     )
 
 
+@pytest.mark.slow
 def test_large_rows_of_other_roles_are_not_held_in_memory(two):
     large = "repeat('x', 1000000) || n"
     statements = (

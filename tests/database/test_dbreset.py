@@ -142,6 +142,7 @@ def test_a_locked_table_is_not_waited_for_forever(migrated, words, said):
     assert "users" in tables(migrated)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "damage",
     [

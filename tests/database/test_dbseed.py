@@ -45,6 +45,7 @@ def test_all_18_tables_get_rows_and_a_second_run_adds_none():
     assert contents() == first
 
 
+@pytest.mark.slow
 @pytest.mark.django_db
 def test_the_same_seed_gives_the_same_rows_and_another_seed_different_ones():
     seed(connection, users=40, seed=5, until=DAY)
@@ -168,6 +169,7 @@ def test_production_is_seeded_only_if_it_is_named(host):
     )
 
 
+@pytest.mark.slow
 def test_a_production_database_on_a_socket_stays_empty_without_the_option(migrated):
     refused = manage("dbseed", "--users", "1", url=migrated.url)
     rows = migrated.execute("SELECT count(*) FROM users")

@@ -262,6 +262,7 @@ def test_indexes_are_listed_with_their_size_and_use():
     assert len([line for line in lines if line.startswith("      CREATE ")]) == len(EXPECTED.indexes) + len(EXPECTED.keys)
 
 
+@pytest.mark.slow
 @pytest.mark.django_db
 def test_the_write_check_writes_to_every_table_and_leaves_nothing():
     code, text = dbstatus("--write-check")

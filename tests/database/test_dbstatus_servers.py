@@ -301,6 +301,7 @@ def test_event_triggers_that_run_with_migrations_are_named_in_a_note(database):
     database.execute("CREATE TABLE other ()")
 
 
+@pytest.mark.slow
 def test_migrate_names_event_triggers_before_it_changes_the_schema(migrated_here, probe):
     migrated_here.execute(
         "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no DDL'; END $$;"

@@ -271,6 +271,7 @@ def test_only_text_types_keep_the_spelling_of_a_text(given, wanted, keeps):
 PERSON = "00000000-0000-4000-8000-000000000001"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theirs", [False, True])
 def test_columns_that_foreign_keys_join_change_their_type_together(migrated, theirs):
     """As Prisma creates them for `@db.Uuid`."""

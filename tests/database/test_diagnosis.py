@@ -105,6 +105,7 @@ def test_a_host_that_does_not_exist():
     )
 
 
+@pytest.mark.slow
 def test_a_host_that_does_not_answer():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]

@@ -41,6 +41,7 @@ def test_a_backup_whose_manifest_cannot_be_stored_leaves_no_dump(migrated, tmp_p
     assert list((tmp_path / "full").iterdir()) == []
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("pattern", "number"),
     [(r"\.zip$", 1), (r"\.ids$", 1), (r"\.json$", 1), (r"\.ids$", 2)],

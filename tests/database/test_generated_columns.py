@@ -65,6 +65,7 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.django_db
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_over_a_generated_column_is_judged_by_its_expression(case):

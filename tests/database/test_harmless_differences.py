@@ -20,7 +20,7 @@ OWNER = 'ALTER TABLE user_preferences DROP CONSTRAINT "user_preferences_userId_k
 AT = "price_alerts.price_alerts_active_idx"
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("sql", "expected"),
@@ -66,6 +66,7 @@ def test_what_works_the_same_is_a_note(sql, expected):
     assert check_writes(connection).error is None
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("sql", "expected"),
@@ -100,6 +101,7 @@ def test_what_only_looks_like_it_keeps_its_severity(sql, expected):
     assert [one[:3] for one in found()] == expected
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("default", "why"),

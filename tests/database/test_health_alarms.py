@@ -25,6 +25,7 @@ from tests.servers import open_transaction, wait_until
 pytestmark = pytest.mark.usefixtures("server")
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("narrow", "wide", "redundant"),
     [

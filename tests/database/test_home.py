@@ -42,6 +42,7 @@ def test_a_person_in_a_table_of_another_schema_is_refused(behind):
     assert behind.execute("SELECT count(*) FROM users") == [(3,)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", ["TABLE app.{} (id int)", "VIEW app.{} AS SELECT 1", "SEQUENCE app.{}"])
 def test_a_relation_that_hides_a_table_is_an_error(behind, made):
     def reported():

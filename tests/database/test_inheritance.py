@@ -73,6 +73,7 @@ def test_a_partition_is_detached_before_its_column_is_changed():
     assert cured() == ()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     "damage",

@@ -54,6 +54,7 @@ def may_run(role, user, table="mal.orders"):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("action", ["CASCADE", "SET NULL", "NO ACTION"])
 def test_a_table_that_its_owner_can_change_meanwhile_stops_an_erasure(two, action):
     with two_roles(two) as (site, stranger):

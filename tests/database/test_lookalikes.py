@@ -41,6 +41,7 @@ def refusal(database):
     return "", findings
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("site", "caller", "statements", "moved", "named"),
     [
@@ -70,6 +71,7 @@ def test_a_lookalike_of_what_a_function_of_the_site_calls_is_refused(migrated, s
     )
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("site", "statements", "moved"),
     [

@@ -63,6 +63,7 @@ def test_the_plan_counts_the_rows_of_dropped_tables_and_columns(migrated):
     assert "lastLoginAt" not in {loss.column for loss in staff}
 
 
+@pytest.mark.slow
 def test_empty_tables_and_columns_are_dropped_without_consent(migrated):
     assert losses(migrated, ("travel", None)) == []
     migrated.execute("DELETE FROM auth_group_permissions; DELETE FROM auth_group")  # The rows that reversals of roles delete.

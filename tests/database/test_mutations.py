@@ -38,7 +38,7 @@ def test_the_undamaged_database_has_no_finding():
 
 
 @pytest.mark.django_db
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("together", ROUNDS)
 def test_damage_is_found_and_its_cures_work(together: list[Mutation], record_property):
     record_property("damages", len(together))
@@ -126,6 +126,7 @@ PLAIN = "ALTER TABLE price_alerts ALTER computed DROP EXPRESSION"
 AGAIN = "ALTER TABLE price_alerts DROP computed, ADD computed text"
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("damage", "found"),

@@ -54,6 +54,7 @@ def restored(database, place, target, before=(), **options):
     return progress.sentences
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("is_lost", [True, False], ids=["missing", "existing"])
 def test_tables_of_a_missing_tablespace_are_restored_into_the_default_one(migrated, place, target, tablespaces, is_lost):
@@ -115,6 +116,7 @@ def test_an_object_of_a_role_that_is_no_superuser_any_more_is_named_before_rows_
     assert (len(without), again) == (1, [])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("is_moved", [True, False], ids=["another server", "the same server"])
 @pytest.mark.parametrize("was_superuser", [True, False], ids=["a superuser", "another role"])
 def test_only_who_was_a_superuser_on_the_original_is_trusted_on_another_server(migrated, place, was_superuser, is_moved):

@@ -97,6 +97,7 @@ KEPT = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("archived", [False, True], ids=["removed", "archived"])
 @pytest.mark.parametrize("done", KEPT)
 def test_a_conversation_whose_messages_would_remain_is_not_deleted(migrated, done, archived, tmp_path):

@@ -26,6 +26,7 @@ def test_every_rule_has_a_case():
     assert CASES.keys() == RULES.keys() == MUST.keys()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("archived", [False, True], ids=["removed", "archived"])
 @pytest.mark.parametrize("table", RULES)
 def test_only_old_rows_are_deleted(migrated, table, archived, tmp_path):
@@ -168,6 +169,7 @@ IN_THE_WAY = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "made",
     IN_THE_WAY,
@@ -197,6 +199,7 @@ def test_a_table_that_is_more_than_its_own_rows_is_left_alone_and_the_others_are
     assert rows(filled) == {**before, "price_history": []}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("archived", [False, True], ids=["removed", "archived"])
 @pytest.mark.parametrize("table", ["price_history", "ai_conversations", "partitioned"])
 def test_rows_that_a_trigger_keeps_are_counted_and_the_others_are_removed(migrated, table, archived, tmp_path, monkeypatch):
@@ -275,6 +278,7 @@ def test_nothing_is_removed_if_archives_cannot_be_stored(filled, tmp_path):
     assert rows(filled) == before
 
 
+@pytest.mark.slow
 def test_a_deadline_in_the_middle_of_a_part_is_not_the_end(migrated, monkeypatch, tmp_path):
     for number in range(5):
         put(migrated, "price_history", f"p{number}", CASES["price_history"][0])
@@ -293,6 +297,7 @@ def test_a_deadline_in_the_middle_of_a_part_is_not_the_end(migrated, monkeypatch
 HIDES = "ALTER TABLE {table} ENABLE ROW LEVEL SECURITY; ALTER TABLE {table} FORCE ROW LEVEL SECURITY; ALTER TABLE {table} OWNER TO {{role}}"
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("archived", [False, True], ids=["removed", "archived"])
 @pytest.mark.parametrize("hidden", ["price_history", "ai_messages"])
 def test_rows_that_a_policy_hides_are_an_error_and_not_none(migrated, hidden, archived, tmp_path):

@@ -44,6 +44,7 @@ def refused(role):
     return tuple(found)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("policies", "restricted"),
@@ -88,6 +89,7 @@ def test_a_role_that_bypasses_the_policies_is_told_that_they_apply_to_others():
     assert (str(finding.severity), finding.message) == ("note", BYPASSED)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("made", "rejected"),
@@ -143,6 +145,7 @@ REVEAL = (
 OF_RECORDS = ("migrations.unreadable", "migrations.unrecorded", "table.different", "permissions.missing")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("policy", "hidden"),

@@ -83,6 +83,7 @@ def test_a_domain_is_tried_with_what_an_insert_stores(condition, expected):
     assert (found and (found[0], found[1][-len(expected[1]) :] if expected else found[1])) == expected
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("column", "expected"),
@@ -103,6 +104,7 @@ def test_a_generated_column_is_reported_with_a_row_that_it_fails_for(column, exp
     assert (found and (found[0], found[1][-len(expected[1]) :])) == expected
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("column", "expected"),
@@ -145,6 +147,7 @@ def test_a_virtual_column_fails_where_it_is_computed(column, expected):
     assert (found and (found[0], found[1][-len(expected[1]) :])) == expected
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("index", "expected"),
@@ -169,6 +172,7 @@ def test_an_index_is_reported_with_rows_that_it_rejects(index, expected):
     assert said == ([expected] if expected else [])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("check", "codes"),

@@ -140,6 +140,7 @@ def sign_in_as(database, role, schema):
                          GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO PUBLIC; GRANT USAGE ON SCHEMA {schema} TO PUBLIC""")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("owned", [True, False], ids=["its own", "one in which it may create"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_schema_in_which_another_role_creates_comes_after_ours(migrated, other_role_of, owned, when):

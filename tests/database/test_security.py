@@ -120,6 +120,7 @@ def test_idle_staff_are_noted(migrated, app, change, found):
     assert looked(app)[0] == [*found, *AUDITED]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("environment", "found"),
     [

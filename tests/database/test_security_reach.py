@@ -128,6 +128,7 @@ def test_a_weakness_is_found_and_resolved_by_its_cure(migrated, other_role, made
     assert after == []
 
 
+@pytest.mark.slow
 def test_a_roles_setting_is_found_and_resolved_by_its_cure(own_server):
     """On a server of its own, because it concerns every database there."""
     server = own_server(migrated=True)
@@ -163,6 +164,7 @@ def test_a_comparison_says_where_no_foreign_key_is_checked(migrated):
         assert verify(connection).findings == ()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "harmless",
     [

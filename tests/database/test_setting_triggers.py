@@ -26,6 +26,7 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.django_db
 @pytest.mark.parametrize("case", CASES)
 def test_a_trigger_that_sets_a_column_its_table_lacks_is_an_error(case):

@@ -14,6 +14,7 @@ def found():
     return [(one.severity, one.where) for one in verify(connection).findings if one.code == "permissions.missing"]
 
 
+@pytest.mark.slow
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     "deleted", ["DELETE FROM auth_group_permissions; DELETE FROM auth_permission", "DELETE FROM auth_group_permissions; DELETE FROM auth_permission; DELETE FROM django_content_type"]

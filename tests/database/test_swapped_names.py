@@ -31,6 +31,7 @@ SWAPPED = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.django_db
 @pytest.mark.parametrize("case", SWAPPED)
 def test_an_object_gets_its_name_back_from_what_has_it(case):

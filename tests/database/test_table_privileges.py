@@ -25,6 +25,7 @@ def seen_by(role, *statements, codes=("server.privileges",)):
         run("RESET ROLE")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("damage", "severity", "message", "cure"),

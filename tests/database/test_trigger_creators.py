@@ -110,6 +110,7 @@ def test_a_condition_that_casts_an_enum_of_another_role_to_json_is_refused(migra
     ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", ["mal.kind", "mal.kind[]", "public.pair"])
 @pytest.mark.parametrize("condition", ["to_jsonb(OLD) IS DISTINCT FROM to_jsonb(NEW)", "to_json(OLD.made) IS NOT NULL"])
 def test_a_condition_that_converts_a_column_of_another_roles_enum_to_json_is_refused(migrated, kind, condition):
@@ -197,6 +198,7 @@ NOTE = "CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN
 ROWS = "CREATE TRIGGER zz BEFORE UPDATE ON users FOR EACH ROW"
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("grantee", ["role", "PUBLIC"])
 @pytest.mark.parametrize("misused", MISUSED)
 def test_a_function_that_can_be_misused_is_refused_while_another_role_may_create_triggers(migrated, misused, grantee):
@@ -221,6 +223,7 @@ def test_a_function_that_can_be_misused_is_refused_while_another_role_may_create
     assert of_the_site == []
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "trigger",
     [

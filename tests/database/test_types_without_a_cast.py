@@ -19,6 +19,7 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.django_db
 @pytest.mark.parametrize("case", CASES)
 def test_values_are_converted_and_what_needs_their_type_is_commented_out(case):
@@ -57,6 +58,7 @@ PLANTED = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.django_db
 @pytest.mark.parametrize("case", PLANTED)
 def test_the_conversion_calls_nothing_but_postgresqls_own(case):

@@ -17,6 +17,7 @@ def of_theirs():
     return [(one.severity, one.message) for one in verify(connection).findings if one.where.startswith("users.theirs")]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("type_", "default", "severity", "end"),
@@ -52,6 +53,7 @@ def test_a_required_column_whose_default_was_not_tried_may_also_be_null():
     assert of_theirs() == [("note", f"{UNTRIED} theirs_f() is NULL or raises an error.")]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("type_", "default"),
@@ -82,6 +84,7 @@ def test_a_default_that_can_be_stored_is_no_finding(type_, default):
     assert of_theirs() == []
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("check", "severity"),

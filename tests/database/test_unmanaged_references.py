@@ -94,6 +94,7 @@ def fails(database, statement):
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("case", CASES)
 def test_what_keeps_a_person_is_found_and_resolved_by_its_cure(migrated, person, case):

@@ -78,6 +78,7 @@ ACTS = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("command", ACTS)
 def test_no_trigger_of_another_role_runs_as_the_role_that_writes(migrated, other_role_of, tmp_path, command):
     act, table, trigger = ACTS[command]
@@ -188,6 +189,7 @@ def test_a_trigger_of_another_role_is_found_and_one_of_the_owner_is_not(migrated
     ]
 
 
+@pytest.mark.slow
 def test_a_database_with_a_trigger_of_another_role_is_not_adopted(exact, other_role_of):
     role = other_role_of(exact)
     exact.execute(RUNS.format(role=role) + EVERY_ROW.format(table="verification_tokens"))
@@ -202,6 +204,7 @@ def test_a_database_with_a_trigger_of_another_role_is_not_adopted(exact, other_r
     assert blockers == ["verification_tokens"]
 
 
+@pytest.mark.slow
 def test_rows_are_not_filled_once_another_role_has_added_a_trigger(exact, other_role_of):
     role = other_role_of(exact)
     exact.execute(RUNS.format(role=role) + "RESET ROLE; INSERT INTO verification_tokens VALUES ('a', 'b', now())")

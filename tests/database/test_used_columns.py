@@ -18,6 +18,7 @@ def run(sql):
         cursor.execute(within(sql))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("made", "blocker", "drop"),

@@ -28,6 +28,7 @@ def found():
     return [(finding.severity, finding.code, finding.where) for finding in verify(connection).findings]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.django_db
 @pytest.mark.parametrize("table", [column.table for column in EXPECTED.columns if column.identity])
 def test_a_sequence_behind_its_column_is_found_and_its_cure_works(table):
@@ -59,6 +60,7 @@ def test_a_sequence_behind_its_column_is_found_and_its_cure_works(table):
     assert compare(EXPECTED, read_catalog(connection, schema="public"), live=Live(connection, "public")).findings == ()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("done", "refusal"),
@@ -78,6 +80,7 @@ def test_the_write_check_tries_every_column_optional_rows_and_deferred_triggers(
     assert str(check_writes(connection).error).startswith(f"The write check failed at the table {refusal}")
 
 
+@pytest.mark.slow
 @pytest.mark.django_db
 def test_the_write_check_fails_at_a_row_that_cannot_be_read():
     run('ALTER TABLE ai_messages ALTER "flightResults" TYPE json')
@@ -114,6 +117,7 @@ def test_a_trigger_is_a_note_that_says_it_was_not_tried():
     assert finding.message == "Trigger theirs of users is unmanaged and was not tried; it may change or reject our writes."
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("place", "severity"),
@@ -249,6 +253,7 @@ def test_a_default_that_rounds_prices_is_found_and_its_cure_works(value, digits)
     assert found() == []
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("setting", "value", "code", "does"),
