@@ -182,6 +182,29 @@ def test_the_server_refuses_unforeseen_dependencies(migrated):
 
 
 @pytest.mark.slow
+def test_rows_are_not_deleted_while_the_key_does_not_decrypt_the_backup(migrated, tmp_path):
+    import pyrage
+
+    keys = [pyrage.x25519.Identity.generate() for _ in range(2)]
+    for number, key in enumerate(keys):
+        (tmp_path / f"key{number}").write_text(f"{key}\n")
+    place = {"url": migrated.url, "BACKUP_LOCATION": str(tmp_path / "backups")}
+    right, wrong = ({**place, "BACKUP_IDENTITY_FILE": str(tmp_path / f"key{number}")} for number in range(2))
+    manage("dbseed", "--production", "--users", "5", "--seed", "1", "--until", "2026-05-01", url=migrated.url)
+    assert manage("dbbackup", "--verify", **right, BACKUP_RECIPIENT=str(keys[0].to_public())).returncode == 0
+
+    refused = manage("dbreset", "--yes", **wrong)
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        "A verified backup is required before rows are deleted, but the newest cannot be used (The key in BACKUP_IDENTITY_FILE does not decrypt this backup:"
+        " use the key for which it was encrypted): run `manage.py dbbackup --verify`, or add --without-backup.\n",
+    )
+    assert migrated.execute("SELECT count(*) FROM users") == [(5,)]
+    assert manage("dbreset", "--yes", **right).returncode == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"backups", "key0", "key1"}
+
+
+@pytest.mark.slow
 def test_rows_are_deleted_only_with_a_verified_backup_or_explicit_consent(migrated, tmp_path):
     place = {"BACKUP_LOCATION": str(tmp_path / "backups")}
     manage("dbseed", "--production", "--users", "5", "--seed", "1", "--until", "2026-05-01", url=migrated.url)

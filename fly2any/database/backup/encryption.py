@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import FileIO
+from io import FileIO, RawIOBase
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,26 @@ from ..durable import new_file
 from ..errors import Refusal
 
 ENDING = ".age"
+
+
+class WrongKey(Refusal):
+    """No key in BACKUP_IDENTITY_FILE decrypts a file."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The key in BACKUP_IDENTITY_FILE does not decrypt this backup: use the key for which it was encrypted."
+        )
+
+
+class _Decrypted(Exception):  # noqa: N818  Not an error.
+    pass
+
+
+class _FirstPart(RawIOBase):
+    """A file that ends the decryption at the first decrypted part."""
+
+    def write(self, part) -> int:
+        raise _Decrypted
 
 
 @contextmanager
@@ -57,12 +77,21 @@ def keys_in(identity_file: str) -> list[Any]:
 
 
 def decrypt(source: FileIO, target: Path, identity_file: str) -> None:
-    """Decrypt a file by a key in `identity_file`; raise Refusal if none opens it."""
+    """Decrypt a file by a key in `identity_file`; raise WrongKey if none opens it."""
     keys = keys_in(identity_file)
     try:
         with require_space_for(target), new_file(target) as plain:
             pyrage.decrypt_io(source, plain, keys)
     except pyrage.DecryptError:
-        raise Refusal(
-            "The key in BACKUP_IDENTITY_FILE does not decrypt this backup: use the key for which it was encrypted."
-        ) from None
+        raise WrongKey from None
+
+
+def require_key(source: FileIO, identity_file: str) -> None:
+    """Raise WrongKey if no key in `identity_file` opens a file; it reads no more than the beginning, and writes nothing."""
+    keys = keys_in(identity_file)
+    try:
+        pyrage.decrypt_io(source, _FirstPart(), keys)
+    except pyrage.DecryptError:
+        raise WrongKey from None
+    except _Decrypted:
+        pass

@@ -9,6 +9,7 @@ from ..errors import Refusal, Unfit
 from ..progress import Progress
 from ..server import read_origin
 from ..units import span
+from .encryption import ENDING, WrongKey, require_key
 from .inventory import read_newest
 from .store import fetched, store_at
 
@@ -19,7 +20,7 @@ def backup_required(*, without_backup: bool):
 
 
 def require_backup(connection) -> None:
-    """Raise Refusal if no verified backup of the database is recent enough, or if its file has changed."""
+    """Raise Refusal if no verified backup of the database is recent enough, or if its file has changed, or its key."""
     good, now = read_newest(connection).good, server_time(connection)
     if good and not good.is_of_same_database(read_origin(connection)):
         good = None  # It is of an earlier database of this name, so it lacks the present rows.
@@ -31,9 +32,11 @@ def require_backup(connection) -> None:
             " run `manage.py dbbackup --verify`, or add --without-backup."
         )
     try:
-        with fetched(store_at(settings.BACKUPS["location"]), good, Progress()):
-            pass
-    except Unfit as error:
+        with fetched(store_at(settings.BACKUPS["location"]), good, Progress()) as file:
+            # The key may be kept on another machine; a key that is here must be the right one.
+            if good.file.endswith(ENDING) and (identity_file := settings.BACKUPS["identity_file"]):
+                require_key(file, identity_file)
+    except (Unfit, WrongKey) as error:
         raise Refusal(
             f"A verified backup is required before rows are deleted, but the newest cannot be used ({str(error).rstrip('.')}):"
             " run `manage.py dbbackup --verify`, or add --without-backup."
