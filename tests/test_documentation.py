@@ -125,7 +125,6 @@ def _severities():
     return severities
 
 
-@pytest.mark.slow
 def test_the_findings_page_says_how_severe_each_finding_is():
     page = (DOCS / "reference" / "findings.md").read_text()
     rows = re.findall(r"^\| (error|warning|note)((?:, | or )?.*?) \| (`.*`) \|$", page.partition("## Severities")[2], re.M)

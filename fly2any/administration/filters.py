@@ -1,4 +1,7 @@
-"""Filters of the lists: by a value, and by a range of time."""
+"""Filters of the lists: by a value, and by a range of time.
+
+changelist.py decides how many rows a page looks through for a filter that no index serves.
+"""
 
 from __future__ import annotations
 

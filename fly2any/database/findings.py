@@ -1,5 +1,6 @@
 """Findings: what is wrong with a database, where, and its cure. The check that finds one decides its severity; report/collect.py makes
-some notes during a release."""
+some notes during a release. verification.py calls the checks of dbstatus, schema/drift.py those of the contract, and health/topics.py
+those of dbhealth."""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 import json
 import re
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -11,7 +12,7 @@ import pytest
 
 from fly2any.database.backup import store
 from fly2any.database.backup.inventory import read_newest
-from fly2any.database.backup.store import store_at
+from fly2any.database.backup.store import Unreachable, store_at
 from fly2any.database.errors import Refusal
 from tests.conftest import django
 from tests.database.old_rows import CASES, put, swept
@@ -43,7 +44,12 @@ class Endpoint(BaseHTTPRequestHandler):
         self.answer()
 
     def do_GET(self):
-        if self.kind == "page":
+        if self.kind == "drips":  # Before its status.
+            with suppress(OSError):
+                for _ in range(30):
+                    self.wfile.write(b" ")
+                    time.sleep(0.1)
+        elif self.kind == "page":
             self.answer(SIGN_IN)
         elif self.kind == "alters" and self.path in self.sizes:
             self.answer(b"?" * self.sizes[self.path])
@@ -110,6 +116,24 @@ def test_an_html_page_is_not_an_empty_bucket(endpoint):
     assert str(refusal.value) == (
         "s3://fly/nightly answered with something other than a list of files: correct AWS_ENDPOINT_URL."
     )
+
+
+@pytest.mark.parametrize("endpoint", ["drips"], indirect=True)
+def test_a_page_waits_for_a_bucket_that_sends_byte_by_byte_only_so_long(endpoint, monkeypatch):
+    """A timeout of the socket begins again with each byte."""
+    monkeypatch.setattr(store, "LONGEST", 0.5)
+    bucket, began = store_at("s3://fly/nightly", hurried=True), time.monotonic()
+
+    refusals = []
+    for ask in (bucket.names, partial(bucket.read, "name")):  # The second waits for the first, which is still being answered.
+        with pytest.raises(Unreachable) as refusal:
+            ask()
+        refusals.append(str(refusal.value))
+
+    assert refusals == ["s3://fly/nightly has not answered within 0.5 s: correct BACKUP_LOCATION and the AWS variables."] * 2
+    assert time.monotonic() - began < 2.5
+    with store.answering:  # The tests that follow need it.
+        pass
 
 
 def test_the_password_of_an_endpoint_is_not_printed(monkeypatch):

@@ -6,8 +6,11 @@ import errno
 import os
 import shutil
 import stat
+import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from pathlib import Path
@@ -222,6 +225,8 @@ class Unreachable(Refusal):
 # Seconds, and how often a request is tried: for backups and archives, and for a page or a report that only says what is there.
 PATIENT: dict[str, Any] = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 3}}
 HURRIED: dict[str, Any] = {"connect_timeout": 3, "read_timeout": 5, "retries": {"total_max_attempts": 1}}
+LONGEST = 10  # Seconds for a hurried answer as a whole: read_timeout begins again with each byte.
+answering = threading.Lock()  # A process waits for one hurried answer at a time, also for one that it has given up.
 
 
 class Bucket(Store):
@@ -232,6 +237,7 @@ class Bucket(Store):
         import boto3
         from botocore.config import Config
 
+        self.hurried = hurried
         self.bucket, self.prefix = bucket_of(place)
         if not self.bucket:
             raise Refusal(f"{place} has no bucket: write {self.variable} as s3://bucket/folder.")
@@ -262,7 +268,30 @@ class Bucket(Store):
                 f"{place} cannot be reached ({reason}): correct {self.variable} and the AWS variables."
             ) from error
 
+    def _answered(self, ask: Callable[[], Any]) -> Any:
+        """Return what `ask` returns; hurried, raise Unreachable if that takes longer than LONGEST."""
+        if not self.hurried:
+            return ask()
+        ends, answer = time.monotonic() + LONGEST, Future[Any]()
+
+        def run() -> None:
+            try:
+                answer.set_result(ask())
+            except BaseException as error:  # For the waiting thread.
+                answer.set_exception(error)
+            finally:
+                answering.release()
+
+        if answering.acquire(timeout=LONGEST):
+            threading.Thread(target=run, daemon=True).start()
+            with suppress(TimeoutError):
+                return answer.result(max(ends - time.monotonic(), 0))
+        raise Unreachable(f"{self.place} has not answered within {LONGEST} s: correct {self.variable} and the AWS variables.")
+
     def sizes(self):
+        return self._answered(self._sizes)
+
+    def _sizes(self) -> dict[str, int]:
         with self.explained():
             pages = [*self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix)]
             if not all("Name" in page or "KeyCount" in page for page in pages):
@@ -271,6 +300,9 @@ class Bucket(Store):
             return {name: size for name, size in found.items() if "/" not in name}
 
     def read(self, name):
+        return self._answered(lambda: self._read(name))
+
+    def _read(self, name: str) -> bytes:
         with self.explained(name):
             return self.client.get_object(Bucket=self.bucket, Key=self.prefix + name)["Body"].read()
 
@@ -326,7 +358,7 @@ def is_same_place(one: str, other: str) -> bool:
 def store_at(place: str, variable: str = "BACKUP_LOCATION", *, hurried: bool = False) -> Store:
     """Return the store at `place`, a folder or `s3://bucket/prefix`, the value of `variable`; raise Refusal if it is none of these.
 
-    `hurried`, it waits no more than 5 seconds for an answer of the bucket, and asks once.
+    `hurried`, it waits no more than LONGEST seconds for an answer of the bucket, and asks once.
     """
     if not place:
         raise Refusal(f"{variable} is not set: set it to a folder, or to s3://bucket/folder.")
