@@ -11,6 +11,7 @@ from fly2any.database.findings import CODES
 from fly2any.database.health.security import TOPICS as SECURITY
 from fly2any.database.health.topics import TOPICS
 from fly2any.database.report.collect import NOT_OF_A_RELEASE
+from fly2any.database.retention.rules import RULES
 
 PROJECT = Path(__file__).resolve().parent.parent
 DOCS = PROJECT / "docs"
@@ -193,3 +194,16 @@ def test_every_page_is_reached_from_the_readme():
             todo += [path for link in found for path in (sorted(link.glob("*.md")) if link.is_dir() else [link])]
 
     assert [page for page in PAGES if page.resolve() not in reached] == []
+
+
+def test_the_page_of_dbmaintain_lists_the_rules_of_retention():
+    page = (DOCS / "reference" / "dbmaintain.md").read_text()
+    rows = re.findall(r"^\| (`.*`) \| (.*) \| (yes|no)\b.* \|$", page.partition("| archived |")[2], re.M)
+    listed = {
+        table: (set(re.findall(r"`(\w+)`", what)), kept == "yes")
+        for tables, what, kept in rows
+        for table in re.findall(r"\w+", tables)
+    }
+
+    times = {name: set(re.findall(r'"(\w+)"', f"{rule.time} {rule.child_time}")) for name, rule in RULES.items()}
+    assert listed == {name: (times[name], rule.archived) for name, rule in RULES.items()}
