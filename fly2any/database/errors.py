@@ -15,7 +15,7 @@ from urllib.parse import quote
 import psycopg
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.db import Error
+from django.db import Error, InterfaceError, OperationalError
 from django.db.migrations.exceptions import (
     BadMigrationError,
     CircularDependencyError,
@@ -250,6 +250,11 @@ def sqlstate(error: BaseException | None) -> str:
 def leaves_commit_open(error: BaseException) -> bool:
     """Return whether a COMMIT that raised `error` may have succeeded: its answer was lost."""
     return not isinstance(error, Error) or sqlstate(error)[:2] in LOST
+
+
+def is_lost(error: BaseException) -> bool:
+    """Return whether the connection was lost, or the server ended it: the next statement needs a new one."""
+    return isinstance(error, OperationalError | InterfaceError) and sqlstate(error)[:2] in LOST
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -9,7 +9,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.db import Error, transaction
 
-from ..errors import Refusal, explain
+from ..errors import Refusal, explain, is_lost
 from ..facts import column_of, declared
 from ..schema.untrusted_code import refuse_untrusted_code
 
@@ -26,7 +26,10 @@ class Erasures:
 
 
 def keep_erasures(connection, old) -> Erasures:
-    """Copy the certificates of erasure in `old` to the restored database of `connection`; return the people there who have one."""
+    """Copy the certificates of erasure in `old` to the restored database of `connection`; return the people there who have one.
+
+    Raises django.db.Error if a connection is lost.
+    """
     try:
         certified = {(model, field): _rows(old, model, field) for model, field in declared("certificate_field")}
         every = [
@@ -42,6 +45,8 @@ def keep_erasures(connection, old) -> Erasures:
             batch = people.filter(pk__in=erased[start : start + BATCH])
             found += batch.order_by("pk").values_list("pk", flat=True)
     except Error as error:
+        if is_lost(error):
+            raise
         return Erasures(error=explain(error) or str(error))
     try:
         for (model, field), rows in certified.items():
@@ -49,6 +54,8 @@ def keep_erasures(connection, old) -> Erasures:
     except Refusal as refusal:
         return Erasures(tuple(found), uncopied=str(refusal).removeprefix("Nothing was changed. ").rstrip("."))
     except Error as error:
+        if is_lost(error):
+            raise
         return Erasures(tuple(found), uncopied=explain(error) or str(error))
     return Erasures(tuple(found))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from django.db import Error, transaction
 from psycopg import sql
 
 from ..clock import read_clock
-from ..errors import Refusal, explain
+from ..errors import Refusal, explain, is_lost, leaves_commit_open
 from ..leftover_databases import BEFORE, INTO, MARK, RESTORE, comment, drop_leftovers, mark
 from ..migration.lock import PATIENCE, wait_for_writers
 from ..migration.state import known_migrations, replaced_migrations
@@ -57,6 +58,7 @@ USED_SQL = """
 OID_SQL = "SELECT d.oid::bigint FROM pg_catalog.pg_database AS d WHERE d.datname = %s::name"
 STARTED_SQL = "SELECT pg_catalog.pg_postmaster_start_time()"
 MAINTENANCE = ("postgres", "template1")
+REACHABLE_AGAIN = 60  # Seconds in which a server that was restarted answers again.
 
 
 def require_restorable(manifest: Manifest, connection) -> None:
@@ -247,7 +249,13 @@ def restore_over(
                     f"{current} is no longer empty: tables were created in it during the restore. Nothing was replaced."
                 )
             # Before the swap, so that no session of the backup becomes valid even if this process is killed.
-            staff, erasures = _sign_out_and_keep_erasures(connection, new, manifest, empty=empty)
+            try:
+                staff, erasures = _sign_out_and_keep_erasures(connection, new, manifest, empty=empty)
+            except Error as error:
+                if not is_lost(error):
+                    raise
+                connection.close()
+                staff, erasures = _sign_out_and_keep_erasures(connection, new, manifest, empty=empty)
             connection.close()
             swap(elsewhere, current, oid=oid, new=new, old=old, description=description, started=started)
         filled = False
@@ -294,7 +302,7 @@ def swap(elsewhere, current: str, *, oid: int, new: str, old: str, description: 
     running since `started`, or if `current` is no longer the database `oid`.
 
     A rename first locks the database against new sessions, then waits up to 5 s for existing ones, which another connection ends
-    meanwhile. If it fails or is killed, nothing has changed.
+    meanwhile. If it fails or is killed, nothing has changed; if the answer to its COMMIT is lost, the server is asked.
     """
     _require_same_server(elsewhere, started)  # In the session that renames them.
     finished = threading.Event()
@@ -319,6 +327,7 @@ def swap(elsewhere, current: str, *, oid: int, new: str, old: str, description: 
     thread = threading.Thread(target=end_sessions, daemon=True)
     thread.start()
     rename = sql.SQL("ALTER DATABASE {} RENAME TO {}").format
+    committing = False
     try:
         with transaction.atomic(using=elsewhere.alias), elsewhere.cursor() as cursor:
             cursor.execute(rename(sql.Identifier(current), sql.Identifier(old)))
@@ -329,9 +338,29 @@ def swap(elsewhere, current: str, *, oid: int, new: str, old: str, description: 
             cursor.execute(rename(sql.Identifier(new), sql.Identifier(current)))
             mark(elsewhere, old, BEFORE, of=current)
             comment(elsewhere, current, description)
+            committing = True
+    except Error as error:
+        if not (committing and leaves_commit_open(error) and _is_swapped(elsewhere, current, old, oid=oid)):
+            raise
     finally:
         finished.set()
         thread.join(10)
+
+
+def _is_swapped(elsewhere, current: str, old: str, *, oid: int) -> bool:
+    """Return whether the database `oid` has the name `old`; raise Refusal if the server cannot be asked within REACHABLE_AGAIN seconds."""
+    ends = time.monotonic() + REACHABLE_AGAIN
+    while True:
+        elsewhere.close()
+        try:
+            return fetch_one(elsewhere, OID_SQL, [old]) == (oid,)
+        except Error as error:
+            if time.monotonic() > ends:
+                raise Refusal(
+                    f"The connection was lost when {current} was replaced, and the server does not answer ({str(explain(error)).rstrip('.')}). If the database"
+                    f" {old} exists, {current} was replaced: then sign all staff out of the admin, and erase again who was erased since the backup."
+                ) from error
+        time.sleep(1)
 
 
 def _is_elsewhere(connection, manifest: Manifest) -> bool:

@@ -11,7 +11,7 @@ from django.contrib.sessions.models import Session
 from django.db import Error, transaction
 from django_otp import device_classes
 
-from ..errors import Refusal, explain
+from ..errors import Refusal, explain, is_lost
 from ..schema.untrusted_code import refuse_untrusted_code
 from ..sql import execute
 
@@ -29,7 +29,10 @@ class StaffChanges:
 
 
 def sign_out_staff(connection, old=None) -> StaffChanges:
-    """Sign all staff out of the restored database of `connection`, and compare their privileges with those in `old`, if any."""
+    """Sign all staff out of the restored database of `connection`, and compare their privileges with those in `old`, if any.
+
+    Raises django.db.Error if a connection is lost.
+    """
     try:
         ended = end_sessions(connection)
         if old is None:
@@ -37,6 +40,8 @@ def sign_out_staff(connection, old=None) -> StaffChanges:
         now = read_staff_privileges(connection)
         return StaffChanges(ended, tuple(regained_privileges(read_staff_privileges(old), now)))
     except (Error, Refusal) as error:
+        if is_lost(error):
+            raise
         return StaffChanges(error=explain(error) or str(error))
 
 

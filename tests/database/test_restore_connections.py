@@ -1,0 +1,110 @@
+"""Restores whose connection is lost before or at the swap."""
+
+import re
+
+import pytest
+from django.db import Error, OperationalError
+
+from fly2any.database.backup import restore
+from fly2any.database.backup.restore import STARTED_SQL, restore_over, swap
+from fly2any.database.backup.sessions import connection_to
+from fly2any.database.backup.store import store_at
+from fly2any.database.backup.take import take
+from fly2any.database.errors import Refusal
+from fly2any.database.progress import Progress
+from fly2any.database.server import read_origin
+from fly2any.database.sql import fetch_one
+from tests.conftest import django
+from tests.database.taken import databases
+
+
+@pytest.fixture
+def pair(database):
+    """A database and the one that is to replace it."""
+    new, old = f"{database.name}_new", f"{database.name}_old"
+    database.execute("CREATE TABLE before ()")
+    database.execute(f"CREATE DATABASE {new}")
+    yield new, old
+    for name in (new, old):
+        database.execute(f"DROP DATABASE IF EXISTS {name}")
+
+
+def losing(monkeypatch, connection, *, commits):
+    """Lose the connection at the COMMIT of the swap, before or after the server has run it."""
+    real, statements = connection._commit, []
+
+    def listen(execute, statement, parameters, many, context):
+        statements.append(str(statement))
+        return execute(statement, parameters, many, context)
+
+    def lose():
+        if not any("RENAME" in statement for statement in statements):
+            return real()
+        statements.clear()
+        if commits:
+            real()
+        connection.connection.close()
+        raise OperationalError("the connection is closed")
+
+    connection.execute_wrappers.append(listen)
+    monkeypatch.setattr(connection, "_commit", lose)
+
+
+def swapped(monkeypatch, database, new, old, *, commits):
+    with django(database) as connection, connection_to(connection, "postgres") as elsewhere:
+        oid, (started,) = read_origin(connection).oid, fetch_one(elsewhere, STARTED_SQL)
+        connection.close()
+        losing(monkeypatch, elsewhere, commits=commits)
+        swap(elsewhere, database.name, oid=oid, new=new, old=old, description=None, started=started)
+
+
+def test_a_swap_whose_answer_is_lost_is_known_to_have_happened(monkeypatch, database, pair):
+    swapped(monkeypatch, database, *pair, commits=True)
+
+    assert database.execute("SELECT to_regclass('before')") == [(None,)]
+
+
+def test_a_swap_that_did_not_commit_raises_the_error(monkeypatch, database, pair):
+    with pytest.raises(Error, match="the connection is closed"):
+        swapped(monkeypatch, database, *pair, commits=False)
+
+    assert database.execute("SELECT to_regclass('before')::text") == [("before",)]
+
+
+def test_a_swap_after_which_the_server_does_not_answer_says_how_to_know(monkeypatch, database, pair):
+    old = pair[1]
+    monkeypatch.setattr(restore, "REACHABLE_AGAIN", -1)
+
+    with django(database) as connection, connection_to(connection, "postgres") as elsewhere:
+        elsewhere.settings_dict["PORT"] = "1"
+        with pytest.raises(Refusal) as refusal:
+            restore._is_swapped(elsewhere, database.name, old, oid=1)
+
+    assert re.sub(r"\(There is no .*?\)", "(…)", str(refusal.value)) == (
+        f"The connection was lost when {database.name} was replaced, and the server does not answer (…). If the database {old} exists,"
+        f" {database.name} was replaced: then sign all staff out of the admin, and erase again who was erased since the backup."
+    )
+
+
+@pytest.mark.slow
+def test_staff_are_signed_out_although_the_connection_is_lost_once(filled, place, monkeypatch):
+    filled.execute("INSERT INTO django_session VALUES ('k', 'of one who is gone', now() + interval '1 day')")
+    real, calls = restore._sign_out_and_keep_erasures, []
+
+    def lose_once(connection, new, *arguments, **options):
+        calls.append(new)
+        if len(calls) == 1:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        return real(connection, new, *arguments, **options)
+
+    monkeypatch.setattr(restore, "_sign_out_and_keep_erasures", lose_once)
+    with django(filled) as connection:
+        store = store_at(place)
+        manifest = take(connection, store, Progress())
+        replaced = restore_over(connection, store, manifest, Progress(), empty=False)
+
+    assert (len(calls), replaced.staff.ended, replaced.staff.error, replaced.erasures.error) == (2, 1, "", "")
+    assert filled.execute("SELECT count(*) FROM django_session") == [(0,)]
+    [old] = [name for name in databases(filled) if name.startswith(f"{filled.name}_before_")]
+    filled.execute(f'DROP DATABASE "{old}"')
