@@ -1,5 +1,6 @@
 """The guide's five troubleshooting cases, each from a real server, answered as docs/reference/errors.md says."""
 
+import json
 import re
 import socket
 
@@ -230,3 +231,18 @@ def test_a_role_that_may_not_create_temporary_tables_is_told_the_privilege(datab
         cursor.execute("CREATE TEMPORARY TABLE t ()")
     assert explain(raised.value) == said
     database.execute(f'REVOKE TEMPORARY ON DATABASE "{name}" FROM "{name}_r"; DROP ROLE "{name}_r"')
+
+
+def test_a_replica_that_does_not_answer_is_named_by_its_own_place(database):
+    with socket.socket() as silent:  # It accepts connections and never responds.
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        port = silent.getsockname()[1]
+        url = f"postgresql://u@127.0.0.1:{port}/d?connect_timeout=2"
+        result = manage("dbhealth", "replication", "--format", "json", url=database.url, POSTGRES_REPLICA_URL=url)
+
+    [found] = [one["message"] for one in json.loads(result.stdout)["findings"] if one["code"] == "replication.unreachable"]
+    assert found == (
+        f"The replica does not answer: The server at 127.0.0.1, port {port} did not answer in time: check that it is running and that"
+        " no firewall blocks this machine's address."
+    )

@@ -49,6 +49,10 @@ class Cause(NamedTuple):
     sentence: str
 
 
+# A standby ends a statement, or a session in a transaction, that keeps it from replaying a lock or the removal of rows.
+OF_STANDBYS = Cause("", r'due to conflict with recovery',
+    "The standby stopped this command, because replaying the primary's changes could not wait any longer: on the standby, raise max_standby_streaming_delay"
+    " and max_standby_archive_delay to more than the command takes, or run it on the primary.")  # fmt: skip
 # Errors of connections: libpq gives no SQLSTATE if the connection itself fails, so these are recognised by their text.
 OF_CONNECTIONS = (
     Cause("", r'FATAL: +(?P<reason>.*)\n(.*\n)*(CONTEXT: .*\n(.*\n)*?.*|CONTEXT: .*?)\b(PL/\w+|SQL) function (?P<function>[^(\n]+\([^)\n]*\)|"[^"\n]+")',
@@ -114,6 +118,7 @@ OF_CONNECTIONS = (
           "A parameter of POSTGRES_URL needs something that does not exist ({line}): correct or remove it."),
 )  # fmt: skip
 OF_STATEMENTS = (
+    OF_STANDBYS,
     Cause("", r'permission denied to create extension "(?P<name>[^"]*)"',
           'The role may not create the extension {name}: ask an administrator of the server to run CREATE EXTENSION "{name}" in this database, and run the command again.'),
     Cause("", r'permission denied to create temporary tables in database "(?P<name>.*)"$',
@@ -198,7 +203,11 @@ def _explain(error: BaseException) -> str | None:
         match = re.search(cause.pattern, searched) if cause.pattern else None
         if match or (state and state in cause.sqlstates.split()):
             return cause.sentence.format(
-                **{"line": first_line(text), "at": _place(text) or _configured_place(), **(match.groupdict() if match else {})}
+                **{
+                    "line": first_line(text),
+                    "at": _place(text) or _configured_place(error),
+                    **(match.groupdict() if match else {}),
+                }
             )
     if not any(isinstance(one, psycopg.Error) for one in _chain(error)):
         return f"{text.splitlines()[0].rstrip('.') if text else 'No reason given'} ({type(error).__name__} of Django; --traceback shows where)."
@@ -286,7 +295,9 @@ def _place(text: str) -> str:
     return ""
 
 
-def _configured_place() -> str:
-    """Return the host of the default database, because a timeout does not name it."""
-    database = settings.DATABASES["default"]
+def _configured_place(error: BaseException) -> str:
+    """Return the host of the database to which the connection failed, because a timeout does not name it."""
+    database = next(
+        filter(None, (getattr(one, "database_place", None) for one in _chain(error))), settings.DATABASES["default"]
+    )
     return f" at {database['HOST']}, port {database.get('PORT') or 5432}" if database.get("HOST") else ""

@@ -78,6 +78,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
             connection = super().get_new_connection(conn_params)
         except Exception as error:
             error.database_variable = self.settings_dict.get("VARIABLE")  # type: ignore[attr-defined]
+            error.database_place = {name: self.settings_dict[name] for name in ("HOST", "PORT")}  # type: ignore[attr-defined]
             raise
         # Named in each BEGIN, whatever the role's default: rows read after a lock is granted must be current.
         connection.isolation_level = self.isolation_level  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ from psycopg.conninfo import make_conninfo
 
 from fly2any.postgres.embedded import bin_folder
 
-from ..errors import Refusal, without_password
+from ..errors import OF_STANDBYS, Refusal, without_password
 from .script import NAME, statements_of
 from .workfolder import work_folder
 
@@ -274,6 +274,8 @@ class Running:
     def finish(self) -> None:
         """Wait for the end; raise Refusal with its message if it failed."""
         if failure := self.failure():
+            if any(re.search(OF_STANDBYS.pattern, line) for line in self.errors):
+                raise Refusal(OF_STANDBYS.sentence)
             raise Refusal(f"{failure}. Fix the cause, then run the command again.")
 
 
