@@ -49,12 +49,14 @@ def bin_folder() -> Path:
 
 
 def socket_folder(home: Path) -> Path:
-    """Return the folder of the server's socket: its data folder, or a temporary one where that path is too long or has a comma."""
-    data = home / "data"
-    if len(os.fsencode(data)) <= LONGEST_SOCKET_FOLDER and not set(',"\n') & set(str(data)):
-        return data
-    digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"fly2any-{os.getuid()}-{digest}"
+    """Return the folder of the server's socket: its data folder, or where that path is too long or has a comma, one in TMPDIR or /tmp."""
+    name = f"fly2any-{os.getuid()}-{hashlib.sha256(os.fsencode(home)).hexdigest()[:16]}"
+    folders = (home / "data", Path(tempfile.gettempdir()) / name)
+    return next((folder for folder in folders if _may_hold_socket(folder)), Path("/tmp") / name)  # noqa: S108  Only ours: the supervisor checks.
+
+
+def _may_hold_socket(folder: Path) -> bool:
+    return len(os.fsencode(folder)) <= LONGEST_SOCKET_FOLDER and not set(',"\n') & set(str(folder))
 
 
 def hold(home: Path, settings: Mapping[str, str], database: str) -> None:

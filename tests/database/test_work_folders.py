@@ -154,3 +154,13 @@ def test_a_backup_leaves_locations_that_are_among_temporary_files_alone(filled, 
     assert taken.returncode == 0, taken.stderr
     assert (archive / "rows.zip").read_text() == "the only copy"
     assert [path.suffix for path in sorted(backups.iterdir())] == [".dump", ".json"]
+
+
+@pytest.mark.slow
+def test_a_backup_is_verified_where_the_path_of_tmpdir_is_too_long_for_a_socket(migrated, place, tmp_path):
+    work = tmp_path / ("long" * 25)
+    work.mkdir()
+
+    result = run(migrated, "dbbackup", "--verify", place=place, TMPDIR=str(work))
+
+    assert (result.returncode, os.listdir(work)) == (0, []), result.stdout + result.stderr

@@ -5,6 +5,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -179,6 +180,15 @@ def test_an_unusual_path_works(home, name):
 
     assert ask(odd) == "1"
     assert not embedded.socket_folder(odd).exists() or embedded.socket_folder(odd) == odd / "data"
+
+
+@pytest.mark.parametrize("name", ["long" * 20, "a,b"])
+def test_a_tmpdir_whose_path_no_socket_can_have_is_not_used_for_one(monkeypatch, tmp_path, name):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
+
+    folder = embedded.socket_folder(tmp_path / name / "home")
+
+    assert (folder.parent, folder.name.startswith(f"fly2any-{os.getuid()}-")) == (Path("/tmp"), True)
 
 
 @pytest.mark.slow
