@@ -182,13 +182,19 @@ def test_the_units_are_well_formed(tmp_path):
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
+def commands_in(text, **environment):
+    """Yield the manage.py commands of a unit; `environment` is that of its EnvironmentFile, which overrides its own."""
+    variables = {**dict(re.findall(r'^Environment="(\w+)=(.*)"$', text, re.M)), **environment}
+    for line in re.findall(r"^ExecStart(?:Pre)?=-?(.*)$", text, re.M):
+        words = shlex.split(re.sub(r"\$(\w+)", lambda match: variables[match[1]], line))
+        if words[1:2] == ["manage.py"]:
+            for period in ("weekly", "monthly", "quarterly") if "%i" in line else ("",):
+                yield " ".join(words[2:]).replace("%i", period)
+
+
 def commands_of_units():
     for unit in UNITS:
-        for line in re.findall(r"^ExecStart(?:Pre)?=-?(.*)$", unit.read_text(), re.M):
-            words = shlex.split(line)
-            if words[1:2] == ["manage.py"]:
-                for period in ("weekly", "monthly", "quarterly") if "%i" in line else ("",):
-                    yield " ".join(words[2:]).replace("%i", period)
+        yield from commands_in(unit.read_text())
 
 
 @pytest.mark.slow
@@ -198,6 +204,26 @@ def test_each_command_of_a_unit_runs(migrated, tmp_path, line):
 
     assert result.returncode in (0, 4), result.stderr  # 4: the tests' role is a superuser, and no backup is there.
     assert result.stderr == ""
+
+
+@pytest.mark.slow
+def test_the_unit_takes_encrypted_backups_without_the_key_and_verifies_them_where_the_key_is(migrated, tmp_path):
+    import pyrage
+
+    key = pyrage.x25519.Identity.generate()
+    (tmp_path / "key.txt").write_text(f"{key}\n")
+    page = (PROJECT / "docs" / "how-to" / "back-up.md").read_text()
+    here, there = (value.strip('"') for value in re.findall(r"^ *DBBACKUP_OPTIONS=(.*)$", page, re.M))
+
+    def run(options, **more):
+        (command,) = commands_in(unit("fly2any-backup.service"), DBBACKUP_OPTIONS=options)
+        return manage(*command.split(), url=migrated.url, BACKUP_LOCATION=str(tmp_path / "backups"), **more)
+
+    taken = run(here, BACKUP_RECIPIENT=str(key.to_public()))
+    verified = run(there, BACKUP_IDENTITY_FILE=str(tmp_path / "key.txt"))
+
+    assert (taken.returncode, ", encrypted" in taken.stdout, taken.stderr) == (0, True, "")
+    assert (verified.returncode, "Verdict   verified" in verified.stdout, verified.stderr) == (0, True, "")
 
 
 def test_each_timer_has_its_service_and_every_unit_the_same_sandbox():

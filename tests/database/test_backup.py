@@ -161,11 +161,17 @@ def test_encrypted_backups_contain_no_plain_text_and_need_their_key(filled, plac
     wrong = run(filled, "dbrestore", name, "--yes", place=place, BACKUP_IDENTITY_FILE=str(tmp_path / "key1"))
     right = run(filled, "dbbackup", "--check", name, place=place, BACKUP_IDENTITY_FILE=str(tmp_path / "key0"))
     odd = run(filled, "dbbackup", place=place, BACKUP_RECIPIENT="age1nonsense")
+    unverifiable = run(filled, "dbbackup", "--verify", "--prune", place=place, **sealing)
 
     assert (no_key.returncode, "The backup is encrypted: set BACKUP_IDENTITY_FILE" in no_key.stderr) == (2, True)
     assert (wrong.returncode, "does not decrypt this backup" in wrong.stderr) == (2, True)
     assert (right.returncode, "Verdict   verified" in right.stdout) == (0, True)
     assert (odd.returncode, "BACKUP_RECIPIENT is not an age public key" in odd.stderr) == (2, True)
+    assert (unverifiable.returncode, the_one(place), unverifiable.stderr) == (
+        2, name,
+        "Backups are encrypted (BACKUP_RECIPIENT is set), so --verify needs the key: set BACKUP_IDENTITY_FILE to the file with the"
+        " key that age-keygen created; or omit --verify and --prune, and run `dbbackup --check latest --prune` where the key is.\n",
+    )  # fmt: skip
 
 
 @pytest.mark.slow

@@ -64,8 +64,13 @@ class Command(BaseCommand):
         return now
 
     def one(self, connection, store, verify, name, say):
-        if verify and settings.BACKUPS["recipient"]:
-            keys_in(settings.BACKUPS["identity_file"])  # Better now than when it is taken.
+        if verify and not name and settings.BACKUPS["recipient"]:  # Better now than when it is taken.
+            if not settings.BACKUPS["identity_file"]:
+                raise Refusal(
+                    "Backups are encrypted (BACKUP_RECIPIENT is set), so --verify needs the key: set BACKUP_IDENTITY_FILE to the file with the"
+                    " key that age-keygen created; or omit --verify and --prune, and run `dbbackup --check latest --prune` where the key is."
+                )
+            keys_in(settings.BACKUPS["identity_file"])
         progress = Terminal(self.stderr)
         manifest = (
             find(
