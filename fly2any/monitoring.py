@@ -202,7 +202,14 @@ def of_verification(verified: Verification) -> Iterator[GaugeMetricFamily]:
         for kind in ("tables", "columns", "indexes", "foreign_keys")
         for state in ("found", "expected")
     ]
-    yield _gauge("schema_objects", "Objects of the contract, found as defined and expected.", objects, "group", "kind", "state")
+    yield _gauge(
+        "schema_objects",
+        "Objects of the contract: how many are expected, and how many were found as defined.",
+        objects,
+        "group",
+        "kind",
+        "state",
+    )
 
 
 def of_health(topics: tuple[Topic, ...]) -> Iterator[GaugeMetricFamily]:

@@ -116,8 +116,8 @@ def test_a_write_that_fails_because_of_a_missing_library_says_so(stripped):
     assert result.returncode == 2
     assert result.stderr == (
         'The server lacks a file (The write check failed at the table users: could not access file "pg_trgm": No such file or'
-        " directory): if it is the library of an extension, install the package there that has it, for pg_trgm PostgreSQL's"
-        " contrib package; if it is a file of the database, restore a backup.\n"
+        " directory): if it is the library of an extension, install the package that contains it on the server (for pg_trgm, PostgreSQL's"
+        " contrib package); if it is a file of the database, restore a backup.\n"
     )
 
 

@@ -160,8 +160,8 @@ def test_a_pooler_that_refuses_options_works_if_the_schema_is_already_set(server
     refused = manage("dbstatus", url=one.url("?schema=public"))
     assert refused.returncode == 2
     assert refused.stderr == (
-        f"A connection pooler at 127.0.0.1, port {one.port} rejects the parameter options (or schema) of POSTGRES_URL:"
-        " add pgbouncer=true (schema= is then only verified), and remove other options.\n"
+        f"A connection pooler at 127.0.0.1, port {one.port} rejects the parameter options= (or schema=) of POSTGRES_URL:"
+        " add pgbouncer=true (schema= is then only verified), and remove every other setting from options=.\n"
     )
     status = json.loads(manage("dbstatus", "--format", "json", url=one.url("?pgbouncer=true&schema=public")).stdout)
     assert status["server"]["schema"] == "public"
