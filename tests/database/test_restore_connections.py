@@ -1,11 +1,13 @@
 """Restores whose connection is lost before or at the swap."""
 
+import dataclasses
 import re
 
 import pytest
 from django.db import Error, OperationalError
 
 from fly2any.database.backup import restore
+from fly2any.database.backup.attached import read_attached
 from fly2any.database.backup.restore import STARTED_SQL, restore_over, swap
 from fly2any.database.backup.sessions import connection_to
 from fly2any.database.backup.store import store_at
@@ -89,16 +91,17 @@ def test_a_swap_after_which_the_server_does_not_answer_says_how_to_know(monkeypa
 @pytest.mark.slow
 def test_staff_are_signed_out_although_the_connection_is_lost_once(filled, place, monkeypatch):
     filled.execute("INSERT INTO django_session VALUES ('k', 'of one who is gone', now() + interval '1 day')")
-    real, calls = restore._sign_out_and_keep_erasures, []
+    real, calls = restore._home, []
 
-    def lose_once(connection, new, *arguments, **options):
-        calls.append(new)
+    def lose_once(connection, manifest, **options):
+        calls.append(manifest.name)
         if len(calls) == 1:
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
-        return real(connection, new, *arguments, **options)
+            filled.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        return real(connection, manifest, **options)
 
-    monkeypatch.setattr(restore, "_sign_out_and_keep_erasures", lose_once)
+    monkeypatch.setattr(restore, "_home", lose_once)
     with django(filled) as connection:
         store = store_at(place)
         manifest = take(connection, store, Progress())
@@ -108,3 +111,47 @@ def test_staff_are_signed_out_although_the_connection_is_lost_once(filled, place
     assert filled.execute("SELECT count(*) FROM django_session") == [(0,)]
     [old] = [name for name in databases(filled) if name.startswith(f"{filled.name}_before_")]
     filled.execute(f'DROP DATABASE "{old}"')
+
+
+def test_nothing_is_restored_where_no_database_can_be_renamed_from(filled, place, monkeypatch):
+    monkeypatch.setattr(restore, "MAINTENANCE", ("missing", "absent"))
+    before = databases(filled)
+    with django(filled) as connection:
+        store = store_at(place)
+        manifest = take(connection, store, Progress())
+        with pytest.raises(
+            Refusal, match=r"^This role cannot connect to missing or absent, from where databases are renamed: "
+        ):
+            restore_over(connection, store, manifest, Progress(), empty=False)
+
+    assert databases(filled) == before
+
+
+@pytest.mark.slow
+def test_a_session_that_the_role_may_not_end_is_named_before_and_after(migrated):
+    """The rename waits 5 s for it."""
+    name, new = migrated.name, f"{migrated.name}_new"
+    with migrated.role("ALTER ROLE {role} CREATEDB"):
+        role = f"{name}_role"
+        migrated.execute(f"ALTER DATABASE {name} OWNER TO {role}")
+        migrated.execute(f"CREATE DATABASE {new} OWNER {role}")
+        with (
+            migrated.connect() as held,
+            django(dataclasses.replace(migrated, user=role)) as connection,
+            connection_to(connection, "postgres") as elsewhere,
+        ):
+            [note] = read_attached(connection).notes()
+            oid, (started,) = read_origin(connection).oid, fetch_one(elsewhere, STARTED_SQL)
+            connection.close()
+            with pytest.raises(Refusal) as refusal:
+                swap(elsewhere, name, oid=oid, new=new, old=f"{name}_old", description=None, started=started)
+            pid = held.info.backend_pid
+        migrated.execute(f"ALTER DATABASE {name} OWNER TO CURRENT_USER")
+        migrated.execute(f"DROP DATABASE {new}")
+
+    hindrance = (
+        f"This role may not end sessions that use the database: pid {pid} (no application name, role postgres). End them, as a superuser:"
+        f" SELECT pg_terminate_backend({pid}); Of roles that are no superusers, a member of pg_signal_backend can end them too."
+    )
+    assert note == f"{hindrance} Otherwise the swap fails at the end."
+    assert str(refusal.value) == f"Nothing was replaced. {hindrance} Then run the command again."

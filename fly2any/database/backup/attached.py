@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import Refusal
+from ..migration.activity import UNENDING_SQL, Activity, read_activity
 from ..schema.relations import has_citus, read_placed
 from ..sql import fetch_one, literal, quote
 
@@ -25,18 +26,21 @@ SHARED = "pg_global"  # The tablespace of the server's shared catalogues.
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """Names of prepared transactions, replication slots, subscriptions and tablespaces of a database."""
+    """Names of prepared transactions, replication slots, subscriptions and tablespaces of a database, and sessions this role may not end."""
 
     prepared: tuple[str, ...]
     slots: tuple[str, ...]
     subscriptions: tuple[str, ...]
     tablespaces: tuple[str, ...]
+    sessions: tuple[Activity, ...] = ()
 
     def notes(self) -> list[str]:
         """Return a sentence for each kind of object that a database that replaces this one will lack."""
         notes = []
         if self.prepared:
             notes.append(f"Prepared transactions prevent the swap until they end ({', '.join(self.prepared)}).")
+        if self.sessions:
+            notes.append(f"{hindrance(self.sessions)} Otherwise the swap fails at the end.")
         if self.slots:
             notes.append(
                 f"Replication slots stay with the old database ({', '.join(self.slots)}): recreate the slots, and let their consumers resynchronise."
@@ -63,7 +67,18 @@ class Attached:
 def read_attached(connection) -> Attached:
     """Return the objects that belong to the database of `connection` but are not in its dump."""
     prepared, slots, subscriptions, tablespaces = fetch_one(connection, ATTACHED_SQL)
-    return Attached(tuple(prepared), tuple(slots), tuple(subscriptions), tuple(name for name in tablespaces if name != SHARED))
+    sessions = read_activity(connection, UNENDING_SQL, databases=[connection.settings_dict["NAME"]])
+    used = tuple(name for name in tablespaces if name != SHARED)
+    return Attached(tuple(prepared), tuple(slots), tuple(subscriptions), used, sessions)
+
+
+def hindrance(sessions: tuple[Activity, ...]) -> str:
+    """Return which sessions prevent the swap, and what ends them."""
+    ends = " ".join(f"SELECT pg_terminate_backend({one.pid});" for one in sessions)
+    return (
+        f"This role may not end sessions that use the database: {'; '.join(map(str, sessions))}. End them, as a superuser: {ends} Of roles"
+        " that are no superusers, a member of pg_signal_backend can end them too."
+    )
 
 
 def require_undistributed(connection) -> None:

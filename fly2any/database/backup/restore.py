@@ -14,8 +14,9 @@ from django.db import Error, transaction
 from psycopg import sql
 
 from ..clock import read_clock
-from ..errors import Refusal, explain, is_lost, leaves_commit_open
+from ..errors import Refusal, explain, is_lost, leaves_commit_open, sqlstate
 from ..leftover_databases import BEFORE, INTO, MARK, RESTORE, comment, drop_leftovers, mark
+from ..migration.activity import UNENDING_SQL, read_activity
 from ..migration.lock import PATIENCE, wait_for_writers
 from ..migration.state import known_migrations, replaced_migrations
 from ..progress import Progress
@@ -25,7 +26,7 @@ from ..server import MARKING_TABLE, read_home, read_origin
 from ..sql import fetch_all, fetch_one, quote
 from ..verification import verify
 from . import tools
-from .attached import read_attached, require_undistributed
+from .attached import hindrance, read_attached, require_undistributed
 from .contents import clauses, differences, read_computed, read_contents, read_hash_partitions
 from .disk_space import require_disk_space
 from .entries import NOTHING, LeftOut
@@ -58,6 +59,7 @@ USED_SQL = """
 OID_SQL = "SELECT d.oid::bigint FROM pg_catalog.pg_database AS d WHERE d.datname = %s::name"
 STARTED_SQL = "SELECT pg_catalog.pg_postmaster_start_time()"
 MAINTENANCE = ("postgres", "template1")
+IN_USE = "55006"  # SQLSTATE of a rename while sessions use the database.
 REACHABLE_AGAIN = 60  # Seconds in which a server that was restarted answers again.
 
 
@@ -192,6 +194,7 @@ def drop_on_failure(connection, name: str, progress: Progress) -> Iterator[None]
         yield
     except BaseException:
         try:
+            connection.close()  # Its session may have been ended.
             prepare_session(connection)
             drop(connection, name)
         except Error as error:
@@ -233,29 +236,21 @@ def restore_over(
         require_replaceable(connection)
         read_attached(connection).require_no_prepared(current)
         require_undistributed(connection)
+        beside = maintenance_database(connection, current)
         oid, stamp = read_origin(connection).oid, stamp_of(connection)
         short = current.encode()[:30].decode(errors="ignore")
         new, old = f"{short}_restored_{stamp}", f"{short}_before_{stamp}"
         prepare_session(connection)
         drop_leftovers(connection, RESTORE)
         started = _restore_new(connection, new, store, manifest, progress, trust=trust, without=without, purpose=RESTORE)
-        with (
-            connection_to(connection, _maintenance(connection, current)) as elsewhere,
-            drop_on_failure(elsewhere, new, progress),
-        ):
+        with drop_on_failure(connection, new, progress), connection_to(connection, beside) as elsewhere:
             copy_properties(connection, elsewhere, new, progress)
             if empty and is_used(connection):
                 raise Refusal(
                     f"{current} is no longer empty: tables were created in it during the restore. Nothing was replaced."
                 )
             # Before the swap, so that no session of the backup becomes valid even if this process is killed.
-            try:
-                staff, erasures = _sign_out_and_keep_erasures(connection, new, manifest, empty=empty)
-            except Error as error:
-                if not is_lost(error):
-                    raise
-                connection.close()
-                staff, erasures = _sign_out_and_keep_erasures(connection, new, manifest, empty=empty)
+            staff, erasures = _sign_out_and_keep_erasures(connection, new, manifest, empty=empty)
             connection.close()
             swap(elsewhere, current, oid=oid, new=new, old=old, description=description, started=started)
         filled = False
@@ -266,12 +261,25 @@ def restore_over(
 
 
 def _sign_out_and_keep_erasures(connection, new: str, manifest: Manifest, *, empty: bool) -> tuple[StaffChanges, Erasures]:
-    """Sign all staff out of the database `new`, and copy to it the erasures recorded in that of `connection`, unless that is `empty`."""
-    home = _home(connection, manifest, empty=empty)
-    with connection_to(connection, new, schema=home) as target:
-        staff = sign_out_staff(target, None if empty else connection)
-        erasures = Erasures() if empty else keep_erasures(target, connection)
-    return _with_others(connection, new, manifest, home, staff), erasures
+    """Sign all staff out of the database `new`, and copy to it the erasures recorded in that of `connection`, unless that is `empty`.
+
+    It is done once more if a connection is lost.
+    """
+
+    def run() -> tuple[StaffChanges, Erasures]:
+        home = _home(connection, manifest, empty=empty)
+        with connection_to(connection, new, schema=home) as target:
+            staff = sign_out_staff(target, None if empty else connection)
+            erasures = Erasures() if empty else keep_erasures(target, connection)
+        return _with_others(connection, new, manifest, home, staff), erasures
+
+    try:
+        return run()
+    except Error as error:
+        if not is_lost(error):
+            raise
+    connection.close()
+    return run()
 
 
 def _home(connection, manifest: Manifest, *, empty: bool) -> str | None:
@@ -306,25 +314,7 @@ def swap(elsewhere, current: str, *, oid: int, new: str, old: str, description: 
     """
     _require_same_server(elsewhere, started)  # In the session that renames them.
     finished = threading.Event()
-
-    def end_sessions() -> None:
-        own = elsewhere.copy()
-        try:
-            while not finished.is_set():
-                sessions = fetch_all(own, SESSIONS_SQL, [[current, new]])
-                for session in sessions:
-                    with (
-                        suppress(Error),
-                        own.cursor() as cursor,
-                    ):  # A session of a role that this one may not end: the rename reports it.
-                        cursor.execute(TERMINATE_SQL, session)
-                finished.wait(0.2)
-        except Error:
-            pass  # The rename reports the problem.
-        finally:
-            own.close()
-
-    thread = threading.Thread(target=end_sessions, daemon=True)
+    thread = threading.Thread(target=_end_sessions, args=(elsewhere, [current, new], finished), daemon=True)
     thread.start()
     rename = sql.SQL("ALTER DATABASE {} RENAME TO {}").format
     committing = False
@@ -340,11 +330,28 @@ def swap(elsewhere, current: str, *, oid: int, new: str, old: str, description: 
             comment(elsewhere, current, description)
             committing = True
     except Error as error:
+        if sqlstate(error) == IN_USE and (sessions := read_activity(elsewhere, UNENDING_SQL, databases=[current, new])):
+            raise Refusal(f"Nothing was replaced. {hindrance(sessions)} Then run the command again.") from error
         if not (committing and leaves_commit_open(error) and _is_swapped(elsewhere, current, old, oid=oid)):
             raise
     finally:
         finished.set()
         thread.join(10)
+
+
+def _end_sessions(elsewhere, names: list[str], finished: threading.Event) -> None:
+    """End the sessions of databases until `finished`, with a connection of this thread's own."""
+    own = elsewhere.copy()
+    try:
+        while not finished.is_set():
+            for session in fetch_all(own, SESSIONS_SQL, [names]):
+                with suppress(Error), own.cursor() as cursor:  # The rename reports a session that this role may not end.
+                    cursor.execute(TERMINATE_SQL, session)
+            finished.wait(0.2)
+    except Error:
+        pass  # The rename reports the problem.
+    finally:
+        own.close()
 
 
 def _is_swapped(elsewhere, current: str, old: str, *, oid: int) -> bool:
@@ -388,7 +395,7 @@ def _restore(
         progress.say(f"Left out, because it belongs to {', '.join(without)} or depends on such an object: {left_out}.")
 
 
-def _maintenance(connection, current: str) -> str:
+def maintenance_database(connection, current: str) -> str:
     """Return a database to connect to while others are renamed; it must accept this role."""
     for name in MAINTENANCE:
         if name != current:

@@ -47,11 +47,21 @@ WAITERS_SQL = f"""
     ORDER BY a.pid
 """
 
+MAY_SIGNAL_SQL = """
+    ((pg_catalog.pg_has_role(a.usesysid, 'USAGE') OR pg_catalog.pg_has_role('pg_signal_backend', 'USAGE'))
+     AND (SELECT pg_catalog.bool_or(rolsuper AND rolname = current_user) OR NOT pg_catalog.bool_or(rolsuper AND oid = a.usesysid)
+          FROM pg_catalog.pg_roles))
+"""
+# The sessions of databases that this role may not end.
+UNENDING_SQL = f"""
+    SELECT {ACTIVITY} FROM pg_catalog.pg_stat_activity AS a
+    WHERE a.datname = ANY (%(databases)s) AND a.usesysid IS NOT NULL AND a.pid <> pg_catalog.pg_backend_pid() AND NOT {MAY_SIGNAL_SQL}
+    ORDER BY a.pid
+"""
+
 # Prisma's CLI gives up after 10 s, but its backend keeps waiting in pg_advisory_lock.
 CANCEL_WAITERS_SQL = f"""
-    SELECT CASE WHEN (pg_catalog.pg_has_role(a.usesysid, 'USAGE') OR pg_catalog.pg_has_role('pg_signal_backend', 'USAGE'))
-                     AND (SELECT pg_catalog.bool_or(rolsuper AND rolname = current_user) OR NOT pg_catalog.bool_or(rolsuper AND oid = a.usesysid)
-                          FROM pg_catalog.pg_roles)
+    SELECT CASE WHEN {MAY_SIGNAL_SQL}
                 THEN pg_catalog.pg_cancel_backend(a.pid) ELSE false END,
            {ACTIVITY}
     {ON_LOCK} AND NOT l.granted AND (%(blocked)s::integer IS NULL OR a.pid = ANY (pg_catalog.pg_blocking_pids(%(blocked)s)))

@@ -9,7 +9,7 @@ from fly2any.database.backup.extensions import require_extensions
 from fly2any.database.backup.latest import find
 from fly2any.database.backup.manifest import other_homes
 from fly2any.database.backup.owners import describe_untried, require_owners, require_replaceable
-from fly2any.database.backup.restore import is_used, require_name, restore_into, restore_over
+from fly2any.database.backup.restore import is_used, maintenance_database, require_name, restore_into, restore_over
 from fly2any.database.backup.store import store_at
 from fly2any.database.clock import read_clock
 from fly2any.database.errors import Refusal
@@ -98,6 +98,8 @@ class Command(BaseCommand):
         if used and not yes:
             require_replaceable(connection)
             require_undistributed(connection)
+            with connection.direct():
+                maintenance_database(connection, current)
             require_owners(connection, manifest, trust=trust, without=without)
             require_extensions(connection, manifest)
             self.stdout.write(
