@@ -46,7 +46,7 @@ ALTER TABLE "wishlist_items" ALTER COLUMN "notes" DROP NOT NULL;
 -- Commented out: it changes an unmanaged object; ask its owner first.
 -- ALTER TABLE "price_alerts" DROP CONSTRAINT "not
 -- ours; DROP TABLE users";
--- -- Or keep it: `manage.py dbstatus --take-over 'price_alerts.not ours; DROP TABLE users'` prints the migration that takes it over.
+-- -- Or keep it: `manage.py dbstatus --take-over 'price_alerts.not ours; DROP TABLE users'` writes the migration that takes it over.
 
 -- ERROR foreign_key.missing at price_alerts.price_alerts_userId_fkey: Foreign key price_alerts_userId_fkey of price_alerts is missing.
 ALTER TABLE "price_alerts" ADD CONSTRAINT "price_alerts_userId_fkey" FOREIGN KEY ("userId") REFERENCES "users" ("id") ON DELETE CASCADE ON UPDATE CASCADE NOT VALID;

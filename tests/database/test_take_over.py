@@ -1,4 +1,4 @@
-"""Objects of another program on our tables can be taken over by the migration that dbstatus prints."""
+"""Objects of another program on our tables can be taken over by the migration that dbstatus writes."""
 
 import io
 import os
@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from django.apps import apps
 from django.core.management import call_command
 from django.db import connection
 from django.db.migrations.loader import MigrationLoader
@@ -38,12 +39,15 @@ def test_an_object_taken_over_is_ours_here_and_in_a_new_database(migrated, datab
         command = [sys.executable, "manage.py", *arguments]
         return subprocess.run(command, cwd=project, env={**clean, **told}, capture_output=True, text=True, timeout=120)
 
-    for table, name, made in KEPT:
+    for _, _, made in KEPT:
         migrated.execute(made)
-        printed = manage("dbstatus", "--take-over", f"{table}.{name}")
-        assert printed.returncode == 0, printed.stderr
-        path = printed.stderr.removeprefix("Save it as ").partition(",")[0]
-        (project / path).write_text(printed.stdout)
+    page = (project / "docs/reference/dbstatus.md").read_text()
+    assert "python manage.py dbstatus --take-over users.valid_user_email\npython manage.py dbcontract\n" in page
+    for table, name, _ in KEPT:
+        written = manage("dbstatus", "--take-over", f"{table}.{name}")
+        assert written.returncode == 0, written.stderr
+        again = manage("dbstatus", "--take-over", f"{table}.{name}")
+        assert (again.returncode, f"takes over {table}.{name}: run `manage.py dbcontract`" in again.stderr) == (2, True)
     objects = "SELECT oid::bigint FROM pg_class WHERE relname IN ('One name', 'one_trip') UNION SELECT oid::bigint FROM pg_constraint WHERE conname = ANY (%s) ORDER BY 1"
     before = migrated.execute(objects, [[name for _, name, _ in KEPT]])
 
@@ -62,17 +66,22 @@ def test_an_object_taken_over_is_ours_here_and_in_a_new_database(migrated, datab
 
 
 @pytest.mark.django_db
-def test_the_migration_is_printed_with_the_objects_own_name():
+def test_the_migration_is_written_with_the_objects_own_name(monkeypatch, tmp_path):
     run(KEPT[0][2])
-    out, err = io.StringIO(), io.StringIO()
+    out = io.StringIO()
+    monkeypatch.setattr(apps.get_app_config("accounts"), "path", tmp_path)
+    with pytest.raises(Refusal, match=r"cannot be written \(No such file or directory\): run the command where the project"):
+        call_command("dbstatus", "--take-over", "users.valid_user_email")
+    (tmp_path / "migrations").mkdir()
 
-    call_command("dbstatus", "--take-over", "users.valid_user_email", stdout=out, stderr=err)
+    call_command("dbstatus", "--take-over", "users.valid_user_email", stdout=out)
 
     ((_, last),) = MigrationLoader(None).graph.leaf_nodes("accounts")
-    path = f"accounts/migrations/{int(last[:4]) + 1:04}_take_over_valid_user_email.py"
-    assert err.getvalue() == f"Save it as {path}, then run `manage.py dbcontract` and `manage.py migrate`.\n"
+    (path,) = (tmp_path / "migrations").iterdir()
+    assert path.name == f"{int(last[:4]) + 1:04}_take_over_valid_user_email.py"
+    assert out.getvalue() == f"Wrote {path}. Now run `manage.py dbcontract` and `manage.py migrate`.\n"
     assert (
-        out.getvalue().replace(last, "LAST")
+        path.read_text().replace(last, "LAST")
         == '''"""Takes over valid_user_email of users, which another program created: it is created if it does not exist."""
 
 from django.db import migrations

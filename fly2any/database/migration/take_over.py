@@ -1,12 +1,15 @@
-"""Prints the migration that takes over a constraint or index that another program created on one of our tables."""
+"""Writes the migration that takes over a constraint or index that another program created on one of our tables."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from django.apps import apps
 from django.db.migrations.loader import MigrationLoader
+
+from fly2any.postgres.take_over import TakeOver
 
 from ..errors import Refusal
 from ..schema import Catalog, Check, ForeignKey, Index, Key, Object, where
@@ -40,10 +43,10 @@ class Migration(migrations.Migration):
 '''
 
 
-def take_over(place: str, unmanaged: Catalog) -> tuple[str, str]:
-    """Return the path of the migration that takes over the unmanaged object at `place` (table.name), and its source.
+def take_over(place: str, unmanaged: Catalog) -> Path:
+    """Write the migration that takes over the unmanaged object at `place` (table.name), and return its path.
 
-    Raises Refusal if there is none, or if a new database could not have it.
+    Raises Refusal if there is none, if a new database could not have it, or if another migration takes it over already.
     """
     kinds: list[Object] = [*unmanaged.keys, *unmanaged.checks, *unmanaged.foreign_keys, *unmanaged.indexes]
     thing = next((one for one in kinds if where(one) == place), None)
@@ -53,14 +56,39 @@ def take_over(place: str, unmanaged: Catalog) -> tuple[str, str]:
         )
     if why := _why_not(thing, contracts.catalog_of(version for version in contracts.load().versions if version.until is None)):
         raise Refusal(f"{thing.name} cannot be taken over: {why}.")
+    loader = MigrationLoader(None)
+    if taken := _taken_over_by(loader, thing):
+        raise Refusal(f"The migration {taken} takes over {place}: run `manage.py dbcontract` and `manage.py migrate`.")
     app = next(model._meta.app_label for model in apps.get_models() if model._meta.db_table == thing.table)
-    ((_, last),) = MigrationLoader(None).graph.leaf_nodes(app)
+    ((_, last),) = loader.graph.leaf_nodes(app)
     slug = re.sub(r"\W+", "_", thing.name.lower()).strip("_")[:40]
+    path = Path(apps.get_app_config(app).path, "migrations", f"{int(last[:4]) + 1:04}_take_over_{slug}.py")
+    part = path.with_suffix(".part")
+    try:
+        part.write_text(_source(thing, app, last), encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise Refusal(
+            f"{path} cannot be written ({error.strerror}): run the command where the project's code is edited."
+        ) from error
+    return path
+
+
+def _taken_over_by(loader: MigrationLoader, thing: Object) -> str:
+    """Return the migration that takes over `thing`, "" if none does."""
+    for node, migration in loader.graph.nodes.items():
+        for operation in migration.operations:
+            if isinstance(operation, TakeOver) and (operation.table, operation.name) == (thing.table, thing.name):
+                return ".".join(node)
+    return ""
+
+
+def _source(thing: Object, app: str, last: str) -> str:
     statements = "\n".join(f"                {statement!r}," for statement in _statements(thing))
     file = FILE.format(name=thing.name, table=thing.table, app=app, last=last, statements=statements)
     if not thing.name.isidentifier():  # A quote or a backslash could end the string.
         file = file.replace(f"Takes over {thing.name} of", "Takes over the object below of", 1)
-    return f"{app}/migrations/{int(last[:4]) + 1:04}_take_over_{slug}.py", file
+    return file
 
 
 def _why_not(thing: Object, expected: Catalog) -> str:

@@ -26,7 +26,7 @@ def obstacle(code: str, thing: Object, message: str, cure: str, severity: Severi
     if isinstance(thing, Column) or code == "index.extra":
         return Finding(severity, code, where(thing), message, f"{AGREE}{cure}")
     keep = cures.comment(
-        f"Or keep it: `manage.py dbstatus --take-over {shlex.quote(where(thing))}` prints the migration that takes it over."
+        f"Or keep it: `manage.py dbstatus --take-over {shlex.quote(where(thing))}` writes the migration that takes it over."
     )
     return Finding(severity, code, where(thing), message, f"{AGREE}{cure}\n{keep}")
 

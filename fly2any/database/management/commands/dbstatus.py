@@ -11,7 +11,7 @@ from fly2any.database.health.examine import Reader
 from fly2any.database.health.replication import commits_that_wait
 from fly2any.database.management.arguments import add_database, seconds
 from fly2any.database.management.output import write_report
-from fly2any.database.migration.take_over import take_over as migration_for
+from fly2any.database.migration.take_over import take_over as write_migration
 from fly2any.database.report.collect import collect
 from fly2any.database.report.data import status_as_json
 from fly2any.database.report.script import status_as_sql
@@ -38,7 +38,7 @@ class Command(BaseCommand):
         printed.add_argument(
             "--take-over",
             metavar="TABLE.NAME",
-            help="Print only the migration that takes over an unmanaged constraint or index, under its own name.",
+            help="Write only the migration that takes over an unmanaged constraint or index, under its own name.",
         )
         parser.add_argument(
             "--tables", action="store_true", help="List the 18 tables with their rows (estimated), size and state."
@@ -88,9 +88,8 @@ class Command(BaseCommand):
         connection = connections[database]
         verification = self.verify(connection, tables, indexes, wait)
         if take_over:
-            path, migration = migration_for(take_over, verification.unmanaged)
-            self.stderr.write(f"Save it as {path}, then run `manage.py dbcontract` and `manage.py migrate`.")
-            self.stdout.write(migration)
+            path = write_migration(take_over, verification.unmanaged)
+            self.stdout.write(f"Wrote {path}. Now run `manage.py dbcontract` and `manage.py migrate`.")
             return
         checked = check_writes(connection) if write_check else None
         report = collect(
