@@ -146,6 +146,23 @@ def test_a_foreign_key_is_served_by_the_indexes_that_its_checks_can_use(database
     assert found(database, "indexes", many=10) == ([] if serves else [("indexes.missing", "t.k")])
 
 
+def test_an_index_that_alone_serves_a_foreign_key_is_never_unused(migrated):
+    """Deleting people is rare, so no query may have used it for weeks."""
+    migrated.execute("CREATE TABLE theirs (id int, whose text REFERENCES users, seat text REFERENCES users)")
+    migrated.execute(
+        "INSERT INTO users (id, email, \"updatedAt\") SELECT i, i || '@x', now() FROM generate_series(1, 11000) AS i"
+    )
+    migrated.execute("INSERT INTO theirs SELECT i, i, i FROM generate_series(1, 11000) AS i")
+    migrated.execute("CREATE INDEX by_whose ON theirs (whose, id); CREATE INDEX by_id ON theirs (id, whose)")
+    migrated.execute(
+        "CREATE UNIQUE INDEX one ON theirs (seat); CREATE INDEX by_seat ON theirs (seat, id); ANALYZE theirs, users"
+    )
+
+    unused = [place for code, place in found(migrated, "indexes", young=timedelta()) if code == "indexes.unused"]
+
+    assert unused == ["theirs.by_id", "theirs.by_seat"]
+
+
 def test_an_index_that_is_being_built_is_not_invalid(database):
     database.execute("CREATE TABLE t (a int)")
     with open_transaction(database, "INSERT INTO t VALUES (1)") as writer, closing(database.connect()) as builder:

@@ -27,6 +27,15 @@ RESET_SQL = """
          LATERAL (SELECT GREATEST(COALESCE(s.stats_reset, pg_catalog.pg_postmaster_start_time()), a.stats_reset) AS since) AS r
     WHERE s.datname = current_database()
 """
+# Whether the checks of the foreign key `k` can use the index `x` of the method `am`. They compare with "=", never with NULL: an index
+# over the rows that are not NULL serves them too.
+SERVES_SQL = """
+    am.amname IN ('btree', 'hash') AND x.indisvalid AND x.indislive AND x.indnkeyatts >= array_length(k.conkey, 1)
+    AND (x.indkey::int2[])[0:array_length(k.conkey, 1) - 1] @> k.conkey
+    AND (x.indpred IS NULL OR EXISTS (
+        SELECT FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = x.indrelid AND a.attnum = ANY (k.conkey)
+               AND pg_catalog.pg_get_expr(x.indpred, x.indrelid) = '(' || pg_catalog.quote_ident(a.attname) || ' IS NOT NULL)'))
+"""
 INDEXES_SQL = f"""
     SELECT c.relname AS "table", c.relkind = 'p' AS partitioned, i.relname AS name,
            GREATEST(pg_catalog.pg_stat_get_live_tuples(c.oid), c.reltuples::bigint, 0) AS rows,
@@ -35,6 +44,8 @@ INDEXES_SQL = f"""
            EXISTS (SELECT FROM pg_catalog.pg_constraint AS k WHERE k.conindid = i.oid) AS demanded,
            EXISTS (SELECT FROM pg_catalog.pg_constraint AS k WHERE k.conindid = i.oid AND k.contype <> 'f') AS "constraint",
            x.indisreplident OR EXISTS (SELECT FROM pg_catalog.pg_constraint AS k WHERE k.conindid = i.oid AND k.contype = 'f') AS referenced,
+           ARRAY(SELECT k.conname::text FROM pg_catalog.pg_constraint AS k
+                 WHERE k.conrelid = c.oid AND k.contype = 'f' AND {SERVES_SQL}) AS serves,
            x.indimmediate AS immediate, COALESCE((to_jsonb(x) ->> 'indnullsnotdistinct')::boolean, false) AS nulls_equal,
            am.amname AS method, x.indpred IS NOT NULL OR x.indexprs IS NOT NULL AS special,
            pg_catalog.pg_get_expr(x.indpred, x.indrelid) AS predicate,
@@ -62,8 +73,7 @@ INDEXES_SQL = f"""
     WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p') AND NOT i.relispartition
     ORDER BY c.relname COLLATE "C", i.relname COLLATE "C"
 """
-# Checks of a foreign key compare with "=", never with NULL: an index over the rows that are not NULL serves them too.
-FOREIGN_KEYS_SQL = """
+FOREIGN_KEYS_SQL = f"""
     SELECT c.relname AS "table", c.relkind = 'p' AS partitioned, k.conname AS name,
            (SELECT array_agg(a.attname ORDER BY f.place) FROM unnest(k.conkey) WITH ORDINALITY AS f (attnum, place)
             JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = f.attnum) AS columns
@@ -73,13 +83,8 @@ FOREIGN_KEYS_SQL = """
     WHERE k.contype = 'f' AND k.conparentid = 0 AND n.nspname = %(schema)s
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_index AS x
                       JOIN pg_catalog.pg_class AS i ON i.oid = x.indexrelid
-                      JOIN pg_catalog.pg_am AS am ON am.oid = i.relam AND am.amname IN ('btree', 'hash')
-                      CROSS JOIN LATERAL (
-                          SELECT '(' || pg_catalog.quote_ident(a.attname) || ' IS NOT NULL)' AS test
-                          FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum = ANY (k.conkey)) AS given
-                      WHERE x.indrelid = c.oid AND x.indisvalid AND x.indislive AND x.indnkeyatts >= array_length(k.conkey, 1)
-                        AND (x.indpred IS NULL OR pg_catalog.pg_get_expr(x.indpred, x.indrelid) = given.test)
-                        AND (x.indkey::int2[])[0:array_length(k.conkey, 1) - 1] @> k.conkey)
+                      JOIN pg_catalog.pg_am AS am ON am.oid = i.relam
+                      WHERE x.indrelid = c.oid AND {SERVES_SQL})
     ORDER BY c.relname COLLATE "C", k.conname COLLATE "C"
 """
 # `typed` and `held` are the bytes of the types of the sequence and of the smallest column that takes its values from it.
@@ -177,7 +182,7 @@ def _dispensable(
             f"{ours.name} has the same columns and refuses the same rows. This index takes {size(use.bytes)}.",
             alter if row.constraint else for_partitioned(drop) if row.partitioned else drop, is_sql=True,
         )  # fmt: skip
-    if row.unique or row.primary or row.demanded or row.name in contract:
+    if _is_kept(row, contract):
         return
     drop = f"DROP INDEX CONCURRENTLY {quote(row.name)};"
     where, cure = f"{row.table}.{row.name}", for_partitioned(drop) if row.partitioned else drop
@@ -187,6 +192,8 @@ def _dispensable(
             f"{wider.name} begins with the same columns and serves the same queries. This index takes {size(use.bytes)}.",
             cure, is_sql=True,
         )  # fmt: skip
+    elif _serves_alone(row, rows, contract):
+        return  # A check of the key is counted as a scan only when a referenced row is deleted.
     elif use.scans == 0 and use.bytes > 8192 * 2 and reset.age >= young and row.name not in standbys.used:
         unused = f"No query on this server has used the index since {reset.since:%Y-%m-%d}, {span(reset.age)} ago (limit {span(young)}); it takes {size(use.bytes)}."
         if standbys.complete:
@@ -196,6 +203,16 @@ def _dispensable(
             asked = f"SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = {literal(row.name)};"
             cure = f"Ask the primary and each standby: {asked} If none has used it: {cure}"
             yield Finding(Severity.NOTE, "indexes.unused", where, unused, cure)
+
+
+def _is_kept(row, contract: set[str]) -> bool:
+    return row.unique or row.primary or row.demanded or row.name in contract
+
+
+def _serves_alone(row, rows, contract: set[str]) -> bool:
+    """Return whether the index serves a foreign key that no index serves that is never proposed for dropping."""
+    kept = {key for other in rows if other.table == row.table and _is_kept(other, contract) for key in other.serves}
+    return not kept.issuperset(row.serves)
 
 
 def _bloated(row, use: IndexUse, number: int | None, large: int, bloated: float) -> Iterator[Finding]:
