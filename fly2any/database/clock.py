@@ -43,7 +43,7 @@ class Clock:
                 "server.clock",
                 "clock",
                 f"{self.difference}.",
-                "Correct the clock that is wrong (`timedatectl set-ntp true`): until then, nothing is removed because of its age.",
+                "Correct the clock that is wrong (`timedatectl set-ntp true`): until then, retention and `dbbackup --prune` remove nothing.",
             )
 
 

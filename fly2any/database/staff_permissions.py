@@ -46,20 +46,21 @@ def read_permissions(connection, schema: str) -> Iterator[Finding]:
         return
     missing = sorted({*_expected()} - {*existing})
     if missing:
-        message = (
-            f"The permission {missing[0]} is missing, so only superusers may do what requires it in the admin."
+        them = "it" if len(missing) == 1 else "them"
+        what = (
+            f"The permission {missing[0]} is"
             if len(missing) == 1
-            else f"{plural(len(missing), 'permission')}, such as {missing[0]}, are missing, so only superusers may do what requires them in the admin."
+            else f"{plural(len(missing), 'permission')}, such as {missing[0]}, are"
         )
         yield Finding(
             Severity.WARNING, "permissions.missing", Permission._meta.db_table,
-            message,
-            "Run `manage.py migrate`, which creates them, then give them to the groups again (Groups in the admin), or restore a backup.",
+            f"{what} missing, so only superusers may do what requires {them} in the admin.",
+            f"Run `manage.py migrate`, which creates {them}, then give {them} to the groups again (Groups in the admin), or restore a backup.",
         )  # fmt: skip
     for name in empty:
         yield Finding(
             Severity.WARNING, "permissions.missing", f"group {name}",
-            f"The group {name} has members but no permissions, so they can do nothing in the admin.",
+            f"The group {name} has members but no permissions, so it gives them no permission in the admin.",
             f"Run `manage.py migrate`, then give the group {name} its permissions (Groups in the admin), or restore a backup.",
         )  # fmt: skip
 

@@ -240,6 +240,7 @@ def test_reports_say_that_the_clocks_differ(migrated, client_clock):
 
     assert DIFFER.match(finding.message)
     assert "by 2 h" in finding.message
+    assert finding.cure.endswith(": until then, retention and `dbbackup --prune` remove nothing.")
     assert before.trouble == ""
 
 

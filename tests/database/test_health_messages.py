@@ -158,3 +158,43 @@ def test_the_cure_of_a_cheap_hash_names_the_rounds_of_a_new_one(migrated):
         ]
 
     assert cure == "A changed password is hashed with 2^12 rounds: ask people with many privileges to change theirs."
+
+
+def test_staff_who_did_not_sign_in_are_counted(migrated):
+    migrated.execute(
+        'INSERT INTO users (id, email, password, "isStaff", "updatedAt", "createdAt")'
+        " SELECT id, id || '@b.c', %s, true, now(), now() - interval '100 days' FROM unnest(ARRAY['u', 'v']) AS id",
+        [HASH],
+    )
+
+    with django(migrated) as connection:
+        connection.ensure_connection()
+        answers = list(passwords(Reader(connection, "public")))
+
+    [figure] = [one.text for one in answers if getattr(one, "label", "") == "staff with a password"]
+    [finding] = [one.message for one in answers if getattr(one, "code", "") == "security.idle_staff"]
+    assert figure.startswith("2 (2 not signed in for 90 days); ")
+    assert finding == "2 members of staff have not signed in for 90 days."
+
+
+def test_a_sequence_near_its_end_says_when_inserts_fail(database):
+    database.execute("CREATE SEQUENCE theirs AS int; SELECT setval('theirs', 2000000000)")
+
+    _, [finding] = asked(database, "sequences")
+
+    assert finding.message == (
+        "Sequence theirs is at 2,000,000,000 of 2,147,483,647, 93.1% (limit 75.0%): after the last value, every insert fails."
+    )
+
+
+@pytest.mark.parametrize("reset", ["", "SELECT pg_stat_reset()"])
+def test_the_age_of_statistics_is_a_minimum_unless_their_reset_is_known(database, reset):
+    if reset:
+        database.execute(reset)
+
+    figures, _ = asked(database, "indexes")
+
+    at_least = "" if figures["scans counted since"][0].endswith("(last reset of the statistics)") else "at least "
+    assert re.fullmatch(
+        rf"not enough data: statistics are {at_least}\d+ \w+ old, and 14 days are needed", figures["unused indexes"][0]
+    )

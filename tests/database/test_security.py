@@ -263,7 +263,7 @@ def test_roles_that_write_indirectly_or_to_columns_are_listed_and_supabases_are_
         figure["text"]
         for topic in report["security"]["topics"]
         for figure in topic["figures"]
-        if figure["label"] == "roles that write to table users"
+        if figure["label"] == "roles that write to users"
     ]
     api = [one for one in report["findings"] if one["code"] == "security.api"]
     server.execute(api[0]["cure"])

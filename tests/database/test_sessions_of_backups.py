@@ -48,7 +48,9 @@ def test_a_concurrent_build_that_waits_for_a_transaction_is_a_note(table, applic
         [found] = alarms(table, "locks", longest=NOW)
 
     assert (str(found.severity), found.code, found.where) == ("note", "locks.blocked", f"session {waiter}")
-    assert found.message.endswith("SELECT FROM t”): it waits for older transactions, and blocks no reads or writes.")
+    assert found.message.endswith(
+        "SELECT FROM t”): this statement waits for older transactions, and blocks no reads or writes."
+    )
     assert found.cure == cure.format(holder=holder)
 
 

@@ -38,9 +38,21 @@ def test_one_missing_permission_is_named():
 
     (finding,) = [one for one in verify(connection).findings if one.code == "permissions.missing"]
 
-    assert (
-        finding.message
-        == "The permission accounts.view_user is missing, so only superusers may do what requires it in the admin."
+    assert (finding.message, finding.cure) == (
+        "The permission accounts.view_user is missing, so only superusers may do what requires it in the admin.",
+        "Run `manage.py migrate`, which creates it, then give it to the groups again (Groups in the admin), or restore a backup.",
+    )
+
+
+@pytest.mark.django_db
+def test_a_group_without_permissions_may_have_members_with_others():
+    Group.objects.create(name="empty").user_set.add(User.objects.create(email="a@example.com", is_superuser=True))
+
+    (finding,) = [one for one in verify(connection).findings if one.code == "permissions.missing"]
+
+    assert (finding.where, finding.message) == (
+        "group empty",
+        "The group empty has members but no permissions, so it gives them no permission in the admin.",
     )
 
 

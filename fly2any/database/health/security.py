@@ -128,7 +128,7 @@ def privileges(read: Reader) -> Iterator[Figure | Finding]:
                 "If it is the site, have it connect as the role that `manage.py dbroles` prints for it: it needs none of that.",
             )  # fmt: skip
     writers = [row.name for row in read(WRITERS_SQL, people=PEOPLE)]
-    yield Figure(f"roles that write to table {PEOPLE}", ", ".join(writers) or "none but superusers", len(writers))
+    yield Figure(f"roles that write to {PEOPLE}", ", ".join(writers) or "none but superusers", len(writers))
     for excess in read_excess(read.connection, schema=read.schema):
         yield Finding(
             Severity.WARNING, "security.ledger", excess.name,
@@ -245,7 +245,7 @@ def _of_people(read: Reader, table: str, sample: str) -> Iterator[Figure | Findi
 
 def _of_staff(read: Reader, table: str) -> Iterator[Figure | Finding]:
     staff = read.one(STAFF_SQL.format(table=table))
-    idle = f" ({staff.idle} inactive for 90 days)" if staff.staff else ""
+    idle = f" ({staff.idle} not signed in for 90 days)" if staff.staff else ""
     factor = "required" if settings.SECOND_FACTOR else "not required"
     yield Figure(
         "staff with a password",
@@ -259,7 +259,7 @@ def _of_staff(read: Reader, table: str) -> Iterator[Figure | Finding]:
         )  # fmt: skip
     if staff.idle:
         yield Finding(
-            Severity.NOTE, "security.idle_staff", f"{PEOPLE}.isStaff", f"{plural(staff.idle, 'member of the staff has', 'members of the staff have')} not signed in for 90 days.",
+            Severity.NOTE, "security.idle_staff", f"{PEOPLE}.isStaff", f"{plural(staff.idle, 'member of staff has', 'members of staff have')} not signed in for 90 days.",
             "Remove the staff status of those who left, in the admin.",
         )  # fmt: skip
 

@@ -145,7 +145,9 @@ def locks(read: Reader, *, longest: timedelta = timedelta(seconds=10)) -> Iterat
     for row in rows:
         if row.since is not None and row.since > longest:
             # Only statements with CONCURRENTLY wait for transactions without their IDs.
-            harmless = ": it waits for older transactions, and blocks no reads or writes" if row.of_transaction else ""
+            harmless = (
+                ": this statement waits for older transactions, and blocks no reads or writes" if row.of_transaction else ""
+            )
             yield Finding(
                 Severity.NOTE if harmless else Severity.ERROR,
                 "locks.blocked",

@@ -144,7 +144,10 @@ def indexes(
     if unknown := [name for name, extent in extents.items() if extent.kind.is_of_citus and extent.bytes]:
         yield Figure("bloat of indexes", f"not known for {plural(len(unknown), 'table')} of Citus")
     if age < young:
-        yield Figure("unused indexes", f"not enough data: statistics are {span(age)} old, and {span(young)} are needed")
+        yield Figure(
+            "unused indexes",
+            f"not enough data: statistics are {'' if reset.known else 'at least '}{span(age)} old, and {span(young)} are needed",
+        )
     yield from _missing(read, extents, many)
 
 
@@ -299,7 +302,7 @@ def sequences(read: Reader, *, near: float = 0.75) -> Iterator[Figure | Finding]
             )
             yield Finding(
                 Severity.ERROR, "sequences.near_end", row.name,
-                f"Sequence {row.name}{kind} is at {row.last:,} of {limit:,}, {share(used)} (limit {share(near)}): at the limit, every insert fails.",
+                f"Sequence {row.name}{kind} is at {row.last:,} of {limit:,}, {share(used)} (limit {share(near)}): after the last value, every insert fails.",
                 f"ALTER SEQUENCE {quote(row.name)} {alter};" if alter else wider,
                 is_sql=bool(alter), loses="its limit may be intended; ask its owner first" if alter else "",
             )  # fmt: skip
