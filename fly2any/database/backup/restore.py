@@ -233,10 +233,8 @@ def restore_over(
         # The mark of an unfinished restore with --into, which this one replaces.
         if description and description.startswith(MARK):
             description = None
-        require_replaceable(connection)
+        beside = require_swappable(connection, current)
         read_attached(connection).require_no_prepared(current)
-        require_undistributed(connection)
-        beside = maintenance_database(connection, current)
         oid, stamp = read_origin(connection).oid, stamp_of(connection)
         short = current.encode()[:30].decode(errors="ignore")
         new, old = f"{short}_restored_{stamp}", f"{short}_before_{stamp}"
@@ -395,13 +393,21 @@ def _restore(
         progress.say(f"Left out, because it belongs to {', '.join(without)} or depends on such an object: {left_out}.")
 
 
-def maintenance_database(connection, current: str) -> str:
+def require_swappable(connection, current: str) -> str:
+    """Return the database to connect to while others are renamed; raise Refusal if this role may not replace `current`."""
+    require_replaceable(connection)
+    require_undistributed(connection)
+    return _maintenance(connection, current)
+
+
+def _maintenance(connection, current: str) -> str:
     """Return a database to connect to while others are renamed; it must accept this role."""
-    for name in MAINTENANCE:
-        if name != current:
-            with suppress(Error), connection_to(connection, name) as elsewhere:
-                elsewhere.ensure_connection()
-                return name
+    with connection.direct():
+        for name in MAINTENANCE:
+            if name != current:
+                with suppress(Error), connection_to(connection, name) as elsewhere:
+                    elsewhere.ensure_connection()
+                    return name
     raise Refusal(
         f"This role cannot connect to {' or '.join(MAINTENANCE)}, from where databases are renamed: restore with --into, and rename by hand."
     )

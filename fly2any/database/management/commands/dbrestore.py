@@ -3,13 +3,13 @@ from django.core.management.base import BaseCommand
 from django.db import connections
 
 from fly2any.database.backup import render
-from fly2any.database.backup.attached import read_attached, require_undistributed
+from fly2any.database.backup.attached import read_attached
 from fly2any.database.backup.disk_space import note as room_note
 from fly2any.database.backup.extensions import require_extensions
 from fly2any.database.backup.latest import find
 from fly2any.database.backup.manifest import other_homes
-from fly2any.database.backup.owners import describe_untried, require_owners, require_replaceable
-from fly2any.database.backup.restore import is_used, maintenance_database, require_name, restore_into, restore_over
+from fly2any.database.backup.owners import describe_untried, require_owners
+from fly2any.database.backup.restore import is_used, require_name, require_swappable, restore_into, restore_over
 from fly2any.database.backup.store import store_at
 from fly2any.database.clock import read_clock
 from fly2any.database.errors import Refusal
@@ -96,10 +96,7 @@ class Command(BaseCommand):
         for note in filter(None, notes):
             self.stdout.write(f"Note      {note}")
         if used and not yes:
-            require_replaceable(connection)
-            require_undistributed(connection)
-            with connection.direct():
-                maintenance_database(connection, current)
+            require_swappable(connection, current)
             require_owners(connection, manifest, trust=trust, without=without)
             require_extensions(connection, manifest)
             self.stdout.write(
