@@ -78,6 +78,13 @@ def test_every_sentence_is_on_the_page():
     assert {sentence for sentence in said if f"| {sentence} |" not in PAGE} == set()
 
 
+def test_every_sqlstate_is_in_the_row_of_its_sentence():
+    rows = dict(re.findall(r"^\| (.*) \| (.*) \|$", PAGE, re.M))
+    known = {(re.sub(r"\{\w+\}", "…", cause.sentence), state) for cause in CAUSES for state in cause.sqlstates.split()}
+
+    assert {(sentence, state) for sentence, state in known if f"`{state}`" not in rows[sentence]} == set()
+
+
 def test_an_error_of_django_is_not_attributed_to_the_database():
     error = NotSupportedError(
         "The AddIndexConcurrently operation cannot be executed inside a transaction (set atomic = False)."
