@@ -4,6 +4,8 @@ import re
 
 import pytest
 from django.db import connection
+from django.db.migrations.exceptions import InconsistentMigrationHistory
+from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 
 from fly2any.database.adoption import assess
@@ -41,6 +43,31 @@ def test_each_lost_record_is_one_finding_whose_cure_restores_it():
         " `migrate` refuses to run. Its objects exist: only its record is lost."
     )
     run(*(one.cure for one in findings))
+    assert (verify(connection).findings, verify(connection).migrations.pending) == ((), ())
+
+
+@pytest.mark.django_db
+def test_a_lost_record_of_a_migration_that_a_recorded_one_replaces_is_found():
+    """Django ignores the record of a squashed migration if some, but not all, of those that it replaces are recorded."""
+    app, squashed = "django_otp_webauthn", "0001_squashed_0003_webauthncredential_hash_binary_to_hex"
+    recorded = MigrationRecorder(connection).migration_qs.filter(app=app)
+    before = sorted(recorded.values_list("name", flat=True))
+    lose(f"{app}.0002_timestamps")
+
+    (one,) = verify(connection).findings
+
+    assert (one.code, one.where) == ("migrations.out_of_order", f"{app}.{squashed}")
+    assert one.message == (
+        f"The migration {app}.{squashed} counts as not applied without the record of {app}.0002_timestamps, although"
+        f" {app}.0004_webauthnuserhandle, which needs it, is recorded as applied: `migrate` refuses to run."
+        " Its objects exist: only its record is lost."
+    )
+    with pytest.raises(InconsistentMigrationHistory):
+        MigrationLoader(connection).check_consistent_history(connection)
+    run(one.cure)
+    assert (sorted(recorded.values_list("name", flat=True)), verify(connection).findings) == (before, ())
+    lose(*(f"{app}.{name}" for name in before if name[:4] < "0004" and name != squashed))
+    MigrationLoader(connection).check_consistent_history(connection)
     assert (verify(connection).findings, verify(connection).migrations.pending) == ((), ())
 
 

@@ -50,6 +50,11 @@ class Lost:
 
     @property
     def message(self) -> str:
+        if self.name not in self.records:
+            return (
+                f"The migration {self.name} counts as not applied without the record of {', '.join(self.records)}, although"
+                f" {self.needed_by}, which needs it, is recorded as applied: `migrate` refuses to run."
+            )
         return f"The migration {self.name} is not recorded as applied, although {self.needed_by}, which needs it, is: `migrate` refuses to run."
 
     @property
@@ -153,8 +158,8 @@ def read_migrations(
     if recorded:
         applied = tuple(Applied(*row) for row in fetch_all(connection, RECORDS_SQL.format(schema=quote(schema))))
     replaced = replaced_migrations(loader)
-    names = {record.name for record in applied}
-    names.update(name for name, parts in replaced.items() if parts <= names)
+    records = {record.name for record in applied}
+    names = _applied(records, replaced)
     pending = tuple(name for name in known if name not in names)
     if recorded and pending:
         role, some = fetch_one(connection, HIDDEN_SQL, {"schema": schema, "name": RECORD})
@@ -167,20 +172,32 @@ def read_migrations(
         pending=pending,
         unknown=tuple(sorted(names.difference(known, *replaced.values()))),
         known=tuple(known),
-        lost=_lost(
-            known, names, {name: parts.difference(record.name for record in applied) for name, parts in replaced.items()}
-        ),
+        lost=_lost(known, names, records, replaced),
         taking_over=tuple(name for name in known if name not in names and _takes_over(loader, name)),
     )
 
 
-def _lost(known: dict[str, frozenset[str]], names: set[str], replaced: dict[str, frozenset[str]]) -> tuple[Lost, ...]:
-    """Return the migrations that one in `names` needs, also indirectly; `replaced` are the missing records of squashed ones."""
+def _applied(records: set[str], replaced: dict[str, frozenset[str]]) -> set[str]:
+    """Return the migrations that Django takes for applied: of a squashed one, the records of those that it replaces decide, if any."""
+    names = set(records)
+    for name, parts in replaced.items():
+        if parts <= names:
+            names.add(name)
+        elif parts & names:
+            names.discard(name)
+    return names
+
+
+def _lost(
+    known: dict[str, frozenset[str]], names: set[str], records: set[str], replaced: dict[str, frozenset[str]]
+) -> tuple[Lost, ...]:
+    """Return the migrations not in `names`, the applied ones, that one of these needs, also indirectly."""
     needed: dict[str, str] = {}
     for name, needs in reversed(known.items()):
         if by := name if name in names else needed.get(name):
             needed |= dict.fromkeys(needs - names, by)
-    return tuple(Lost(name, needed[name], (*sorted(replaced.get(name, ())), name)) for name in known if name in needed)
+    missing = {name: (*sorted(replaced.get(name, frozenset()) - records), *({name} - records)) for name in needed}
+    return tuple(Lost(name, needed[name], missing[name]) for name in known if name in needed)
 
 
 def _takes_over(loader: MigrationLoader, name: str) -> bool:
