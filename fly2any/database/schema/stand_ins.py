@@ -31,7 +31,7 @@ OF_OTHERS_SQL = f"""
 """
 # The tables and columns that are not there, or belong to an untrusted role, or have its type; and whether one could put something in
 # place of one, or has: roles that may create in a schema of the search path, owners of functions of these names, and owners of relations.
-# If one may, also the columns of other types than ours, and whether it has a function or an operator of PostgreSQL's name for that type.
+# If one may, or has, also the columns of other types than ours: whether it has a function or an operator of PostgreSQL's name for the type.
 MISSING_SQL = f"""
     WITH home AS (SELECT n.oid FROM pg_catalog.pg_namespace AS n WHERE n.nspname = %(schema)s),
     trusted AS ({TRUSTED_ROLES_SQL.format(schema="(SELECT oid FROM home)")}), ours AS (
@@ -57,13 +57,14 @@ MISSING_SQL = f"""
         UNION ALL SELECT p.proowner FROM pg_catalog.pg_proc AS p JOIN missing AS m ON p.proname = m.field
         WHERE p.pronamespace IN (SELECT oid FROM path)
         UNION ALL SELECT o.relowner FROM ours AS o
-        UNION ALL SELECT o.owner FROM ({NAMED_SQL}) AS o WHERE o.schema IN (SELECT oid FROM path) AND o.oid >= 16384
     )
     SELECT m.name, m.field, m.has_table, CASE WHEN m.type IS NOT NULL THEN 'type' WHEN m.of_others THEN 'owner' ELSE '' END,
-           m.of_others OR m.may_be_made AND (m.type IS NULL OR EXISTS (
-               SELECT FROM ({NAMED_SQL}) AS o WHERE o.schema IN (SELECT oid FROM path) AND m.type = ANY (o.types) AND {IS_LOOKALIKE_SQL}))
-    FROM (SELECT m.*, EXISTS (SELECT FROM makers AS k WHERE k.role NOT IN (SELECT oid FROM trusted)) AS may_be_made FROM missing AS m) AS m
-    WHERE m.type IS NULL OR m.may_be_made ORDER BY 1, 2
+           CASE WHEN m.type IS NULL THEN m.of_others OR m.may_be_made ELSE m.has_lookalike END
+    FROM (SELECT m.*, EXISTS (SELECT FROM makers AS k WHERE k.role NOT IN (SELECT oid FROM trusted)) AS may_be_made,
+                 m.type IS NOT NULL AND EXISTS (SELECT FROM ({NAMED_SQL}) AS o WHERE o.schema IN (SELECT oid FROM path) AND m.type = ANY (o.types)
+                                                  AND {IS_LOOKALIKE_SQL}) AS has_lookalike
+          FROM missing AS m) AS m
+    WHERE m.type IS NULL OR m.may_be_made OR m.has_lookalike ORDER BY 1, 2
 """
 # A table whose name the search path resolves, and a column of an alias. Other statements of ours name the schema, and read which
 # columns exist before.
