@@ -1,6 +1,7 @@
 """Backups in a bucket. Its response is not trusted: a stored file is looked up."""
 
 import json
+import os
 import re
 import threading
 import time
@@ -134,6 +135,22 @@ def test_a_page_waits_for_a_bucket_that_sends_byte_by_byte_only_so_long(endpoint
     assert time.monotonic() - began < 2.5
     with store.answering:  # The tests that follow need it.
         pass
+
+
+def test_a_page_waits_for_a_mount_that_hangs_only_so_long(tmp_path, monkeypatch):
+    """A named pipe that nobody writes to, as a file of a server that does not answer."""
+    monkeypatch.setattr(store, "LONGEST", 0.3)
+    os.mkfifo(tmp_path / "name")
+
+    with pytest.raises(Unreachable) as refusal:
+        store_at(str(tmp_path), hurried=True).read("name")
+    (tmp_path / "name").write_bytes(b"")  # It ends the wait.
+    with store.answering:
+        pass
+
+    assert str(refusal.value) == (
+        f"{tmp_path} has not answered within 0.3 s: repair the disk or its mount, or correct BACKUP_LOCATION."
+    )
 
 
 def test_the_password_of_an_endpoint_is_not_printed(monkeypatch):

@@ -37,29 +37,69 @@ class Missing(Refusal):
     """A file does not exist."""
 
 
+class Unreachable(Refusal):
+    """A store that does not answer: asking it for another file would take as long again."""
+
+
+LONGEST = (
+    10  # Seconds for a hurried answer: a mount waits without end, and the timeout of a bucket begins again with each byte.
+)
+answering = threading.Lock()  # A process waits for one hurried answer at a time, also for one that it has given up.
 Show = Callable[[int], None]  # Gets the number of further bytes transferred.
 
 
 class Store(ABC):
-    """A place for named files. Every method raises Refusal if it fails."""
+    """A place for named files. Every method raises Refusal if it fails.
 
-    def __init__(self, place: str, variable: str = "BACKUP_LOCATION"):
-        self.place, self.variable = place, variable
+    `hurried`, it waits no more than LONGEST seconds for the names, or for the content of a file.
+    """
+
+    CURE = "correct {variable}"  # Of a place that does not answer.
+
+    def __init__(self, place: str, variable: str = "BACKUP_LOCATION", *, hurried: bool = False):
+        self.place, self.variable, self.hurried = place, variable, hurried
 
     def make(self) -> None:
         """Create the place if the store can."""
         return
 
-    @abstractmethod
     def sizes(self) -> dict[str, int]:
         """Return the sizes of the files in bytes, by name."""
+        return self._answered(self._sizes)
+
+    @abstractmethod
+    def _sizes(self) -> dict[str, int]: ...
 
     def names(self) -> list[str]:
         """Return the names of the files, sorted."""
         return sorted(self.sizes())
 
+    def read(self, name: str) -> bytes:
+        """Return the content of a file."""
+        return self._answered(lambda: self._read(name))
+
     @abstractmethod
-    def read(self, name: str) -> bytes: ...
+    def _read(self, name: str) -> bytes: ...
+
+    def _answered(self, ask: Callable[[], Any]) -> Any:
+        """Return what `ask` returns; hurried, raise Unreachable if that takes longer than LONGEST."""
+        if not self.hurried:
+            return ask()
+        ends, answer = time.monotonic() + LONGEST, Future[Any]()
+
+        def run() -> None:
+            try:
+                answer.set_result(ask())
+            except BaseException as error:  # For the waiting thread.
+                answer.set_exception(error)
+            finally:
+                answering.release()
+
+        if answering.acquire(timeout=LONGEST):
+            threading.Thread(target=run, daemon=True).start()
+            with suppress(TimeoutError):
+                return answer.result(max(ends - time.monotonic(), 0))
+        raise Unreachable(f"{self.place} has not answered within {LONGEST} s: {self.CURE.format(variable=self.variable)}.")
 
     @abstractmethod
     def write(self, name: str, content: bytes) -> None: ...
@@ -91,8 +131,10 @@ class Store(ABC):
 class Folder(Store):
     """A folder on this machine or on a mounted disk."""
 
-    def __init__(self, place: str, variable: str = "BACKUP_LOCATION"):
-        super().__init__(place, variable)
+    CURE = "repair the disk or its mount, or correct {variable}"
+
+    def __init__(self, place: str, variable: str = "BACKUP_LOCATION", *, hurried: bool = False):
+        super().__init__(place, variable, hurried=hurried)
         self.folder = Path(place)
 
     def make(self):
@@ -147,12 +189,12 @@ class Folder(Store):
                 f"{self.folder / name if name else self.place} cannot be used ({error.strerror}): correct {self.variable}, or fix the cause there."
             ) from error
 
-    def sizes(self):
+    def _sizes(self):
         with self.explained(), os.scandir(self.folder) as entries:
             files = [entry for entry in entries if entry.is_file() and not entry.name.startswith(".")]
             return {entry.name: entry.stat().st_size for entry in files}
 
-    def read(self, name):
+    def _read(self, name):
         with self.explained(name):
             return (self.folder / name).read_bytes()
 
@@ -218,26 +260,21 @@ def _opened(path: Path, folder: int) -> FileIO:
     return file
 
 
-class Unreachable(Refusal):
-    """A bucket that does not answer: asking it for another file would take as long again."""
-
-
 # Seconds, and how often a request is tried: for backups and archives, and for a page or a report that only says what is there.
 PATIENT: dict[str, Any] = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 3}}
 HURRIED: dict[str, Any] = {"connect_timeout": 3, "read_timeout": 5, "retries": {"total_max_attempts": 1}}
-LONGEST = 10  # Seconds for a hurried answer as a whole: read_timeout begins again with each byte.
-answering = threading.Lock()  # A process waits for one hurried answer at a time, also for one that it has given up.
 
 
 class Bucket(Store):
     """`s3://bucket/prefix`, configured as for AWS's own tools: AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, … or the machine's role."""
 
+    CURE = "correct {variable} and the AWS variables"
+
     def __init__(self, place: str, variable: str = "BACKUP_LOCATION", *, hurried: bool = False):
-        super().__init__(place, variable)
+        super().__init__(place, variable, hurried=hurried)
         import boto3
         from botocore.config import Config
 
-        self.hurried = hurried
         self.bucket, self.prefix = bucket_of(place)
         if not self.bucket:
             raise Refusal(f"{place} has no bucket: write {self.variable} as s3://bucket/folder.")
@@ -264,34 +301,9 @@ class Bucket(Store):
             ) from error
         except (BotoCoreError, Boto3Error, ValueError) as error:
             reason = without_password(str(error).splitlines()[0]).rstrip(".")
-            raise Unreachable(
-                f"{place} cannot be reached ({reason}): correct {self.variable} and the AWS variables."
-            ) from error
+            raise Unreachable(f"{place} cannot be reached ({reason}): {self.CURE.format(variable=self.variable)}.") from error
 
-    def _answered(self, ask: Callable[[], Any]) -> Any:
-        """Return what `ask` returns; hurried, raise Unreachable if that takes longer than LONGEST."""
-        if not self.hurried:
-            return ask()
-        ends, answer = time.monotonic() + LONGEST, Future[Any]()
-
-        def run() -> None:
-            try:
-                answer.set_result(ask())
-            except BaseException as error:  # For the waiting thread.
-                answer.set_exception(error)
-            finally:
-                answering.release()
-
-        if answering.acquire(timeout=LONGEST):
-            threading.Thread(target=run, daemon=True).start()
-            with suppress(TimeoutError):
-                return answer.result(max(ends - time.monotonic(), 0))
-        raise Unreachable(f"{self.place} has not answered within {LONGEST} s: correct {self.variable} and the AWS variables.")
-
-    def sizes(self):
-        return self._answered(self._sizes)
-
-    def _sizes(self) -> dict[str, int]:
+    def _sizes(self):
         with self.explained():
             pages = [*self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix)]
             if not all("Name" in page or "KeyCount" in page for page in pages):
@@ -299,10 +311,7 @@ class Bucket(Store):
             found = {e["Key"].removeprefix(self.prefix): e["Size"] for page in pages for e in page.get("Contents", ())}
             return {name: size for name, size in found.items() if "/" not in name}
 
-    def read(self, name):
-        return self._answered(lambda: self._read(name))
-
-    def _read(self, name: str) -> bytes:
+    def _read(self, name):
         with self.explained(name):
             return self.client.get_object(Bucket=self.bucket, Key=self.prefix + name)["Body"].read()
 
@@ -358,7 +367,7 @@ def is_same_place(one: str, other: str) -> bool:
 def store_at(place: str, variable: str = "BACKUP_LOCATION", *, hurried: bool = False) -> Store:
     """Return the store at `place`, a folder or `s3://bucket/prefix`, the value of `variable`; raise Refusal if it is none of these.
 
-    `hurried`, it waits no more than LONGEST seconds for an answer of the bucket, and asks once.
+    `hurried`, it waits no more than LONGEST seconds for an answer, and asks a bucket once.
     """
     if not place:
         raise Refusal(f"{variable} is not set: set it to a folder, or to s3://bucket/folder.")
@@ -370,7 +379,8 @@ def store_at(place: str, variable: str = "BACKUP_LOCATION", *, hurried: bool = F
         )
     if not place.startswith(("s3://", "/")):
         raise Refusal(f"{variable} is the relative path {place}: write an absolute path, or s3://bucket/folder.")
-    return Bucket(place, variable, hurried=hurried) if place.startswith("s3://") else Folder(place, variable)
+    kind = Bucket if place.startswith("s3://") else Folder
+    return kind(place, variable, hurried=hurried)
 
 
 @contextmanager
