@@ -10,9 +10,11 @@ from typing import Any
 
 from django.apps import apps
 from django.conf import settings
-from django.db import Error, connections, models, transaction
+from django.db import Error, IntegrityError, connections, models, transaction
 from django.utils import timezone
 
+from .schema import Check
+from .schema import contract as contracts
 from .schema.contract import PHASE7_APPS
 from .schema.untrusted_code import refuse_untrusted_code
 from .server import read_schema
@@ -35,27 +37,46 @@ class WriteCheck:
     failed: str = ""  # a table
     refused_by: frozenset[str] = frozenset()  # its constraints and triggers that the server named
     error: Error | None = None
+    untried: tuple[str, ...] = ()  # "table (check)": the check is one of the contract, and the table's sample row violates it
 
 
 def check_writes(connection) -> WriteCheck:
     """Write to each table in one transaction, which is rolled back; raise Refusal if another role's code would run."""
     done: list[str] = []
+    untried: list[str] = []
     table = ""
     try:
         with time_limits(connection, lock=settings.LOCK_TIMEOUT, statement=30_000):
             refuse_untrusted_code(connection, [model._meta.db_table for model in _models()], deletes=True, updates=None)
             for model in _models():
                 table = model._meta.db_table
-                _round_trip(model, connection.alias)
-                done.append(table)
+                if check := _violated(model, connection.alias):
+                    untried.append(f"{table} ({check})")
+                else:
+                    done.append(table)
             transaction.set_rollback(True, using=connection.alias)
     except Error as error:
         if not table:
             return WriteCheck((), error=error)
         said = type(error)(f"The write check failed at the table {table}: {str(error).splitlines()[0]}")
         said.__cause__ = error
-        return WriteCheck(tuple(done), table, _named(connection, table, error), said)
-    return WriteCheck(tuple(done))
+        return WriteCheck(tuple(done), table, _named(connection, table, error), said, tuple(untried))
+    return WriteCheck(tuple(done), untried=tuple(untried))
+
+
+def _violated(model: type[models.Model], alias: str) -> str:
+    """Try the table of `model`; return the check of the contract that a sample row violates, "" if it was tried."""
+    try:
+        with transaction.atomic(using=alias):
+            _round_trip(model, alias)
+    except IntegrityError as error:
+        diagnosis = getattr(error.__cause__, "diag", None)
+        check = diagnosis and (diagnosis.table_name, diagnosis.constraint_name)
+        things = (version.object for version in contracts.load().versions if version.until is None)
+        if check not in {(thing.table, thing.name) for thing in things if isinstance(thing, Check)}:
+            raise
+        return check[1]
+    return ""
 
 
 def _named(connection, table: str, error: Error) -> frozenset[str]:
@@ -134,5 +155,7 @@ def _value(field: models.Field) -> Any:
             return {"write check": True}
         case "ArrayField":
             return ["write check"]
+        case _ if field.name == "email":
+            return f"write-check-{uuid.uuid4()}@example.com"
         case _:
             return f"write-check-ã✈-{uuid.uuid4()}"

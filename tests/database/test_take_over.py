@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from django.apps import apps
@@ -13,6 +14,9 @@ from django.db import connection
 from django.db.migrations.loader import MigrationLoader
 
 from fly2any.database.errors import Refusal
+from fly2any.database.schema import contract as contracts
+from fly2any.database.schema.contract import Version
+from fly2any.database.verification import verify
 from fly2any.postgres.take_over import TakeOver
 from tests.conftest import PROJECT
 from tests.database.test_writes import run
@@ -161,3 +165,20 @@ def test_an_interrupted_run_is_finished_by_the_next(operation, before, done):
     operation.database_forwards("accounts", Editor(connection), None, None)
 
     assert ran == done
+
+
+@pytest.mark.django_db
+def test_the_write_check_fails_at_no_check_that_was_taken_over(monkeypatch, capsys):
+    run("ALTER TABLE users ADD CONSTRAINT valid_user_email CHECK (email ~ '^[^@ ]+@[^@ ]+\\.[a-z]+$')")
+    run("ALTER TABLE price_history ADD CONSTRAINT airports CHECK (origin IN ('FCO', 'OSL'))")
+    kept = [Version(check, "accounts.0001_initial") for check in verify(connection).unmanaged.checks]
+    contract = contracts.load()
+    monkeypatch.setattr(contracts, "load", lambda: replace(contract, versions=(*contract.versions, *kept)))
+
+    with pytest.raises(SystemExit) as end:
+        call_command("dbstatus", "--write-check")
+
+    assert (end.value.code, capsys.readouterr().out.splitlines()[-4:-2]) == (0, [
+        "Write check: a row created, read, updated and deleted in each of 17 tables, and rolled back.",
+        "Not tried, because the sample row violates a check of the contract: price_history (airports).",
+    ])  # fmt: skip

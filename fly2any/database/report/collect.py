@@ -44,6 +44,7 @@ class Report:
     findings: tuple[Finding, ...]
     waived: tuple[tuple[Finding, Waiver], ...]
     write_checked: tuple[str, ...] | None = None  # tables that passed the write check
+    write_untried: tuple[str, ...] = ()  # "table (check)": a check of the contract refused the sample row
     write_failed: bool = False
     engine: Engine | None = None  # of a distributed database
 

@@ -86,6 +86,8 @@ def _lines(report: Report, verbosity: int) -> Iterator[str]:
     if report.write_checked is not None:
         yield ""
         yield f"Write check: a row created, read, updated and deleted in each of {plural(len(report.write_checked), 'table')}, and rolled back."
+    if report.write_untried:
+        yield f"Not tried, because the sample row violates a check of the contract: {', '.join(report.write_untried)}."
 
 
 def _server(verified: Verification, engine: Engine | None) -> Iterator[str]:

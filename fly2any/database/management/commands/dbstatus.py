@@ -104,7 +104,13 @@ class Command(BaseCommand):
         if checked:
             findings = tuple(tried(one, checked.passed, checked.failed, checked.refused_by) for one in report.findings)
             passed = None if checked.error else checked.passed
-            report = replace(report, findings=findings, write_checked=passed, write_failed=checked.error is not None)
+            report = replace(
+                report,
+                findings=findings,
+                write_checked=passed,
+                write_untried=checked.untried,
+                write_failed=checked.error is not None,
+            )
         if sql:
             self.stdout.write(status_as_sql(report))
         elif format == "json":
