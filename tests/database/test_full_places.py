@@ -1,9 +1,13 @@
 """Places of backups and archives that are full: a run that fails leaves nothing that fills them further."""
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
+from fly2any.database.backup.inventory import backups
 from fly2any.database.backup.store import Folder
 from fly2any.database.backup.take import take
 from fly2any.database.errors import Refusal
@@ -11,7 +15,7 @@ from fly2any.database.progress import Progress
 from fly2any.database.retention.archive import Archives
 from fly2any.database.retention.rules import RULES
 from fly2any.database.retention.sweep import sweep
-from tests.conftest import django
+from tests.conftest import PROJECT, django
 from tests.database.old_rows import BEFORE, CASES, put
 from tests.database.taken import rows
 
@@ -55,6 +59,27 @@ def test_an_archive_that_cannot_be_stored_whole_leaves_no_file(migrated, tmp_pat
         sweep(connection, RULES["price_history"], archives=archives, progress=Progress(), deadline=float("inf"), before=BEFORE)
 
     assert (list((tmp_path / "full").iterdir()), rows(migrated)) == ([], before)
+
+
+@pytest.mark.slow
+def test_a_backup_is_verified_while_the_disk_of_the_log_is_full(migrated, place):
+    environment = {
+        "POSTGRES_URL": migrated.url,
+        "BACKUP_LOCATION": place,
+        "SECRET_KEY": "only for tests",
+        "ALLOWED_HOSTS": "localhost",
+    }
+    with open("/dev/full", "w") as full:
+        process = subprocess.run(
+            [sys.executable, "-u", "manage.py", "dbbackup", "--verify", "--prune"],
+            cwd=PROJECT, env={"PATH": os.environ["PATH"], **environment}, stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    assert (process.returncode, process.stderr) == (
+        2,
+        "The output could not be written (No space left on device): make room for it.\n",
+    )
+    assert [manifest.state for manifest in backups(Folder(place)).manifests] == ["good"]
 
 
 def test_an_archive_of_which_rows_may_have_been_removed_stays(migrated, tmp_path):

@@ -16,6 +16,7 @@ from fly2any.database.clock import read_clock, time_or_own
 from fly2any.database.errors import Refusal
 from fly2any.database.exit_codes import ExitCode
 from fly2any.database.management.arguments import add_database
+from fly2any.database.management.output import lasting
 from fly2any.database.progress import Terminal
 from fly2any.database.server import read_origin
 
@@ -38,8 +39,13 @@ class Command(BaseCommand):
             raise Refusal("--verify cannot be combined with --list: omit it.")
         if prune and not (verify or check or list):
             raise Refusal("--prune removes nothing after a backup that was not verified: add --verify.")
-        store, connection = store_at(settings.BACKUPS["location"]), connections[database]
-        say = self.stdout.write if format == "text" else lambda text: None
+        with lasting(self.stdout.write) as say:
+            code = self.back_up(say, connections[database], verify, prune, check, list, format)
+        sys.exit(code)
+
+    def back_up(self, write, connection, verify, prune, check, list, format):
+        store = store_at(settings.BACKUPS["location"])
+        say = write if format == "text" else lambda text: None
         kept = backups(store) if list else None
         found = kept.manifests if kept else (self.one(connection, store, verify, check, say),)
         if kept:
@@ -54,8 +60,8 @@ class Command(BaseCommand):
             nothing = "nothing, because this backup is not verified" if failed else "nothing"
             say(f"Pruned    {', '.join(manifest.name for manifest in removed) or nothing}")
         if format == "json":
-            self.stdout.write(render.as_data(found, removed, now if kept else self.now(connection)))
-        sys.exit(ExitCode.FOUND if failed and found[0].state == "bad" else ExitCode.REFUSED if failed else ExitCode.OK)
+            write(render.as_data(found, removed, now if kept else self.now(connection)))
+        return ExitCode.FOUND if failed and found[0].state == "bad" else ExitCode.REFUSED if failed else ExitCode.OK
 
     def now(self, connection):
         now, reason = time_or_own(connection)
