@@ -102,15 +102,7 @@ class Command(BaseCommand):
             release=release,
         )
         if checked:
-            findings = tuple(tried(one, checked.passed, checked.failed, checked.refused_by) for one in report.findings)
-            passed = None if checked.error else checked.passed
-            report = replace(
-                report,
-                findings=findings,
-                write_checked=passed,
-                write_untried=checked.untried,
-                write_failed=checked.error is not None,
-            )
+            report = self.with_writes(report, checked)
         if sql:
             self.stdout.write(status_as_sql(report))
         elif format == "json":
@@ -120,6 +112,15 @@ class Command(BaseCommand):
         if checked and checked.error is not None:
             raise checked.error
         sys.exit(report.exit_code)
+
+    def with_writes(self, report, checked):
+        return replace(
+            report,
+            findings=tuple(tried(one, checked.passed, checked.failed, checked.refused_by) for one in report.findings),
+            write_checked=None if checked.error else checked.passed,
+            write_untried=checked.untried,
+            write_failed=checked.error is not None,
+        )
 
     def topics_of_security(self):
         from fly2any.database.health.security import TOPICS
