@@ -56,6 +56,7 @@ AT = "price_alerts.price_alerts_active_idx"
         (f'{OWNER} INCLUDE ("updatedAt")', ("note", "unique.different", "user_preferences.user_preferences_userId_key", SAME)),
         ('DROP INDEX "users_createdAt_idx"; CREATE INDEX "users_createdAt_idx" ON users ("createdAt" DESC)',
          ("note", "index.different", "users.users_createdAt_idx", "it is read backwards and serves the same queries.")),
+        ('DROP INDEX "users_createdAt_idx"; CREATE INDEX "users_createdAt_idx" ON users ("createdAt", id)', ("note", "index.different", "users.users_createdAt_idx", SAME)),
         (f"{ACTIVE} INCLUDE (origin)", ("note", "index.different", AT, "a write fails where origin has more than 2,704 bytes after compression.")),
     ],
 )  # fmt: skip
@@ -91,6 +92,10 @@ def test_what_works_the_same_is_a_note(sql, expected):
          [("error", "index.different", "users.users_staff_idx")]),
         ('DROP INDEX "users_createdAt_idx"; CREATE INDEX "users_createdAt_idx" ON users ("createdAt" DESC NULLS LAST)',
          [("error", "index.different", "users.users_createdAt_idx")]),
+        *(
+            (f'DROP INDEX "users_createdAt_idx"; CREATE INDEX "users_createdAt_idx" ON users {columns}', [("error", "index.different", "users.users_createdAt_idx")])
+            for columns in ('(id, "createdAt")', '("createdAt", bio)', '("createdAt", (1 / length(id)))', '("createdAt" DESC, id)')
+        ),
         ("DROP INDEX price_alerts_active_idx; CREATE INDEX price_alerts_active_idx ON price_alerts (active, id) INCLUDE (\"createdAt\")",
          [("error", "index.different", AT)]),
     ],

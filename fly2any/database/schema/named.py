@@ -229,16 +229,25 @@ def _index_difference(index: Index, live: Index) -> tuple[str, str]:
 
 
 def _effect(to: Comparing, thing: Any, live: Any) -> tuple[str, Severity]:
-    """Return the effect of a difference that may be harmless, more included columns or the reverse order, and its severity."""
+    """Return the effect of a difference that may be harmless, more columns at its end or the reverse order, and its severity."""
     if _changed(thing, live) == ["options"] and _is_reversed(thing, live):
         return "; it is read backwards and serves the same queries", Severity.NOTE
-    if _changed(thing, live) != ["include"] or not {*thing.include} <= {*live.include}:
-        return "", Severity.ERROR
+    included = _changed(thing, live) == ["include"] and {*thing.include} <= {*live.include}
     keys = Keys(to.expected, Catalog(), to.actual, to.live)
+    if not included and not (isinstance(thing, Index) and _is_prefix(keys, thing, live)):
+        return "", Severity.ERROR
     long = keys.too_long(live)
     does = [f"; a write fails where {one} has more than {plural(limit, 'byte')} after compression" for one, limit in long[:1]]
     is_long = any(keys.is_long(live.table, one) for one, _ in long)
     return "".join(does) or "; it works the same", Severity.ERROR if is_long else Severity.NOTE
+
+
+def _is_prefix(keys: Keys, index: Index, live: Index) -> bool:
+    """Return whether `live` has only more columns, not expressions, after all those of the B-tree `index`, which is not unique."""
+    number = len(index.columns)
+    first = replace(live, columns=live.columns[:number], options=live.options[:number])
+    added = all(keys.is_column(live.table, one) for one in live.columns[number:])
+    return index.method == "btree" and not index.unique and first == index and added
 
 
 def _is_reversed(index: Index, live: Index) -> bool:
