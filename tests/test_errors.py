@@ -253,3 +253,12 @@ def test_a_replica_that_does_not_answer_is_named_by_its_own_place(database):
         f"The replica does not answer: The server at 127.0.0.1, port {port} did not answer in time: check that it is running and that"
         " no firewall blocks this machine's address."
     )
+
+
+def test_a_lost_connection_is_not_said_to_have_changed_nothing():
+    error = OperationalError("consuming input failed: server closed the connection unexpectedly\n\tThis probably means …")
+
+    assert explain(error) == (
+        "The connection was lost: the server stopped or restarted, or the network failed. Uncommitted changes are rolled back."
+        " If the answer to a COMMIT was lost, its changes may be stored: look before you try again."
+    )

@@ -101,7 +101,7 @@ OF_CONNECTIONS = (
     Cause("", r'(?P<version>PostgreSQL \d+ or later) is required \(found (?P<found>[\d.]+)\)',
           "{version} is required, but this server is {found}: upgrade it."),
     Cause("", r'(server closed the connection unexpectedly|connection to server was lost|the connection is lost|SSL SYSCALL error)',
-          "The connection was lost: the server stopped or restarted, or the network failed. Uncommitted changes are rolled back; try again."),
+          "The connection was lost: the server stopped or restarted, or the network failed. Uncommitted changes are rolled back. If the answer to a COMMIT was lost, its changes may be stored: look before you try again."),
     Cause("", r'(invalid (?!input)[a-z_]+ value|invalid connection option|invalid integer value|bad value)',
           "A parameter of POSTGRES_URL has an invalid value ({line}): correct it."),
     Cause("", r'unsupported startup parameter',
