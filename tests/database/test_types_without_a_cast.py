@@ -74,3 +74,36 @@ def test_the_conversion_calls_nothing_but_postgresqls_own(case):
     run(type_.cure)
 
     assert "column.different" not in {one.code for one in verify(connection).findings}
+
+
+SEARCH = """INSERT INTO ai_conversations (id, "sessionId", metadata, "searchHistory", "updatedAt")
+            VALUES ('c', 's', '{}', '[{"to": "FCO"}]', now())"""
+HISTORY = 'ALTER TABLE ai_conversations ALTER "searchHistory" TYPE {} USING ARRAY["searchHistory" -> 0]::{}'
+
+
+@pytest.mark.sampled(2)
+@pytest.mark.django_db
+@pytest.mark.parametrize("type_", ["jsonb[]", "json[]", "varchar[]", "varchar(99)[]"])
+def test_an_array_becomes_an_array_of_json(type_):
+    """As Prisma's `Json[]`."""
+    run(SEARCH, "SET CONSTRAINTS ALL IMMEDIATE", HISTORY.format(type_, type_))
+
+    (one,) = verify(connection).findings
+    run(one.cure)
+
+    assert (one.code, one.loses, verify(connection).findings) == ("column.different", "each list becomes an array of JSON", ())
+    item = '\'{"to": "FCO"}\'::jsonb'
+    item = item if type_.startswith("json") else f"to_jsonb({item}::text)"
+    assert ask(connection, f'SELECT "searchHistory" = jsonb_build_array({item}) FROM ai_conversations')
+
+
+@pytest.mark.django_db
+def test_what_a_text_loses_as_json_is_named():
+    run('ALTER TABLE user_activities ALTER "eventData" TYPE text')
+
+    (one,) = verify(connection).findings
+
+    assert one.loses == (
+        "jsonb keeps neither the order of the keys of an object nor a key that occurs twice, and a value that is not JSON stops the"
+        " statement"
+    )

@@ -35,7 +35,6 @@ UNCAST: dict[tuple[str, str], tuple[str, str]] = {
     ("bit", "boolean"): ("{}::integer::boolean", "every number other than 0 becomes true"),
     ("real", "double precision"): ("{}::text::double precision", ""),
     ("money", "double precision"): ("{}::numeric::double precision", "lc_monetary decides what the digits mean"),
-    ("text[]", "jsonb"): ("pg_catalog.to_jsonb({})", "each list becomes an array of JSON"),
     **{
         (one, "text[]"): (
             "pg_catalog.translate({}::text, '[]', '{{}}')::text[]",
@@ -90,8 +89,9 @@ def lost_by_type_change(column: Column, live: Column) -> str:
     padded = given.startswith("character(") or given == "bpchar"
     if check := converted(column, live)[1]:
         return check
-    if (given, wanted) == ("json", "jsonb"):
-        return "jsonb keeps neither the order of the keys of an object nor a key that occurs twice"
+    if wanted == "jsonb" and (given == "json" or is_text(given)):
+        stops = "" if given == "json" else ", and a value that is not JSON stops the statement"
+        return f"jsonb keeps neither the order of the keys of an object nor a key that occurs twice{stops}"
     if padded and is_text(wanted):
         return "trailing blanks are removed"
     if given == wanted or is_text(wanted) or times or (given, wanted) in KEPT:
@@ -102,6 +102,8 @@ def lost_by_type_change(column: Column, live: Column) -> str:
 def converted(column: Column, live: Column) -> tuple[str, str]:
     """Return the expression for the values of `live` in the type of `column`, and what must be checked first."""
     name = quote(live.name)
+    if live.type.endswith("[]") and column.type == "jsonb" and not live.casts:
+        return f"pg_catalog.to_jsonb({name})", "each list becomes an array of JSON"
     expression, check = UNCAST.get((live.type.partition("(")[0], column.type), (f"{{}}::{column.type}", ""))
     if live.casts:
         written = as_written(name)
