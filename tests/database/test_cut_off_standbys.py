@@ -2,9 +2,13 @@
 
 import json
 import re
+from contextlib import closing
+from datetime import timedelta
+from threading import Timer
 
 import pytest
 
+from fly2any.database.health import replication
 from tests.conftest import manage
 from tests.database.test_dbhealth import found, of
 from tests.servers import wait_until
@@ -86,6 +90,31 @@ def test_a_replica_that_has_replayed_what_was_written_has_no_lag(pair):
     primary.execute("CREATE TABLE t AS SELECT generate_series(1, 100000)")
 
     assert health(primary, standby) == (0, [])
+
+
+def test_a_standby_that_soon_replays_what_it_has_received_is_not_behind(pair, monkeypatch):
+    """However old the last commit is: a long transaction writes WAL without one."""
+    primary, standby = pair
+    primary.execute("CREATE TABLE t (n int)")
+    wait_until(of(standby), "SELECT 1 FROM pg_class WHERE relname = 't'")
+    standby.execute("SELECT pg_wal_replay_pause()")
+    wait_until(of(standby), "SELECT 1 WHERE pg_get_wal_replay_pause_state() = 'paused'")
+    with closing(of(primary).connect()) as client:
+        client.execute("BEGIN; INSERT INTO t SELECT generate_series(1, 100000)")
+        wait_until(of(standby), "SELECT 1 WHERE pg_last_wal_receive_lsn() > pg_last_wal_replay_lsn()")
+        paused = found(of(standby), "replication", longest=timedelta())
+
+        def resume():
+            client.execute("INSERT INTO t SELECT generate_series(1, 100000)")  # What was received may end within a record.
+            standby.execute("SELECT pg_wal_replay_resume()")
+
+        monkeypatch.setattr(replication, "SOON", 30.0)
+        timer = Timer(0.1, resume)
+        timer.start()
+        resumed = found(of(standby), "replication", longest=timedelta())
+        timer.join()
+
+    assert (paused, resumed) == ([("replication.lag", BEHIND)], [])
 
 
 def test_a_standby_of_another_database_is_no_replica(pair, own_server):

@@ -37,9 +37,11 @@ SLOTS_SQL = """
 STANDBY_SQL = """
     SELECT s.standby, NOT s.receives AND current_setting('restore_command') = '' AS is_cut_off,
            CASE WHEN s.receives AND pg_catalog.pg_last_wal_receive_lsn() = pg_catalog.pg_last_wal_replay_lsn() THEN interval '0'
-                ELSE now() - pg_catalog.pg_last_xact_replay_timestamp() END AS behind
+                ELSE now() - pg_catalog.pg_last_xact_replay_timestamp() END AS behind,
+           CASE WHEN s.receives THEN pg_catalog.pg_last_wal_receive_lsn()::text END AS received
     FROM (SELECT pg_catalog.pg_is_in_recovery() AS standby, EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver) AS receives) AS s
 """
+REACHED_SQL = "SELECT pg_catalog.pg_last_wal_replay_lsn() >= %(received)s::pg_lsn AS reached"
 WRITTEN_SQL = "SELECT pg_catalog.pg_current_wal_lsn()::text AS position"
 REPLAYED_SQL = """
     SELECT pg_catalog.pg_wal_lsn_diff(%s::pg_lsn, pg_catalog.pg_last_wal_replay_lsn())::bigint,
@@ -64,21 +66,7 @@ def replication(
     """Report replicas that lag, and slots that retain WAL or dead rows without a reader."""
     here = read.one(STANDBY_SQL)
     if here.standby:
-        text = "has replayed nothing since its start" if here.behind is None else f"{span(here.behind)} behind"
-        yield Figure("this standby", text, here.behind and here.behind.total_seconds(), "standby_lag_seconds")
-        if here.is_cut_off:
-            yield Finding(
-                Severity.ERROR, "replication.lag", "this standby",
-                f"This standby receives no WAL from its primary: {_replayed(here.behind)}.",
-                "Read its log: if the primary has removed WAL that it needs, create the standby again (pg_basebackup);"
-                " otherwise check that the primary runs, and primary_conninfo.",
-            )  # fmt: skip
-        elif here.behind and here.behind > longest:
-            yield Finding(
-                Severity.WARNING, "replication.lag", "this standby",
-                f"This standby is {span(here.behind)} behind its primary (limit {span(longest)}).",
-                "Check its log, and whether the network or its disk is too slow.",
-            )  # fmt: skip
+        yield from _of_standby(here, _behind(read, here, longest), longest)
         return
     yield from _configured(read, most, longest)
     yield from commits_that_wait(read)
@@ -102,6 +90,39 @@ def replication(
     late = {row.pid for row in replicas if row.behind is not None and row.behind > most}
     for row in read(SLOTS_SQL):
         yield from _slot(row, most, oldest, is_late=row.pid in late)
+
+
+def _of_standby(here, behind: timedelta | None, longest: timedelta) -> Iterator[Figure | Finding]:
+    text = "has replayed nothing since its start" if behind is None else f"{span(behind)} behind"
+    yield Figure("this standby", text, behind and behind.total_seconds(), "standby_lag_seconds")
+    if here.is_cut_off:
+        yield Finding(
+            Severity.ERROR, "replication.lag", "this standby",
+            f"This standby receives no WAL from its primary: {_replayed(behind)}.",
+            "Read its log: if the primary has removed WAL that it needs, create the standby again (pg_basebackup);"
+            " otherwise check that the primary runs, and primary_conninfo.",
+        )  # fmt: skip
+    elif behind and behind > longest:
+        yield Finding(
+            Severity.WARNING, "replication.lag", "this standby",
+            f"This standby is {span(behind)} behind its primary (limit {span(longest)}).",
+            "Check its log, and whether the network or its disk is too slow.",
+        )  # fmt: skip
+
+
+def _behind(read: Reader, here, longest: timedelta) -> timedelta | None:
+    """Return how far this standby is behind: not at all if it soon replays what it has received.
+
+    The last commit may be old while a long transaction, or VACUUM, of its primary writes WAL.
+    """
+    if not here.received or here.behind is None or here.behind <= longest:
+        return here.behind
+    deadline = time.monotonic() + SOON
+    while not read.one(REACHED_SQL, received=here.received).reached:
+        if time.monotonic() > deadline:
+            return here.behind
+        time.sleep(0.1)
+    return timedelta()
 
 
 def _slot(row, most: int, oldest: int, *, is_late: bool) -> Iterator[Finding]:
