@@ -7,10 +7,12 @@ import pytest
 from django.db import Error, OperationalError
 
 from fly2any.database.backup import restore
+from fly2any.database.backup import swap as swapping
 from fly2any.database.backup.attached import read_attached
-from fly2any.database.backup.restore import STARTED_SQL, restore_over, swap
+from fly2any.database.backup.restore import restore_over
 from fly2any.database.backup.sessions import connection_to
 from fly2any.database.backup.store import store_at
+from fly2any.database.backup.swap import STARTED_SQL, swap
 from fly2any.database.backup.take import take
 from fly2any.database.errors import Refusal
 from fly2any.database.progress import Progress
@@ -75,12 +77,12 @@ def test_a_swap_that_did_not_commit_raises_the_error(monkeypatch, database, pair
 
 def test_a_swap_after_which_the_server_does_not_answer_says_how_to_know(monkeypatch, database, pair):
     old = pair[1]
-    monkeypatch.setattr(restore, "REACHABLE_AGAIN", -1)
+    monkeypatch.setattr(swapping, "REACHABLE_AGAIN", -1)
 
     with django(database) as connection, connection_to(connection, "postgres") as elsewhere:
         elsewhere.settings_dict["PORT"] = "1"
         with pytest.raises(Refusal) as refusal:
-            restore._is_swapped(elsewhere, database.name, old, oid=1)
+            swapping._is_swapped(elsewhere, database.name, old, oid=1)
 
     assert re.sub(r"\(There is no .*?\)", "(…)", str(refusal.value)) == (
         f"The connection was lost when {database.name} was replaced, and the server does not answer (…). If the database {old} exists,"
@@ -114,7 +116,7 @@ def test_staff_are_signed_out_although_the_connection_is_lost_once(filled, place
 
 
 def test_nothing_is_restored_where_no_database_can_be_renamed_from(filled, place, monkeypatch):
-    monkeypatch.setattr(restore, "MAINTENANCE", ("missing", "absent"))
+    monkeypatch.setattr(swapping, "MAINTENANCE", ("missing", "absent"))
     before = databases(filled)
     with django(filled) as connection:
         store = store_at(place)

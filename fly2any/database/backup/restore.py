@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -11,22 +9,20 @@ from datetime import datetime
 from io import FileIO
 
 from django.db import Error, transaction
-from psycopg import sql
 
 from ..clock import read_clock
-from ..errors import Refusal, explain, is_lost, leaves_commit_open, sqlstate
-from ..leftover_databases import BEFORE, INTO, MARK, RESTORE, comment, drop_leftovers, mark
-from ..migration.activity import UNENDING_SQL, read_activity
+from ..errors import Refusal, explain, is_lost
+from ..leftover_databases import INTO, MARK, RESTORE, comment, drop_leftovers, mark
 from ..migration.lock import PATIENCE, wait_for_writers
 from ..migration.state import known_migrations, replaced_migrations
 from ..progress import Progress
 from ..schema.contract import PHASE7_APPS
 from ..scratch import drop, require_createdb
 from ..server import MARKING_TABLE, read_home, read_origin
-from ..sql import fetch_all, fetch_one, quote
+from ..sql import fetch_one, quote
 from ..verification import verify
 from . import tools
-from .attached import hindrance, read_attached, require_undistributed
+from .attached import read_attached
 from .contents import clauses, differences, read_computed, read_contents, read_hash_partitions
 from .disk_space import require_disk_space
 from .entries import NOTHING, LeftOut
@@ -34,17 +30,14 @@ from .erasures import Erasures, keep_erasures
 from .extensions import require_extensions
 from .load import load
 from .manifest import COMPUTED, Manifest, home_of, other_homes
-from .owners import require_owners, require_replaceable
+from .owners import require_owners
 from .properties import copy_grants, copy_properties, create
 from .rights import StaffChanges, sign_out_staff
 from .sessions import connection_to, prepare_session
 from .store import Store, opened
+from .swap import MAINTENANCE, STARTED_SQL, require_same_server, require_swappable, swap
 from .take import new_findings
 
-SESSIONS_SQL = """
-    SELECT pid FROM pg_catalog.pg_stat_activity WHERE datname = ANY (%s) AND pid <> pg_catalog.pg_backend_pid() ORDER BY pid
-"""
-TERMINATE_SQL = "SELECT pg_catalog.pg_terminate_backend(%s)"
 COMMENT_SQL = """
     SELECT datname, pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database
     WHERE datname = pg_catalog.current_database()
@@ -55,12 +48,6 @@ USED_SQL = """
                      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
                                      WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'))
 """
-# Connections are closed and reopened meanwhile; a promoted standby, or a server that crashed, may lack the restored rows.
-OID_SQL = "SELECT d.oid::bigint FROM pg_catalog.pg_database AS d WHERE d.datname = %s::name"
-STARTED_SQL = "SELECT pg_catalog.pg_postmaster_start_time()"
-MAINTENANCE = ("postgres", "template1")
-IN_USE = "55006"  # SQLSTATE of a rename while sessions use the database.
-REACHABLE_AGAIN = 60  # Seconds in which a server that was restarted answers again.
 
 
 def require_restorable(manifest: Manifest, connection) -> None:
@@ -170,21 +157,12 @@ def _restore_new(
                 wait_for_writers(connection, patience=PATIENCE, say=progress.say)
             connection.close()
             _restore(connection, name, dump, manifest, progress, without, elsewhere=elsewhere)
-            _require_same_server(connection, started)
+            require_same_server(connection, started)
             prepare_session(connection)
             copy_grants(connection, name)
             if purpose == INTO:
                 comment(connection, name, None)
     return started
-
-
-def _require_same_server(connection, started: datetime) -> None:
-    """Raise Refusal unless the server has been running since `started`."""
-    if fetch_one(connection, STARTED_SQL) != (started,):
-        raise Refusal(
-            "The server was restarted or replaced during the restore, so the new database may lack rows: nothing was replaced."
-            " Run the command again."
-        )
 
 
 @contextmanager
@@ -301,73 +279,6 @@ def stamp_of(connection) -> str:
     return f"{read_clock(connection).now():%Y%m%dT%H%M%S%f}"
 
 
-def swap(elsewhere, current: str, *, oid: int, new: str, old: str, description: str | None, started: datetime) -> None:
-    """Rename `current` to `old` and `new` to `current`, in one transaction; end the sessions of both.
-
-    The old database is marked as such, and its comment `description` moves to the new one. Raises Refusal if the server has not been
-    running since `started`, or if `current` is no longer the database `oid`.
-
-    A rename first locks the database against new sessions, then waits up to 5 s for existing ones, which another connection ends
-    meanwhile. If it fails or is killed, nothing has changed; if the answer to its COMMIT is lost, the server is asked.
-    """
-    _require_same_server(elsewhere, started)  # In the session that renames them.
-    finished = threading.Event()
-    thread = threading.Thread(target=_end_sessions, args=(elsewhere, [current, new], finished), daemon=True)
-    thread.start()
-    rename = sql.SQL("ALTER DATABASE {} RENAME TO {}").format
-    committing = False
-    try:
-        with transaction.atomic(using=elsewhere.alias), elsewhere.cursor() as cursor:
-            cursor.execute(rename(sql.Identifier(current), sql.Identifier(old)))
-            if fetch_one(elsewhere, OID_SQL, [old]) != (oid,):
-                raise Refusal(
-                    f"{current} was replaced by another database during the restore: nothing was replaced by this one."
-                )
-            cursor.execute(rename(sql.Identifier(new), sql.Identifier(current)))
-            mark(elsewhere, old, BEFORE, of=current)
-            comment(elsewhere, current, description)
-            committing = True
-    except Error as error:
-        if sqlstate(error) == IN_USE and (sessions := read_activity(elsewhere, UNENDING_SQL, databases=[current, new])):
-            raise Refusal(f"Nothing was replaced. {hindrance(sessions)} Then run the command again.") from error
-        if not (committing and leaves_commit_open(error) and _is_swapped(elsewhere, current, old, oid=oid)):
-            raise
-    finally:
-        finished.set()
-        thread.join(10)
-
-
-def _end_sessions(elsewhere, names: list[str], finished: threading.Event) -> None:
-    """End the sessions of databases until `finished`, with a connection of this thread's own."""
-    own = elsewhere.copy()
-    try:
-        while not finished.is_set():
-            for session in fetch_all(own, SESSIONS_SQL, [names]):
-                with suppress(Error), own.cursor() as cursor:  # The rename reports a session that this role may not end.
-                    cursor.execute(TERMINATE_SQL, session)
-            finished.wait(0.2)
-    except Error:
-        pass  # The rename reports the problem.
-    finally:
-        own.close()
-
-
-def _is_swapped(elsewhere, current: str, old: str, *, oid: int) -> bool:
-    """Return whether the database `oid` has the name `old`; raise Refusal if the server cannot be asked within REACHABLE_AGAIN seconds."""
-    ends = time.monotonic() + REACHABLE_AGAIN
-    while True:
-        elsewhere.close()
-        try:
-            return fetch_one(elsewhere, OID_SQL, [old]) == (oid,)
-        except Error as error:
-            if time.monotonic() > ends:
-                raise Refusal(
-                    f"The connection was lost when {current} was replaced, and the server does not answer ({str(explain(error)).rstrip('.')}). If the database"
-                    f" {old} exists, {current} was replaced: then sign all staff out of the admin, and erase again who was erased since the backup."
-                ) from error
-        time.sleep(1)
-
-
 def _is_elsewhere(connection, manifest: Manifest) -> bool:
     """Return whether the database of `connection` has not the privileges and settings of the original: one on a new server, or a new one."""
     origin = read_origin(connection)
@@ -391,23 +302,3 @@ def _restore(
         )
     if without:
         progress.say(f"Left out, because it belongs to {', '.join(without)} or depends on such an object: {left_out}.")
-
-
-def require_swappable(connection, current: str) -> str:
-    """Return the database to connect to while others are renamed; raise Refusal if this role may not replace `current`."""
-    require_replaceable(connection)
-    require_undistributed(connection)
-    return _maintenance(connection, current)
-
-
-def _maintenance(connection, current: str) -> str:
-    """Return a database to connect to while others are renamed; it must accept this role."""
-    with connection.direct():
-        for name in MAINTENANCE:
-            if name != current:
-                with suppress(Error), connection_to(connection, name) as elsewhere:
-                    elsewhere.ensure_connection()
-                    return name
-    raise Refusal(
-        f"This role cannot connect to {' or '.join(MAINTENANCE)}, from where databases are renamed: restore with --into, and rename by hand."
-    )

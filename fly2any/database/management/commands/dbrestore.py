@@ -9,8 +9,9 @@ from fly2any.database.backup.extensions import require_extensions
 from fly2any.database.backup.latest import find
 from fly2any.database.backup.manifest import other_homes
 from fly2any.database.backup.owners import describe_untried, require_owners
-from fly2any.database.backup.restore import is_used, require_name, require_swappable, restore_into, restore_over
+from fly2any.database.backup.restore import is_used, require_name, restore_into, restore_over
 from fly2any.database.backup.store import store_at
+from fly2any.database.backup.swap import require_swappable
 from fly2any.database.clock import read_clock
 from fly2any.database.errors import Refusal
 from fly2any.database.maintenance import render as render_archive
