@@ -60,6 +60,9 @@ def of_sessions(server):
         return [one for one in verify(connection).findings if one.code.startswith("database.") or one.where == "SYSTEM"]
 
 
+BY_OWNER = "-- The owner of the database, or a superuser, must run it\n"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("put", [by_file, by_command_line])
 def test_the_cure_for_a_setting_of_the_server_works_wherever_it_is_set(own_server, put):
@@ -76,10 +79,10 @@ def test_the_cure_for_a_setting_of_the_server_works_wherever_it_is_set(own_serve
     assert [(one.code, one.where, one.cure) for one in found] == [
         (
             *("database.read_only", "fly2any"),
-            'SET default_transaction_read_only TO off;\nALTER DATABASE "fly2any" SET default_transaction_read_only TO off;',
+            f'{BY_OWNER}SET default_transaction_read_only TO off;\nALTER DATABASE "fly2any" SET default_transaction_read_only TO off;',
         ),
         *(
-            (code, "SYSTEM", f'ALTER DATABASE "fly2any" SET {setting};')
+            (code, "SYSTEM", f'{BY_OWNER}ALTER DATABASE "fly2any" SET {setting};')
             for code, setting in (
                 ("security.replication_role", "session_replication_role TO origin"),
                 ("database.array_nulls", "array_nulls TO on"),
