@@ -149,6 +149,7 @@ def refusal(database):
         return explain(check_writes(connection).error)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_function_that_fails_is_named(migrated, failure):
     made, function, reason = FAILURES[failure]

@@ -89,6 +89,7 @@ def test_no_module_of_the_database_is_imported_by_what_it_imports():
     assert "fly2any.database.verification" in order
 
 
+@pytest.mark.slow
 def test_the_tests_need_nothing_but_requirements_txt():
     """`make test` installs no more; what else a test needs it asks for itself, and skips without."""
     pinned = {

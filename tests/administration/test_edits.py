@@ -352,6 +352,7 @@ def test_a_change_committed_while_the_form_is_saved_is_detected(ana, staff):
     assert sql("SELECT phone, bio FROM users WHERE id = %s", ana.pk) == [("theirs", "theirs")]
 
 
+@pytest.mark.slow
 def test_a_row_that_is_deleted_meanwhile_is_reported(make, ana, staff):
     preferences = make(UserPreferences)
     url, sent = form_of(staff, ana)

@@ -83,6 +83,7 @@ CONSTRAINTS = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", CONSTRAINTS)
 def test_a_constraint_violation_is_shown_at_its_field(staff, notice, kind):
     planted, expected = CONSTRAINTS[kind]
@@ -104,6 +105,7 @@ def test_a_constraint_violation_is_shown_at_its_field(staff, notice, kind):
     assert notice.title == "t"
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("body", "expected"), [
     ("RAISE EXCEPTION 'Alerts are frozen: it''s an audit.';", "Alerts are frozen: it's an audit."),
     ("RAISE EXCEPTION 'not %', NEW.message;", "A trigger of the database refused this (SQLSTATE P0001): the server's log says why."),
@@ -156,6 +158,7 @@ def test_any_sqlstate_of_a_trigger_is_shown_as_a_message_and_its_text_is_never_l
     assert SECRET not in caplog.text
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("body", "state"), [
     ("CASE WHEN false THEN END CASE;", "20000"),
     ("NEW.title := (SELECT i FROM generate_series(1, 2) i);", "21000"),

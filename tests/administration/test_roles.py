@@ -37,6 +37,7 @@ def test_the_groups_of_the_roles_cannot_be_renamed_in_the_admin(client):
     assert {*Group.objects.values_list("name", flat=True)} == {"Administrators", "Operations", "Support", "Night shift 2"}
 
 
+@pytest.mark.slow
 def test_forms_name_permissions_as_the_other_pages_name_their_models(member, person):
     client = member("superuser")
     support = Group.objects.get(name="Support")

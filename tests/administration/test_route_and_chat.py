@@ -70,6 +70,7 @@ def test_a_route_shows_90_days_its_lowest_price_and_its_alerts(member):
 LATE, EARLY = "9999-12-31 23:59Z", "0001-01-01 00:00Z"
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     "seen",

@@ -42,6 +42,7 @@ def listed(client, model, **query):
     return client.get(address(model), query).context["cl"]
 
 
+@pytest.mark.slow
 def test_a_person_is_found_by_parts_of_names_in_any_order_and_without_accents(member):
     luis = person("lp@example.com", name="Luís Park")
     decomposed = person("b@example.com", name=unicodedata.normalize("NFD", "Zoë Müller"))
@@ -106,6 +107,7 @@ def test_the_form_that_finds_a_row_by_its_secret_names_it(client):
     assert "No push subscription has this endpoint." in wrong.content.decode()
 
 
+@pytest.mark.slow
 def test_routes_airports_and_addresses_lead_to_their_pages_and_rows(member):
     ana = person("ana@example.com", name="Ana Silva")
     moment = datetime(2026, 5, 1, 12, tzinfo=UTC)

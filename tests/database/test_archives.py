@@ -383,6 +383,7 @@ def test_a_damaged_list_of_ids_is_one_sentence_and_the_others_are_swept(filled, 
     assert [one["table"] for one in report["removed"]] == ["price_monitor_logs"]
 
 
+@pytest.mark.slow
 def test_an_unsigned_archive_is_restored_only_if_allowed(migrated, tmp_path):
     put(migrated, "price_history", "goes", CASES["price_history"][0])
     held = rows(migrated)["price_history"]

@@ -14,6 +14,7 @@ from tests.database.test_writes import run
 DETACH = 'Ask its owner first, then run: ALTER TABLE theirs DETACH PARTITION "notifications";'
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("parted", "bound", "severity", "refuses"),

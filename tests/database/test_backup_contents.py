@@ -58,6 +58,7 @@ def test_taking_a_backup_runs_no_code_of_the_tables(migrated, place):
     assert manifest.tables['"public"."bait"'].rows == 1
 
 
+@pytest.mark.slow
 def test_a_restore_does_not_trust_a_role_that_may_have_created_users_first(migrated, place):
     role = f"{migrated.name}_mallory"
     migrated.execute(

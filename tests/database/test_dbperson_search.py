@@ -242,7 +242,7 @@ def test_a_table_that_is_rotated_during_the_search_is_searched_under_both_names(
     assert {("zz_log_old", "line", "address"), ("zz_log", "line", "address")} <= found
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("repeated", ["\\", "%41", "&a;", "\\u0041", "\\x41", "%25", "&#0", "!", "(!", "ana.", "ana\\"])
 @pytest.mark.parametrize("email", ["ana.silva@example.com", "'_x+y@example.com"])
 def test_a_value_that_another_role_fills_with_escapes_is_searched_in_linear_time(repeated, email):

@@ -159,6 +159,7 @@ def test_a_deploy_that_waits_during_an_adoption_is_cancelled_before_its_concurre
     assert is_as_migrated(database)
 
 
+@pytest.mark.slow
 def test_a_deploy_that_blocks_no_statement_gets_the_lock_after_the_run(migrated, deploy):
     with running(migrated) as (run, recorded), run.connection.cursor() as cursor:
         waiting = deploy(on=migrated)
@@ -197,6 +198,7 @@ def test_a_deploy_that_this_role_may_not_cancel_is_named_before_a_build(migrated
     assert migrated.execute(VALID_SQL) == []
 
 
+@pytest.mark.slow
 def test_a_build_lost_to_a_deploy_that_this_role_may_not_cancel_is_given_up_at_once(migrated, owner, deploy, settings):
     settings.LOCK_TIMEOUT = 2000  # After that it would name the session that it waits for.
     with (

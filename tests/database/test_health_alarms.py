@@ -202,6 +202,7 @@ def test_a_sequence_is_judged_by_the_type_of_its_column_and_its_direction(databa
 BIGINT = "Change its column to bigint in a migration, and the sequence with it (ALTER SEQUENCE … AS bigint)."
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("made", "last", "cure"),
     [

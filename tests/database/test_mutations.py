@@ -38,7 +38,7 @@ def test_the_undamaged_database_has_no_finding():
 
 
 @pytest.mark.django_db
-@pytest.mark.sampled(10)
+@pytest.mark.sampled(20)
 @pytest.mark.parametrize("together", ROUNDS)
 def test_damage_is_found_and_its_cures_work(together: list[Mutation], record_property):
     record_property("damages", len(together))

@@ -19,6 +19,7 @@ def identity():
         return cursor.fetchone()[0]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("damage", "code", "kept"),

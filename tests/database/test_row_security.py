@@ -44,7 +44,7 @@ def refused(role):
     return tuple(found)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("policies", "restricted"),

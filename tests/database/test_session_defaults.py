@@ -18,7 +18,7 @@ NULLS = "NULL in an array that a client sends is stored as the text NULL"
 READS = "a client that sets no encoding cannot read every text, and what it writes is misread if it sends UTF-8"
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(16)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("setting", "value", "code", "does"),

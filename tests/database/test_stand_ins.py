@@ -32,6 +32,7 @@ def column(table, name, type_="text"):
     return COLUMN.format(table=table, column=name, type=type_, caught=CAUGHT)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("command", "lost", "place"),
     [

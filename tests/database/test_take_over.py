@@ -114,6 +114,7 @@ class Migration(migrations.Migration):
     )
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("place", "made", "why"),

@@ -134,6 +134,7 @@ def test_a_sequence_of_a_smaller_type_than_its_column_is_enlarged():
     run("INSERT INTO django_migrations (app, name, applied) VALUES ('a', 'b', now())")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("type_", "options", "last", "following"),

@@ -88,6 +88,7 @@ def test_a_part_of_a_table_that_uses_another_roles_code_is_found_and_refused(mig
     assert str(refusal.value).startswith(f"Nothing was changed. {sentence} Ask the owner of ")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "made",
     [

@@ -144,6 +144,7 @@ def test_a_read_only_default_is_found_wherever_it_is_set(place, severity):
     run(f"ALTER {place} RESET default_transaction_read_only")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     "made",
