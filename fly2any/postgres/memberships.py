@@ -1,9 +1,9 @@
 """The roles that the role of the connection was made a member of by someone who could act as it anyway.
 
-Whoever administers a role may make any other role its member, and before PostgreSQL 15 each role administers itself. So a
-membership alone shows nothing about the role that was joined. Here it counts only if a superuser, the owner of the database, the role
-itself, a member of one of these two, or one that may make members of it granted each of its steps; before 16 that is each role with
-CREATEROLE.
+A role with ADMIN OPTION on a role may make any other role a member of it; before PostgreSQL 15, each role may do so for itself. So a
+membership alone does not show that the joined role is trusted. It counts only if each of its steps was granted by a superuser; by the
+owner of the database or a member of it; or by the role of the connection, a member of it, or a role that may make members of it, which
+before 16 is each role with CREATEROLE.
 """
 
 # A query for their oids, with the role's own. Each name and operator is qualified, and its aliases differ from those around it.

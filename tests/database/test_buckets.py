@@ -138,7 +138,7 @@ def test_a_page_waits_for_a_bucket_that_sends_byte_by_byte_only_so_long(endpoint
 
 
 def test_a_page_waits_for_a_mount_that_hangs_only_so_long(tmp_path, monkeypatch):
-    """A named pipe that nobody writes to, as a file of a server that does not answer."""
+    """Opening a named pipe without a writer blocks, like reading a file from an NFS server that does not respond."""
     monkeypatch.setattr(store, "LONGEST", 0.3)
     os.mkfifo(tmp_path / "name")
 
