@@ -270,19 +270,6 @@ def test_an_archive_without_removed_rows_is_not_kept(filled, tmp_path):
     assert list((tmp_path / "a").iterdir()) == []
 
 
-def test_an_archive_of_another_database_is_refused(filled, migrated, tmp_path):
-    maintain(filled, "weekly", RETENTION="price_history=1", ARCHIVE_LOCATION=str(tmp_path / "a"))
-    [name] = [path.stem for path in (tmp_path / "a").glob("*.json")]
-
-    result = manage("dbrestore", "--archive", name, url=migrated.url, ARCHIVE_LOCATION=str(tmp_path / "a"))
-
-    assert result.returncode == 2
-    assert result.stderr.startswith(
-        f"{name} is from the database {filled.name}, but this is {migrated.name}: connect to that one"
-    )
-    assert migrated.execute("SELECT count(*) FROM price_history") == [(0,)]
-
-
 @pytest.mark.parametrize(
     "change",
     [

@@ -8,15 +8,15 @@ import pytest
 
 from fly2any.database.backup.store import store_at
 from fly2any.database.errors import Refusal
+from fly2any.database.origin import Run
 from fly2any.database.progress import Progress
 from fly2any.database.retention import archive
 from fly2any.database.retention import sweep as sweeping
 from fly2any.database.retention.archive import Archives
 from fly2any.database.retention.description import as_json
 from fly2any.database.retention.rules import RULES
-from fly2any.database.server import Run
 from tests.conftest import django, fresh, manage
-from tests.database.old_rows import BEFORE, CASES, put, swept
+from tests.database.old_rows import BEFORE, CASES, maintain, put, swept
 from tests.database.other_roles import other_role
 
 
@@ -297,3 +297,16 @@ def test_no_cast_of_another_roles_type_runs_when_an_archive_is_loaded(migrated, 
         migrated.execute("DROP SCHEMA mal CASCADE")
 
     assert [one.added for one in loaded] == [1]
+
+
+def test_an_archive_of_another_database_is_refused(filled, migrated, tmp_path):
+    maintain(filled, "weekly", RETENTION="price_history=1", ARCHIVE_LOCATION=str(tmp_path / "a"))
+    [name] = [path.stem for path in (tmp_path / "a").glob("*.json")]
+
+    result = manage("dbrestore", "--archive", name, url=migrated.url, ARCHIVE_LOCATION=str(tmp_path / "a"))
+
+    assert result.returncode == 2
+    assert result.stderr.startswith(
+        f"{name} is from the database {filled.name}, but this is {migrated.name}: connect to that one"
+    )
+    assert migrated.execute("SELECT count(*) FROM price_history") == [(0,)]

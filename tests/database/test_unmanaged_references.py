@@ -9,6 +9,7 @@ from fly2any.database.schema import read_catalog
 from fly2any.database.schema.obstacles import AGREE
 from fly2any.database.verification import verify
 from tests.conftest import django
+from tests.database.mutation import EXPECTED
 from tests.database.test_writes import run
 
 DELETE = "DELETE FROM users WHERE id = 'u'"
@@ -191,3 +192,23 @@ def test_only_tables_of_the_contract_are_followed():
     assert {table.name: [met[:5] for met in table.met] for table in tables if table.met} == {
         "users": [("next", "next_id_fkey", "theirs", "rule", "kept")]
     }
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("action", ["NO ACTION", "RESTRICT", "SET NULL"])
+@pytest.mark.parametrize("first", [False, True])
+def test_a_second_foreign_key_is_reported_if_its_action_comes_before_ours(action, first):
+    ours = next(fk for fk in EXPECTED.foreign_keys if (fk.on_delete, fk.on_update) == ("CASCADE", "CASCADE"))
+    alter = f'ALTER TABLE "{ours.table}"'
+    target, column = ours.target, ours.columns[0]
+    # The triggers fire in the order of their names as text, which end with their oids: 100000 comes before 99999.
+    theirs = f'CONSTRAINT theirs FOREIGN KEY ("{column}") REFERENCES "{target}" ON DELETE {action} ON UPDATE {action}'
+    keys = [theirs, ours.sql()] if first else [ours.sql(), theirs]
+    run(f'{alter} DROP CONSTRAINT "{ours.name}"', *(f"{alter} ADD {key}" for key in keys))
+
+    findings = [one for one in verify(connection).findings if one.code == "foreign_key.extra"]
+
+    said = (
+        f"Foreign key theirs of {ours.table} is unmanaged, and its ON DELETE {action} acts before the CASCADE of {ours.name}."
+    )
+    assert [(one.severity, one.message) for one in findings] == ([("warning", said)] if first else [])

@@ -383,23 +383,3 @@ def test_a_failed_write_check_reports_what_it_tried(capsys):
         ("c", "refused a row in the write check"),
         ("a", "refused nothing in the write check"),
     ]
-
-
-@pytest.mark.django_db
-@pytest.mark.parametrize("action", ["NO ACTION", "RESTRICT", "SET NULL"])
-@pytest.mark.parametrize("first", [False, True])
-def test_a_second_foreign_key_is_reported_if_its_action_comes_before_ours(action, first):
-    ours = next(fk for fk in EXPECTED.foreign_keys if (fk.on_delete, fk.on_update) == ("CASCADE", "CASCADE"))
-    alter = f'ALTER TABLE "{ours.table}"'
-    target, column = ours.target, ours.columns[0]
-    # The triggers fire in the order of their names as text, which end with their oids: 100000 comes before 99999.
-    theirs = f'CONSTRAINT theirs FOREIGN KEY ("{column}") REFERENCES "{target}" ON DELETE {action} ON UPDATE {action}'
-    keys = [theirs, ours.sql()] if first else [ours.sql(), theirs]
-    run(f'{alter} DROP CONSTRAINT "{ours.name}"', *(f"{alter} ADD {key}" for key in keys))
-
-    findings = [one for one in verify(connection).findings if one.code == "foreign_key.extra"]
-
-    said = (
-        f"Foreign key theirs of {ours.table} is unmanaged, and its ON DELETE {action} acts before the CASCADE of {ours.name}."
-    )
-    assert [(one.severity, one.message) for one in findings] == ([("warning", said)] if first else [])
