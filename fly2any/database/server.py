@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Annotated
+from dataclasses import dataclass
 
 from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS
-from msgspec import Meta
 
 from fly2any.postgres.search_path import SearchPathError, names_of
 from fly2any.postgres.url import is_local
@@ -29,7 +26,7 @@ from .session_settings import (
     of_replication_role,
     of_setting,
 )
-from .sql import RECORD, TRUSTED_SQL, ask, catalogue, literal, pinned, quote
+from .sql import RECORD, TRUSTED_SQL, ask, literal, pinned, quote
 from .supabase import SERVED_SQL, of_api_role
 from .units import plural
 
@@ -57,9 +54,9 @@ CONNECTIONS_SQL = """
     GROUP BY l.what, l."limit", l.reserved
 """
 
-# The schema is the first with the migration ledger and the people's table that other roles did not make, else the first with one of them, because
-# another project of Django may have a ledger of its own; else where new tables are made, else the first that exists, whether or not the
-# role may use it. reset_val is what the server or the role sets: Django sets the session to UTC.
+# The schema is the first with both the migration ledger and the people's table, of trusted roles, or else with one of them, because another
+# project of Django may have a ledger of its own; or else the one for new tables; or else the first, even if the role may not use it.
+# reset_val is what the server or the role sets: Django sets the session to UTC.
 PATH_SQL = """
     WITH path AS (
         SELECT n.oid, n.nspname, p.place, pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS usable
@@ -156,42 +153,6 @@ HOME_SQL = f"""
            {SCHEMA_OWNER_SQL}
     FROM home
 """
-
-CLUSTER_SQL = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
-# A standby gets its transaction IDs from its primary, whose start it does not know.
-MAY_ASK_SQL = """
-    SELECT d.datname, d.oid::bigint, pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE'),
-           CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_postmaster_start_time() END,
-           pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint
-    FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database()
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """When a primary was started, and its next transaction ID: they tell a server from a copy of it that runs too."""
-
-    started: Annotated[datetime, Meta(tz=True)]
-    transaction: Annotated[int, Meta(ge=0)]
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """A database, its server's system identifier, "" if the role may not ask for it, its oid there, and the server's address.
-
-    A database that is dropped and created again, or restored, has another oid. A physical copy of a server has another address,
-    which is "" for the embedded one, unless the address is local to its machine.
-    """
-
-    database: str
-    cluster: str
-    oid: int
-    place: str = ""
-    run: Run | None = field(default=None, compare=False)  # None on a standby.
-
-    def ran_at(self, time: datetime, run: Run | None) -> bool:
-        """Return whether `run`, of a server that ran at that time, may be one of this server: none of its runs overlap."""
-        return self.run is None or run is None or run.started == self.run.started or time <= self.run.started
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,21 +306,6 @@ def read_home(connection) -> tuple[str | None, bool]:
             f" SCHEMA {quote(place)} TO {quote(owner)} WITH GRANT OPTION; otherwise drop it."
         )
     return schema, recorded
-
-
-def read_origin(connection) -> Origin:
-    """Return the identity of the database; a physical copy of a server has the same identity, usually at another address."""
-    values = connection.settings_dict
-    direct = values.get("DIRECT") or values
-    place = "" if values.get("EMBEDDED") else f"{direct['HOST']}:{direct['PORT'] or 5432}"
-    with catalogue(connection) as cursor:
-        cursor.execute(MAY_ASK_SQL)
-        database, oid, may_ask, started, transaction = cursor.fetchone()
-        run = Run(started, transaction) if started else None
-        if not may_ask:
-            return Origin(database, "", oid, place, run)
-        cursor.execute(CLUSTER_SQL)
-        return Origin(database, cursor.fetchone()[0], oid, place, run)
 
 
 def read_schema(connection) -> str:

@@ -15,8 +15,8 @@ from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
 from fly2any.database.clock import read_clock
 from fly2any.database.errors import Refusal
+from fly2any.database.origin import Run, read_origin
 from fly2any.database.progress import Progress
-from fly2any.database.server import Run, read_origin
 from tests.conftest import django, manage
 from tests.database.taken import described, keep
 from tests.servers import OwnServer

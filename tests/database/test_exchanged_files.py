@@ -10,11 +10,12 @@ import pytest
 from fly2any.database.backup import restore
 from fly2any.database.backup.encryption import encrypt
 from fly2any.database.backup.restore import restore_into
-from fly2any.database.backup.store import Folder, fetched, opened
+from fly2any.database.backup.store import Folder
+from fly2any.database.backup.stored_file import fetched, opened
 from fly2any.database.backup.take import take
 from fly2any.database.errors import Refusal
+from fly2any.database.origin import Origin
 from fly2any.database.progress import Progress
-from fly2any.database.server import Origin
 from tests.conftest import django
 from tests.database.taken import databases, described, rows, run, the_one
 

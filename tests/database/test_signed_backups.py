@@ -14,8 +14,8 @@ from fly2any.database.backup.render import many
 from fly2any.database.backup.store import store_at
 from fly2any.database.clock import read_clock
 from fly2any.database.errors import Refusal
+from fly2any.database.origin import read_origin
 from fly2any.database.progress import Progress
-from fly2any.database.server import read_origin
 from tests.conftest import django
 from tests.database.taken import RecordedProgress, described
 

@@ -8,9 +8,9 @@ from datetime import datetime
 
 from ..clock import LIMIT
 from ..errors import Refusal
+from ..origin import Origin
 from ..printable import one_line
 from ..progress import Progress
-from ..server import Origin
 from ..units import plural
 from .copies import describe, of_two_servers
 from .encryption import ENDING

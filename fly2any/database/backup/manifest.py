@@ -13,8 +13,9 @@ from typing import Annotated
 from msgspec import Meta
 
 from ..errors import Refusal
+from ..origin import Origin, Run
 from ..printable import one_line
-from ..server import MARKING_TABLE, Origin, Run
+from ..server import MARKING_TABLE
 from ..sql import RECORD, quote
 from . import signing
 from .contents import BY_SELECT, Content, Hashing, Number

@@ -7,9 +7,9 @@ import shlex
 from collections.abc import Sequence
 
 from ..errors import Refusal
+from ..origin import read_origin
 from ..printable import one_line
 from ..scratch import require_createdb
-from ..server import read_origin
 from ..sql import ask, fetch_all, fetch_one, quote
 from .manifest import Manifest
 from .role_names import refuse_invalid_names

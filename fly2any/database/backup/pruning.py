@@ -8,13 +8,14 @@ from django.conf import settings
 
 from ..clock import LIMIT, server_time
 from ..errors import Refusal, Unfit
+from ..origin import read_origin
 from ..progress import Progress
-from ..server import read_origin
 from .copies import describe, of_two_servers
 from .inventory import backups
 from .manifest import Manifest
 from .signing import SIGNED
-from .store import Store, fetched
+from .store import Store
+from .stored_file import fetched
 
 DAY = "%Y-%m-%d"
 

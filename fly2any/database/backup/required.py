@@ -6,12 +6,13 @@ from django.conf import settings
 
 from ..clock import server_time
 from ..errors import Refusal, Unfit
+from ..origin import read_origin
 from ..progress import Progress
-from ..server import read_origin
 from ..units import span
 from .encryption import ENDING, WrongKey, require_key
 from .inventory import read_newest
-from .store import fetched, store_at
+from .store import store_at
+from .stored_file import fetched
 
 
 def backup_required(*, without_backup: bool):

@@ -15,10 +15,11 @@ from ..errors import Refusal, explain, is_lost
 from ..leftover_databases import INTO, MARK, RESTORE, comment, drop_leftovers, mark
 from ..migration.lock import PATIENCE, wait_for_writers
 from ..migration.state import known_migrations, replaced_migrations
+from ..origin import read_origin
 from ..progress import Progress
 from ..schema.contract import PHASE7_APPS
 from ..scratch import drop, require_createdb
-from ..server import MARKING_TABLE, read_home, read_origin
+from ..server import MARKING_TABLE, read_home
 from ..sql import fetch_one, quote
 from ..verification import verify
 from . import tools
@@ -34,7 +35,8 @@ from .owners import require_owners
 from .properties import copy_grants, copy_properties, create
 from .rights import StaffChanges, sign_out_staff
 from .sessions import connection_to, prepare_session
-from .store import Store, opened
+from .store import Store
+from .stored_file import opened
 from .swap import MAINTENANCE, STARTED_SQL, require_same_server, require_swappable, swap
 from .take import new_findings
 

@@ -15,17 +15,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from shlex import quote
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
-from django.conf import settings
-
 from ..durable import new_file, sync
-from ..errors import Refusal, Unfit, without_password
-from ..progress import Progress
+from ..errors import Refusal, without_password
 from ..units import plural
-from .encryption import ENDING, decrypt
-from .manifest import sha256_in
 from .trusted_path import require_trusted_path
 from .workfolder import work_folder
 
@@ -393,52 +388,3 @@ def all_or_none(store: Store, *names: str) -> Iterator[None]:
             with suppress(Refusal):
                 store.delete(name)
         raise
-
-
-class Stored(Protocol):
-    """The description of a stored file: its name, size and SHA-256."""
-
-    @property
-    def file(self) -> str: ...
-    @property
-    def bytes(self) -> int: ...
-    @property
-    def sha256(self) -> str: ...
-
-
-@contextmanager
-def fetched(store: Store, manifest: Stored, progress: Progress) -> Iterator[FileIO]:
-    """Yield the file, open, as it is stored; raise Refusal if it has changed since it was stored."""
-    done = 0
-
-    def show(size: int) -> None:
-        nonlocal done
-        done += size
-        progress.show(f"fetching {manifest.file}", 100 * done / max(manifest.bytes, 1))
-
-    with store.local(manifest.file, show) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size != manifest.bytes:
-            verdict = "cut short" if size < manifest.bytes else "changed"
-            raise Unfit(f"{manifest.file} has {plural(size, 'byte')} instead of {manifest.bytes:,} ({verdict}): use another.")
-        progress.show(f"reading {manifest.file}", None)
-        if sha256_in(file) != manifest.sha256:
-            raise Unfit(f"{manifest.file} is damaged (its SHA-256 differs): use another.")
-        file.seek(0)
-        yield file
-
-
-@contextmanager
-def opened(store: Store, manifest: Stored, progress: Progress) -> Iterator[FileIO]:
-    """Yield the decrypted file, open; raise Refusal if the file has changed since it was stored."""
-    with fetched(store, manifest, progress) as file:
-        if not manifest.file.endswith(ENDING):
-            yield file
-            return
-        with work_folder(
-            "a decrypted backup"
-        ) as work:  # The decrypted file is not in the store, which may be on another machine.
-            progress.show("decrypting", None)
-            decrypt(file, work / "dump", settings.BACKUPS["identity_file"])
-            with FileIO(work / "dump") as decrypted:
-                yield decrypted

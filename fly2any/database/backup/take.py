@@ -21,11 +21,12 @@ from ..errors import Refusal
 from ..locked_tables import locked_snapshot
 from ..migration import journal
 from ..migration.retry import try_again
+from ..origin import read_origin
 from ..progress import Progress
 from ..schema import contract
 from ..schema.relations import refuse_on_worker
 from ..schema.untrusted_code import our_tables
-from ..server import read_home, read_origin
+from ..server import read_home
 from ..sql import PEOPLE, TRUSTED_SQL, catalogue, fetch_all, literal, quote
 from ..units import plural
 from ..verification import verify

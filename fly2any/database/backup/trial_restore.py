@@ -36,7 +36,8 @@ from .manifest import COMPUTED, OF_ROLES, Manifest, Verdict, as_json, from_json,
 from .owners import untrusted
 from .properties import creation
 from .restore import require_restorable
-from .store import Missing, Store, opened
+from .store import Missing, Store
+from .stored_file import opened
 from .take import new_findings
 from .trial_server import DATABASE, STATEMENTS, Trial, programs, trial
 from .workfolder import work_folder

@@ -11,8 +11,8 @@ from ..backup import signing
 from ..backup.contents import BY_SELECT, Content, Hashing, Number
 from ..backup.signing import SIGNED, Moment
 from ..errors import Refusal
+from ..origin import Run
 from ..printable import one_line
-from ..server import Run
 from .rules import RULES
 
 PURPOSE = "retention.archive"

@@ -17,8 +17,8 @@ from fly2any.database.errors import Refusal
 from fly2any.database.exit_codes import ExitCode
 from fly2any.database.management.arguments import add_database
 from fly2any.database.management.output import lasting
+from fly2any.database.origin import read_origin
 from fly2any.database.progress import Terminal
-from fly2any.database.server import read_origin
 
 
 class Command(BaseCommand):
