@@ -3,11 +3,12 @@
 import json
 import re
 import socket
+import time
 
 import pytest
 from django.db import Error, NotSupportedError, OperationalError
 
-from fly2any.database.errors import CAUSES, FUNCTION_FAILED, UNNAMED_FUNCTION_FAILED, explain
+from fly2any.database.errors import CAUSES, FUNCTION_FAILED, UNNAMED_FUNCTION_FAILED, explain, is_lost
 from fly2any.database.write_check import check_writes
 from tests import prisma
 from tests.conftest import PROJECT, django, manage
@@ -262,5 +263,28 @@ def test_a_lost_connection_is_not_said_to_have_changed_nothing():
 
     assert explain(error) == (
         "The connection was lost: the server stopped or restarted, or the network failed. Uncommitted changes are rolled back."
-        " If the answer to a COMMIT was lost, its changes may be stored: look before you try again."
+        " If the answer to a COMMIT was lost, its changes may be stored: check before you try again."
     )
+
+
+@pytest.mark.parametrize(
+    ("statement", "lost"),
+    [
+        ("SELECT pg_terminate_backend(pg_backend_pid())", True),
+        ("SET idle_in_transaction_session_timeout = 1; BEGIN; SELECT pg_sleep(0)", True),
+        ("SET statement_timeout = 1; SELECT pg_sleep(1)", False),
+        ("SELECT 1/0", False),
+    ],
+)
+def test_a_connection_is_lost_if_the_server_ended_it(database, statement, lost):
+    def run():
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+            time.sleep(0.1)
+            cursor.execute("SELECT 1")
+            cursor.execute("SELECT 1")
+
+    with django(database) as connection, pytest.raises(Error) as raised:
+        run()
+
+    assert is_lost(raised.value) is lost

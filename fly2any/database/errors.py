@@ -101,7 +101,7 @@ OF_CONNECTIONS = (
     Cause("", r'(?P<version>PostgreSQL \d+ or later) is required \(found (?P<found>[\d.]+)\)',
           "{version} is required, but this server is {found}: upgrade it."),
     Cause("", r'(server closed the connection unexpectedly|connection to server was lost|the connection is lost|SSL SYSCALL error)',
-          "The connection was lost: the server stopped or restarted, or the network failed. Uncommitted changes are rolled back. If the answer to a COMMIT was lost, its changes may be stored: look before you try again."),
+          "The connection was lost: the server stopped or restarted, or the network failed. Uncommitted changes are rolled back. If the answer to a COMMIT was lost, its changes may be stored: check before you try again."),
     Cause("", r'(invalid (?!input)[a-z_]+ value|invalid connection option|invalid integer value|bad value)',
           "A parameter of POSTGRES_URL has an invalid value ({line}): correct it."),
     Cause("", r'unsupported startup parameter',
@@ -145,7 +145,7 @@ OF_STATEMENTS = (
     Cause("57P05", "", "The server ended the connection because it was idle for too long: raise idle_session_timeout, and try again."),
     Cause("25P03", "", "The server ended the connection because its transaction was idle for too long: raise idle_in_transaction_session_timeout, and try again."),
     Cause("25P04", "", "The server ended the transaction because it took too long: raise transaction_timeout, and try again."),
-    Cause("57P01", "", "The server ended the connection: it was shut down or restarted, or the session was terminated. Uncommitted changes are rolled back; try again."),
+    Cause("57P01", "", "The server ended the connection: it was shut down or restarted, or the session was terminated. Uncommitted changes are rolled back. If the answer to a COMMIT was lost, its changes may be stored: check before you try again."),
 )  # fmt: skip
 CAUSES = (*OF_CONNECTIONS, *OF_STATEMENTS)
 # SQLSTATE classes of an error that a statement meets because of its connection, for example to a pooler whose server does not answer.
@@ -263,7 +263,9 @@ def leaves_commit_open(error: BaseException) -> bool:
 
 def is_lost(error: BaseException) -> bool:
     """Return whether the connection was lost, or the server ended it: the next statement needs a new one."""
-    return isinstance(error, OperationalError | InterfaceError) and sqlstate(error)[:2] in LOST
+    if diag := _diagnosis(error):
+        return diag.severity_nonlocalized in ("FATAL", "PANIC")
+    return isinstance(error, OperationalError | InterfaceError)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
