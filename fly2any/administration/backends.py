@@ -169,12 +169,12 @@ def take_turn(request, username) -> None:
 
 
 def _log_holders() -> None:
-    """Log the sessions that have held a turn for longer than sign-ins wait for one: any role can take such a lock."""
+    """Log the sessions that have held a turn of sign-ins for half of TURN_PATIENCE or longer: any role can take such a lock."""
     with suppress(Error):
         for one in read_activity(connection, HOLDERS_OF_TWO_KEYS_SQL, lock=SIGN_IN_LOCK):
             if one.age is None or one.age.total_seconds() > TURN_PATIENCE / 2:
                 _log.warning(
-                    "A sign-in got no turn within %g s: %s has one. If that is not the admin: manage.py dbhealth locks --terminate %s --yes",
+                    "A sign-in got no turn within %g s. %s holds one, perhaps for another user. If it is not the admin, end it: manage.py dbhealth locks --terminate %s --yes",
                     TURN_PATIENCE, one, one.pid,
                 )  # fmt: skip
 

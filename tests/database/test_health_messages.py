@@ -92,7 +92,7 @@ def test_statistics_that_survived_a_reset_of_the_counts_are_not_missing(database
     database.execute("UPDATE busy SET id = id")
     assert wait_until(database, "SELECT 1 FROM pg_stat_user_tables WHERE relname = 'busy' AND n_mod_since_analyze = 60000")
     assert messages(database) == [
-        "Table busy has 60,000 rows (limit 50,000), and 60,000 inserts, updates and deletes have been counted and no ANALYZE, so query plans"
+        "Table busy has 60,000 rows (limit 50,000), and 60,000 inserts, updates and deletes have been counted but no ANALYZE, so query plans"
         " rely on guesses."
     ]
     database.execute("DELETE FROM pg_statistic WHERE starelid = 'busy'::regclass")
@@ -100,17 +100,15 @@ def test_statistics_that_survived_a_reset_of_the_counts_are_not_missing(database
     database.execute("VACUUM busy")
     assert wait_until(database, counted)
     assert [" and has never been analysed," in one for one in messages(database)] == [True]
-    with database.role(
-        f"GRANT CONNECT ON DATABASE {database.name} TO {{role}}"
-    ) as url:  # It does not see which statistics exist.
-        assert messages(dataclasses.replace(database, user=url.partition("//")[2].partition("@")[0])) == []
+    with database.role():  # It does not see which statistics exist.
+        assert messages(dataclasses.replace(database, user=f"{database.name}_role")) == []
 
 
 def test_only_statements_that_an_index_can_help_are_slow_queries():
     texts = {
         "SELECT 1": True, "  ((SELECT 1) UNION SELECT 2)": True, "/* app:\nsite */ -- a\n UPDATE t SET a = 1": True, "WITH a AS (SELECT 1) TABLE a": True,
         "PREPARE p AS SELECT 1": True, HIDDEN: True, "": True,
-        "CALL run()": False, "DO 'BEGIN END'": False, "REFRESH MATERIALIZED VIEW m": False, "-- SELECT\nCALL run()": False, "TRUNCATE t": False,
+        "CALL run()": False, "DO 'BEGIN END'": False, "REFRESH MATERIALIZED VIEW m": False, "-- SELECT\nCALL run()": False, "TRUNCATE t": False, "/**/" * 99 + "CALL run()": False,
     }  # fmt: skip
     row = namedtuple("Row", "id query calls mean total")
     for calls in (20, 1):  # Slow, or a third of all time.
@@ -194,7 +192,9 @@ def test_the_age_of_statistics_is_a_minimum_unless_their_reset_is_known(database
 
     figures, _ = asked(database, "indexes")
 
-    at_least = "" if figures["scans counted since"][0].endswith("(last reset of the statistics)") else "at least "
+    known = figures["scans counted since"][0].endswith("(last reset of the statistics)")
+    assert known or not reset
+    at_least = "" if known else "at least "
     assert re.fullmatch(
         rf"not enough data: statistics are {at_least}\d+ \w+ old, and 14 days are needed", figures["unused indexes"][0]
     )

@@ -153,7 +153,7 @@ def test_a_session_that_the_role_may_not_end_is_named_before_and_after(migrated)
 
     hindrance = (
         f"This role may not end sessions that use the database: pid {pid} (no application name, role postgres). End them, as a superuser:"
-        f" SELECT pg_terminate_backend({pid}); Of roles that are no superusers, a member of pg_signal_backend can end them too."
+        f" SELECT pg_terminate_backend({pid}); A member of pg_signal_backend can also end sessions of roles that are not superusers."
     )
     assert note == f"{hindrance} Otherwise the swap fails at the end."
     assert str(refusal.value) == f"Nothing was replaced. {hindrance} Then run the command again."

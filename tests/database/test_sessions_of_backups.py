@@ -8,13 +8,12 @@ import pytest
 from fly2any.database.backup import tools
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
-from fly2any.database.findings import Finding
 from fly2any.database.health.examine import Reader
 from fly2any.database.health.horizon import describe, end, read_holder
-from fly2any.database.health.topics import TOPICS
 from fly2any.database.progress import Progress
 from tests.conftest import django
 from tests.database.test_dbhealth import NOW, waiting
+from tests.database.test_health_privileges import asked
 
 pytestmark = pytest.mark.usefixtures("server")
 
@@ -25,12 +24,6 @@ def dumping(database, application="pg_dump"):
     with database.connect(application_name=application) as client:
         client.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM t")
         yield client.info.backend_pid
-
-
-def alarms(database, topic, **limits):
-    with django(database) as connection:
-        connection.ensure_connection()
-        return [one for one in TOPICS[topic](Reader(connection, "public"), **limits) if isinstance(one, Finding)]
 
 
 @pytest.fixture
@@ -45,7 +38,7 @@ def table(database):
 ])  # fmt: skip
 def test_a_concurrent_build_that_waits_for_a_transaction_is_a_note(table, application, cure):
     with dumping(table, application) as holder, waiting(table, "REINDEX INDEX CONCURRENTLY i") as waiter:
-        [found] = alarms(table, "locks", longest=NOW)
+        [found] = asked(table, "locks", longest=NOW)[1]
 
     assert (str(found.severity), found.code, found.where) == ("note", "locks.blocked", f"session {waiter}")
     assert found.message.endswith(
@@ -56,7 +49,7 @@ def test_a_concurrent_build_that_waits_for_a_transaction_is_a_note(table, applic
 
 def test_a_session_that_waits_for_a_lock_of_a_backup_is_ended_in_its_place(table):
     with dumping(table), waiting(table, "ALTER TABLE t ADD b int") as waiter:
-        [found] = alarms(table, "locks", longest=NOW)
+        [found] = asked(table, "locks", longest=NOW)[1]
 
     assert (str(found.severity), found.code) == ("error", "locks.blocked")
     assert found.cure == (
@@ -66,9 +59,9 @@ def test_a_session_that_waits_for_a_lock_of_a_backup_is_ended_in_its_place(table
 
 def test_the_transaction_of_a_backup_is_an_alarm_only_after_a_day(table):
     with dumping(table) as pid:
-        idle = alarms(table, "transactions", idle=NOW)
-        [long] = alarms(table, "transactions", idle=NOW, longest=NOW)
-        [stuck] = alarms(table, "transactions", longest=NOW, longest_backup=timedelta())
+        idle = asked(table, "transactions", idle=NOW)[1]
+        [long] = asked(table, "transactions", idle=NOW, longest=NOW)[1]
+        [stuck] = asked(table, "transactions", longest=NOW, longest_backup=timedelta())[1]
         with django(table) as connection:
             connection.ensure_connection()
             holder = read_holder(Reader(connection, "public"))

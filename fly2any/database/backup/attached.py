@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import Refusal
-from ..migration.activity import UNENDING_SQL, Activity, read_activity
+from ..migration.activity import UNENDING_SQL, Activity, read_activity, terminate
 from ..schema.relations import has_citus, read_placed
 from ..sql import fetch_one, literal, quote
 
 ATTACHED_SQL = """
-    SELECT ARRAY(SELECT x.gid::text FROM pg_catalog.pg_prepared_xacts AS x
+    SELECT pg_catalog.current_database()::text,
+           ARRAY(SELECT x.gid::text FROM pg_catalog.pg_prepared_xacts AS x
                  WHERE x.database = pg_catalog.current_database() ORDER BY x.gid),
            ARRAY(SELECT s.slot_name::text FROM pg_catalog.pg_replication_slots AS s
                  WHERE s.database = pg_catalog.current_database() ORDER BY s.slot_name),
@@ -66,18 +67,18 @@ class Attached:
 
 def read_attached(connection) -> Attached:
     """Return the objects that belong to the database of `connection` but are not in its dump."""
-    prepared, slots, subscriptions, tablespaces = fetch_one(connection, ATTACHED_SQL)
-    sessions = read_activity(connection, UNENDING_SQL, databases=[connection.settings_dict["NAME"]])
+    database, prepared, slots, subscriptions, tablespaces = fetch_one(connection, ATTACHED_SQL)
+    sessions = read_activity(connection, UNENDING_SQL, databases=[database])
     used = tuple(name for name in tablespaces if name != SHARED)
     return Attached(tuple(prepared), tuple(slots), tuple(subscriptions), used, sessions)
 
 
 def hindrance(sessions: tuple[Activity, ...]) -> str:
     """Return which sessions prevent the swap, and what ends them."""
-    ends = " ".join(f"SELECT pg_terminate_backend({one.pid});" for one in sessions)
+    ends = " ".join(map(terminate, sessions))
     return (
-        f"This role may not end sessions that use the database: {'; '.join(map(str, sessions))}. End them, as a superuser: {ends} Of roles"
-        " that are no superusers, a member of pg_signal_backend can end them too."
+        f"This role may not end sessions that use the database: {'; '.join(map(str, sessions))}. End them, as a superuser: {ends} A member"
+        " of pg_signal_backend can also end sessions of roles that are not superusers."
     )
 
 

@@ -20,6 +20,7 @@ from psycopg.errors import LockNotAvailable
 from ..errors import Refusal
 from ..locked_tables import locked_snapshot
 from ..migration import journal
+from ..migration.activity import HASHING
 from ..migration.retry import try_again
 from ..origin import read_origin
 from ..progress import Progress
@@ -225,7 +226,7 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
     with tools.reached(connection) as (place, environment), ExitStack() as running:
         with locked_snapshot(connection, lock=settings.LOCK_TIMEOUT, statement=0, chosen=DUMPED_SQL):
             with connection.cursor() as cursor:
-                pin(cursor, PATIENT)
+                pin(cursor, PATIENT | {"application_name": HASHING})
                 cursor.execute("SELECT pg_catalog.pg_export_snapshot(), pg_catalog.now()")
                 snapshot, now = cursor.fetchone()
                 taken = data_of(cursor, now, progress)
@@ -236,12 +237,11 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
             tool = tools.choose(major, tls=connection.connection.pgconn.ssl_in_use)
             roles = read_roles(connection, tool.major)
             report = verify(connection)
-            dump = running.enter_context(
-                _started(tool, environment, locking := _Locking(), snapshot=snapshot, path=path, place=place)
-            )
+            locking = _Locking()
+            dump = running.enter_context(_started(tool, environment, locking, snapshot=snapshot, path=path, place=place))
             locking.require(dump)
             tables = read_contents(connection, progress.show)
-        # pg_dump has the snapshot and its own locks: this transaction has ended, and is not idle until pg_dump is done.
+        # pg_dump has imported the snapshot and holds its own locks, so this transaction need not stay idle until pg_dump ends.
         progress.show("waiting for pg_dump", None)
         dump.finish()
     tools.require_portable(tool, path, version)

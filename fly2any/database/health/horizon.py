@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..migration.activity import BACKUPS, describe_prepared, roll_back_prepared
+from ..migration.activity import BACKUP_PROGRAMS, LONGEST_BACKUP, describe_prepared, roll_back_prepared
 from ..schema.extents import Extent
 from ..sql import literal
 from .examine import Reader
@@ -20,7 +20,8 @@ HOLDERS_SQL = f"""
           SELECT 'standby', COALESCE(NULLIF(r.application_name, ''), r.client_addr::text, 'a local socket'), pg_catalog.age(r.backend_xmin), true, NULL
           FROM pg_catalog.pg_stat_replication AS r WHERE r.backend_xmin IS NOT NULL
           UNION ALL
-          SELECT CASE WHEN a.application_name IN ({", ".join(map(literal, BACKUPS))}) THEN 'backup' ELSE 'session' END, a.pid::text, GREATEST(pg_catalog.age(a.backend_xmin), pg_catalog.age(a.backend_xid)), true, a.xact_start
+          SELECT CASE WHEN a.application_name IN ({", ".join(map(literal, BACKUP_PROGRAMS))})
+                       AND a.xact_start > now() - pg_catalog.make_interval(days => {LONGEST_BACKUP.days}) THEN 'backup' ELSE 'session' END, a.pid::text, GREATEST(pg_catalog.age(a.backend_xmin), pg_catalog.age(a.backend_xid)), true, a.xact_start
           FROM pg_catalog.pg_stat_activity AS a
           WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a.pid <> pg_catalog.pg_backend_pid()
             AND (a.backend_xmin IS NOT NULL OR a.backend_xid IS NOT NULL)) AS h

@@ -9,8 +9,9 @@ from ..errors import Refusal
 from ..findings import Finding, Severity
 from ..migration.activity import (
     ACTIVITY,
-    BACKUPS,
+    BACKUP_PROGRAMS,
     HOLDER_SQL,
+    LONGEST_BACKUP,
     PREPARED_HOLDERS_SQL,
     WAITERS_SQL,
     describe_prepared,
@@ -163,7 +164,7 @@ def _end(row) -> str:
         return roll_back_prepared(row.gid)
     if not row.role:
         return "Wait until it is done: it is a server process, such as a vacuum that prevents wraparound."
-    if row.application in BACKUPS:
+    if row.application in BACKUP_PROGRAMS:
         instead = "" if row.of_transaction else f" If others wait for this session, end it: {_terminate('locks', row.pid)}"
         return f"Wait until the backup ends.{instead}"
     return f"{'Wait, or: ' if row.of_transaction else ''}{_terminate('locks', row.by)}"
@@ -199,7 +200,7 @@ def transactions(
     *,
     longest: timedelta = timedelta(hours=1),
     idle: timedelta = timedelta(minutes=5),
-    longest_backup: timedelta = timedelta(days=1),
+    longest_backup: timedelta = LONGEST_BACKUP,
 ) -> Iterator[Figure | Finding]:
     """Report transactions that keep vacuum from removing dead rows, or hold locks."""
     rows = read(LONG_SQL)
@@ -210,7 +211,7 @@ def transactions(
         yield Figure("oldest transaction", span(oldest), oldest.total_seconds(), "oldest_transaction_seconds")
     for row in rows:
         where, session = f"session {row.pid}", _session(row.application, row.role, query=row.query)
-        cure, is_backup = _terminate("transactions", row.pid), row.application in BACKUPS and row.age <= longest_backup
+        cure, is_backup = _terminate("transactions", row.pid), row.application in BACKUP_PROGRAMS and row.age <= longest_backup
         if row.idle is not None and row.idle > idle and not is_backup:  # The first session of `pg_dump --jobs` is idle.
             yield Finding(
                 Severity.WARNING,

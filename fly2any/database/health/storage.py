@@ -213,7 +213,7 @@ def _is_kept(row, contract: set[str]) -> bool:
 
 
 def _serves_alone(row, rows, contract: set[str]) -> bool:
-    """Return whether the index serves a foreign key that no index serves that is never proposed for dropping."""
+    """Return whether the index serves a foreign key that none of the indexes that are always kept serves."""
     kept = {key for other in rows if other.table == row.table and _is_kept(other, contract) for key in other.serves}
     return not kept.issuperset(row.serves)
 

@@ -19,8 +19,8 @@ DAMAGED_SQL = """
     SELECT COALESCE(datname, 'shared tables') AS name, checksum_failures AS failures, checksum_last_failure AS last
     FROM pg_catalog.pg_stat_database WHERE checksum_failures > 0 ORDER BY datid
 """
-# Those of some tables that have no statistics, as far as this role may see them. They survive a crash, pg_stat_reset() and a failover,
-# after which no time of an ANALYZE is known.
+# The given tables without a row in pg_stats, as far as this role may see it. Statistics survive a crash, pg_stat_reset() and a failover;
+# the time of the last ANALYZE does not.
 WITHOUT_STATISTICS_SQL = """
     SELECT c.relname AS name FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s)
@@ -124,7 +124,7 @@ def _neglected(row: Extent, dead: float, many: int, large: int, holder, *, is_ba
             cure = f"{end(holder)} Then run {cure}"
         yield Finding(Severity.WARNING, "tables.dead_rows", row.name, message, cure, is_sql=not held)
     if live > many and (is_bare or changed > 0.5 * live):
-        since = f"since it was analysed on {row.analysed:%Y-%m-%d}" if row.analysed else "and no ANALYZE"
+        since = f"since it was analysed on {row.analysed:%Y-%m-%d}" if row.analysed else "but no ANALYZE"
         why = (
             " and has never been analysed"
             if is_bare

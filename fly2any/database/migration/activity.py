@@ -12,7 +12,9 @@ from ..sql import fetch_all, literal
 PREPARED = "a prepared transaction, which `SELECT gid, prepared, owner FROM pg_prepared_xacts` names"
 ROLLBACK_PREPARED = "ROLLBACK PREPARED '…' or COMMIT PREPARED '…' with its gid, after asking its owner."
 
-BACKUPS = ("pg_dump", "pg_dumpall")  # Application names.
+HASHING = "fly2any dbbackup"  # The application name of the session that reads the rows beside pg_dump.
+BACKUP_PROGRAMS = ("pg_dump", "pg_dumpall", HASHING)
+LONGEST_BACKUP = timedelta(days=1)  # Until then a backup may take its time.
 
 ACTIVITY = """
     COALESCE(a.pid, 0) AS pid, a.application_name AS application, a.usename AS role, a.state,
@@ -20,11 +22,11 @@ ACTIVITY = """
     NULLIF(left(a.query, 500), '<insufficient privilege>') AS query
 """
 
-ON_LOCK = """
+ADVISORY = """
     FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_stat_activity AS a USING (pid)
     WHERE l.locktype = 'advisory' AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
-      AND l.classid = 0::oid AND l.objid = %(lock)s::oid AND l.objsubid = 1::smallint
 """
+ON_LOCK = f"{ADVISORY} AND l.classid = 0::oid AND l.objid = %(lock)s::oid AND l.objsubid = 1::smallint"
 
 HOLDER_SQL = f"""
     SELECT {ACTIVITY}
@@ -35,9 +37,7 @@ HOLDER_SQL = f"""
 # Of a lock with two keys, the first being `lock`.
 HOLDERS_OF_TWO_KEYS_SQL = f"""
     SELECT {ACTIVITY}
-    FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_stat_activity AS a USING (pid)
-    WHERE l.locktype = 'advisory' AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
-      AND l.classid = %(lock)s::oid AND l.objsubid = 2::smallint AND l.granted
+    {ADVISORY} AND l.classid = %(lock)s::oid AND l.objsubid = 2::smallint AND l.granted
     ORDER BY a.pid
 """
 
@@ -52,7 +52,7 @@ MAY_SIGNAL_SQL = """
      AND (SELECT pg_catalog.bool_or(rolsuper AND rolname = current_user) OR NOT pg_catalog.bool_or(rolsuper AND oid = a.usesysid)
           FROM pg_catalog.pg_roles))
 """
-# The sessions of databases that this role may not end.
+# The sessions in the given databases that this role may not terminate.
 UNENDING_SQL = f"""
     SELECT {ACTIVITY} FROM pg_catalog.pg_stat_activity AS a
     WHERE a.datname = ANY (%(databases)s) AND a.usesysid IS NOT NULL AND a.pid <> pg_catalog.pg_backend_pid() AND NOT {MAY_SIGNAL_SQL}
