@@ -45,6 +45,8 @@ def status_as_json(report: Report) -> str:
         data["security"] = {"topics": of_topics(report.security)}
     if report.write_checked is not None:
         data["write_checked"] = report.write_checked
+    if report.write_untried:
+        data["write_untried"] = report.write_untried
     return dumped(data)
 
 

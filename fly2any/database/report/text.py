@@ -59,6 +59,8 @@ def _counts(report: Report) -> Iterator[str]:
             yield f"{len(migrations.pending)} pending"
     if report.write_failed:
         yield "the write check failed"
+    if report.write_untried:
+        yield f"{plural(len(report.write_untried), 'table')} not tried"
     yield plural(len(report.problems), "finding")
     if report.notes:
         yield plural(report.notes, "note")
