@@ -28,7 +28,7 @@ SLOW_OF_THE_SERVER = _of(
     "adoption_drift", "contract", "mutations", "dbadopt", "dbadopt_columns", "concurrent_builds", "migrate_hazards", "backup",
     "backup_contents", "backup_entries", "backup_verdicts", "backup_hostile_code", "restore", "restore_into_empty",
     "restore_roles", "restore_staff", "untrusted_code", "untrusted_triggers", "trigger_creators",
-    "dbperson_untrusted_code", "lookalikes", "locked_references", "reversals", "losses", "security", "security_reach",
+    "dbperson_untrusted_code", "home", "health_alarms", "dbstatus", "dbseed", "lookalikes", "locked_references", "reversals", "losses", "security", "security_reach",
 )  # fmt: skip
 
 

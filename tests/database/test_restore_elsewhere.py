@@ -55,7 +55,6 @@ def restored(database, place, target, before=(), **options):
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(2)
 @pytest.mark.parametrize("is_lost", [True, False], ids=["missing", "existing"])
 def test_tables_of_a_missing_tablespace_are_restored_into_the_default_one(migrated, place, target, tablespaces, is_lost):
     fast, slow = tablespaces

@@ -26,7 +26,7 @@ def test_every_rule_has_a_case():
     assert CASES.keys() == RULES.keys() == MUST.keys()
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("archived", [False, True], ids=["removed", "archived"])
 @pytest.mark.parametrize("table", RULES)
 def test_only_old_rows_are_deleted(migrated, table, archived, tmp_path):

@@ -154,7 +154,7 @@ CASES = {  # The operations, a row, and the losses of their reversal, from the l
 }  # fmt: skip
 
 
-@pytest.mark.sampled(12)
+@pytest.mark.sampled(13)
 @pytest.mark.parametrize("atomic", [True, False], ids=["atomic", "not atomic"])
 @pytest.mark.parametrize("case", CASES)
 def test_no_row_is_deleted_by_a_reversal_without_consent(database, case, atomic):

@@ -203,7 +203,6 @@ LOCKED_BY_BACKUP = """
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(2)
 @pytest.mark.parametrize("statement", ["ALTER TABLE notifications ADD COLUMN zz int", "TRUNCATE price_monitor_logs"])
 def test_a_statement_that_changes_a_table_in_the_first_moment_waits_no_longer_than_for_the_dump(filled, place, statement):
     """It waits for our lock, and pg_dump behind it."""

@@ -110,7 +110,7 @@ def test_a_condition_that_casts_an_enum_of_another_role_to_json_is_refused(migra
     ]
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("kind", ["mal.kind", "mal.kind[]", "public.pair"])
 @pytest.mark.parametrize("condition", ["to_jsonb(OLD) IS DISTINCT FROM to_jsonb(NEW)", "to_json(OLD.made) IS NOT NULL"])
 def test_a_condition_that_converts_a_column_of_another_roles_enum_to_json_is_refused(migrated, kind, condition):

@@ -96,7 +96,6 @@ def fails(database, statement):
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(4)
 @pytest.mark.parametrize("case", CASES)
 def test_what_keeps_a_person_is_found_and_resolved_by_its_cure(migrated, person, case):
     made, statement = CASES[case]
