@@ -9,7 +9,7 @@ class AccountsConfig(AppConfig):
     def ready(self):
         from .models import UserPreferences
 
-        # What messages call one row. Migrations, which read the class Meta, do not see it.
+        # The name of one row in messages. It is set here, not in Meta, so that makemigrations writes no migration for it.
         UserPreferences._meta.verbose_name = UserPreferences.nouns[0]
         user_logged_in.connect(on_sign_in, dispatch_uid="accounts.preferences")
 

@@ -72,7 +72,7 @@ class MessageAdmin(ReadOnlyModelAdmin):
     def get_changelist_instance(self, request):
         changelist = super().get_changelist_instance(request)
         key = changelist.chosen.get("conversation")
-        if changelist.query and key:  # The answer to any method reveals what the messages contain.
+        if changelist.query and key:  # Whatever the HTTP method, the result reveals what the messages contain.
             person = Conversation.objects.filter(pk=key).values_list("user_id", flat=True).first()
             note(request, Access.Action.OPENED, Conversation, row_id=key, person_id=person, query=request.GET.urlencode())
         return changelist

@@ -213,7 +213,7 @@ def measure(client):
         else:
             print("  the system's cache may not be dropped here: no answer without it was measured")
     first = [ask(client, url) for url in urls]
-    report(f"{len(urls)} addresses, {'asked once more' if answers else 'their first answers'}", first)
+    report(f"{len(urls)} addresses, {'requested once more' if answers else 'their first answers'}", first)
     later = [ask(client, url) for _ in range(AGAIN) for url in urls]
     report("all later answers", later)
     answers += [*first, *later]

@@ -1,6 +1,6 @@
 """The groups of the staff, as each app's migration grants them. Migrations import this path: it is frozen.
 
-staff.py gives people these roles; the roles of PostgreSQL are database/roles.py's.
+staff.py gives people these roles; database/roles.py defines the roles of PostgreSQL.
 """
 
 from __future__ import annotations

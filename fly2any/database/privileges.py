@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from .findings import Finding, Severity
-from .schema.cures import comment
+from .schema.cures import comment, preceded
 from .schema.ledgers import APPEND_ONLY, LEDGERS
 from .schema.objects import PRIVILEGES, Table
 from .server import Server
@@ -52,8 +52,7 @@ def of_server(server: Server, alias: str) -> Iterator[Finding]:
         if server.owns_database or not one.is_sql or not OF_DATABASE.search(one.cure):
             yield one
         else:
-            cure = f"{comment(BY_DATABASE_OWNER[0].upper() + BY_DATABASE_OWNER[1:])}\n{one.cure}"
-            yield replace(one, cure=cure, loses=one.loses or BY_DATABASE_OWNER)
+            yield replace(one, cure=preceded(BY_DATABASE_OWNER, one.cure), loses=one.loses or BY_DATABASE_OWNER)
 
 
 def _unequal(server: Server, tables: tuple[Table, ...], site: frozenset[str]) -> Iterator[Finding]:

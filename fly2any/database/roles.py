@@ -1,6 +1,6 @@
 """The three roles of the database and their grants, as SQL to read and run; current users of the tables keep their access.
 
-The role that only reads may select no secret column. The roles of the staff are administration/roles.py's.
+The role that only reads may select no secret column. administration/roles.py defines the roles of the staff.
 """
 
 from __future__ import annotations

@@ -131,13 +131,18 @@ def snapshot(connection):
         yield
 
 
+def asked_path(connection) -> str | None:
+    """Return the search path that `pinned` replaced, None outside it."""
+    return getattr(connection, "asked_path", None)
+
+
 @contextmanager
 def pinned(connection, *, lock: int | None = None, statement: int | None = None, read_only: bool = True) -> Iterator[str]:
     """Run the block in a transaction with PINNED as the search path; yield the search path that it replaces.
 
     Inside, tables of ours are named with their schema. Blocks may be nested.
     """
-    asked = getattr(connection, "asked_path", None)
+    asked = asked_path(connection)
     if asked is not None and lock is statement is None:
         yield asked
         return
@@ -172,7 +177,7 @@ def pinned_session(connection) -> Iterator[None]:
 @contextmanager
 def unpinned(connection, *, lock: int, statement: int) -> Iterator[None]:
     """Run the block in a transaction with the search path that `pinned` replaced: for a query that the user supplied."""
-    asked = getattr(connection, "asked_path", None)
+    asked = asked_path(connection)
     wanted = {} if asked is None else {"search_path": asked}
     with time_limits(connection, lock=lock, statement=statement), _set(connection, wanted, restored=True):
         yield

@@ -249,9 +249,8 @@ def _of_records(
     schema: str,
 ) -> Iterable[Finding]:
     """Yield the findings about migrations that are not recorded, although they ran or their objects exist."""
-    lost = {one.name for one in migrations.lost}
     ours = migrations.recorded_or_lost.issuperset(contracts.FIRST_MIGRATIONS)
-    others = [maker[1]] if maker else unrecorded_findings([one for one in found if one.migration not in lost], ours=ours)
+    others = [maker[1]] if maker else unrecorded_findings(found, ours=ours)
     findings = (*lost_findings(contract, migrations.lost, comparison.matched), *others)
     return (in_schema(finding, schema) for finding in findings)
 

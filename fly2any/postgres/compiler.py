@@ -8,6 +8,40 @@ from django.db.models.expressions import DatabaseDefault
 
 from .fields import DateTimeField, MillisecondsOf
 
+OF_POSTGRESQL = frozenset(
+    [
+        "ARRAY_AGG",
+        "AVG",
+        "BIT_AND",
+        "BIT_OR",
+        "BIT_XOR",
+        "BOOL_AND",
+        "BOOL_OR",
+        "CORR",
+        "COUNT",
+        "COVAR_POP",
+        "COVAR_SAMP",
+        "JSONB_AGG",
+        "MAX",
+        "MIN",
+        "REGR_AVGX",
+        "REGR_AVGY",
+        "REGR_COUNT",
+        "REGR_INTERCEPT",
+        "REGR_R2",
+        "REGR_SLOPE",
+        "REGR_SXX",
+        "REGR_SXY",
+        "REGR_SYY",
+        "STDDEV_POP",
+        "STDDEV_SAMP",
+        "STRING_AGG",
+        "SUM",
+        "VAR_POP",
+        "VAR_SAMP",
+    ]
+)
+
 
 class _Qualified:
     """Names the schema of aggregates: another role's count(integer) would match better than PostgreSQL's, which takes any type."""
@@ -17,29 +51,6 @@ class _Qualified:
             node = copy(node)
             node.function = f"pg_catalog.{node.function}"
         return super().compile(node)  # type: ignore[misc]
-
-
-OF_POSTGRESQL = frozenset(
-    [
-        "COUNT",
-        "MIN",
-        "MAX",
-        "SUM",
-        "AVG",
-        "STDDEV_POP",
-        "STDDEV_SAMP",
-        "VAR_POP",
-        "VAR_SAMP",
-        "ARRAY_AGG",
-        "BIT_AND",
-        "BIT_OR",
-        "BIT_XOR",
-        "BOOL_AND",
-        "BOOL_OR",
-        "JSONB_AGG",
-        "STRING_AGG",
-    ]
-)
 
 
 class SQLCompiler(_Qualified, compiler.SQLCompiler):

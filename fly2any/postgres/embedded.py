@@ -50,9 +50,11 @@ def bin_folder() -> Path:
 
 def socket_folder(home: Path) -> Path:
     """Return the folder of the server's socket: its data folder, or where that path is too long or has a comma, one in TMPDIR or /tmp."""
+    if _may_hold_socket(home / "data"):
+        return home / "data"
     name = f"fly2any-{os.getuid()}-{hashlib.sha256(os.fsencode(home)).hexdigest()[:16]}"
-    folders = (home / "data", Path(tempfile.gettempdir()) / name)
-    return next((folder for folder in folders if _may_hold_socket(folder)), Path("/tmp") / name)  # noqa: S108  Only ours: the supervisor checks.
+    folder = Path(tempfile.gettempdir()) / name
+    return folder if _may_hold_socket(folder) else Path("/tmp") / name  # noqa: S108  Only ours: the supervisor checks.
 
 
 def _may_hold_socket(folder: Path) -> bool:

@@ -119,8 +119,8 @@ def test_staff_unknown_ambiguous_and_undecodable_addresses_are_refused(migrated,
     refusals = {
         "bob@example.com": "bob@example.com is a staff account: remove its staff status in the admin first.",
         "x": "No person has the e-mail address or the ID x: check the spelling, or search in the admin.",
-        "ana2": "ana2 is the ID of one person (e-mail address: ana.silva@example.com) and the e-mail address of another (ID: eve): give what only one of"
-        " them has, or open the person in the admin.",
+        "ana2": "ana2 is the ID of one person (e-mail address: ana.silva@example.com) and the e-mail address of another (ID: eve): give an ID or"
+        " address that only one of them has, or open the person in the admin.",
         "ANA.SILVA@example.com": "2 people have the e-mail address ANA.SILVA@example.com in different spellings: give the exact spelling of one of them.",
         "\udcff@example.com": "The e-mail address is not valid UTF-8: check the terminal's encoding.",
         "x\0@example.com": "The e-mail address contains a NUL character: correct it.",

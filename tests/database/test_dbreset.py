@@ -1,5 +1,6 @@
 """dbreset on a real server."""
 
+import os
 import re
 
 import pytest
@@ -193,15 +194,16 @@ def test_rows_are_not_deleted_while_the_key_does_not_decrypt_the_backup(migrated
     manage("dbseed", "--production", "--users", "5", "--seed", "1", "--until", "2026-05-01", url=migrated.url)
     assert manage("dbbackup", "--verify", **right, BACKUP_RECIPIENT=str(keys[0].to_public())).returncode == 0
 
-    refused = manage("dbreset", "--yes", **wrong)
+    (work := tmp_path / "work").mkdir()
+    refused = manage("dbreset", "--yes", **wrong, TMPDIR=str(work))
     assert (refused.returncode, refused.stderr) == (
         2,
         "A verified backup is required before rows are deleted, but the newest cannot be used (The key in BACKUP_IDENTITY_FILE does not decrypt this backup:"
         " use the key for which it was encrypted): run `manage.py dbbackup --verify`, or add --without-backup.\n",
     )
     assert migrated.execute("SELECT count(*) FROM users") == [(5,)]
+    assert os.listdir(work) == []
     assert manage("dbreset", "--yes", **right).returncode == 0
-    assert {path.name for path in tmp_path.iterdir()} == {"backups", "key0", "key1"}
 
 
 @pytest.mark.slow

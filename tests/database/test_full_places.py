@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -68,6 +69,7 @@ def test_a_backup_is_verified_while_the_disk_of_the_log_is_full(migrated, place)
         "BACKUP_LOCATION": place,
         "SECRET_KEY": "only for tests",
         "ALLOWED_HOSTS": "localhost",
+        "TMPDIR": tempfile.gettempdir(),
     }
     with open("/dev/full", "w") as full:
         process = subprocess.run(

@@ -57,7 +57,7 @@ def refusal(database):
 def test_a_lookalike_of_what_a_function_of_the_site_calls_is_refused(migrated, site, caller, statements, moved, named):
     migrated.execute(site)
     with other_role(migrated, *statements) as role:
-        migrated.execute(f"{moved or 'SELECT 1'}")
+        migrated.execute(moved or "SELECT 1")
         said, findings = refusal(migrated)
         migrated.execute(f"DROP OWNED BY {role} CASCADE")
 
@@ -87,7 +87,7 @@ def test_a_lookalike_of_what_a_function_of_the_site_calls_is_refused(migrated, s
 def test_what_a_function_of_the_site_cannot_call_by_mistake_is_not_refused(migrated, site, statements, moved):
     migrated.execute(site)
     with other_role(migrated, *statements) as role:
-        migrated.execute(f"{moved or 'SELECT 1'}")
+        migrated.execute(moved or "SELECT 1")
         refused = refusal(migrated)
         migrated.execute(f"DROP OWNED BY {role} CASCADE")
 

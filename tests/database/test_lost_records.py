@@ -83,7 +83,7 @@ def test_a_record_of_a_migration_without_objects_is_restored_only_if_it_ran(lost
     first, *rest = verify(connection).findings
 
     assert (first.code, first.where, first.is_sql) == ("migrations.out_of_order", lost, True)
-    condition = f"un it only if {lost} ran here, which no object shows; otherwise delete the rows of those that need it"
+    condition = f"un it only if {lost} ran here, which no object shows; otherwise delete from django_migrations the rows of the migrations that need it"
     assert (first.loses, first.cure.splitlines()[0]) == (f"r{condition}", f"-- R{condition}")
     assert {one.code for one in rest} == others
 

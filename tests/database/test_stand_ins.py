@@ -163,7 +163,7 @@ def test_a_column_of_another_type_is_not_compared_by_another_roles_operator(migr
     migrated.execute("DROP FUNCTION IF EXISTS public.equal(varchar, varchar) CASCADE")
 
     refusal = (
-        "users.phone has another type than ours, for which another role has a function or an operator that has the name of one of PostgreSQL's,"
+        "users.phone does not have our type, and another role has a function or operator for its type with the name of one of PostgreSQL's,"
         " whose code this command would run: change the column back to its own type with the cure that `manage.py dbstatus` prints, and"
         " run the command again."
     )
@@ -180,7 +180,7 @@ def test_no_index_is_built_with_another_roles_function(migrated, other_role_of):
     said, _ = ask(migrated, f"{VARCHAR}; {planted.format(role=other_role_of(migrated))}", build)
     migrated.execute("DROP FUNCTION public.upper(varchar) CASCADE")
 
-    assert said.startswith("users.phone has another type than ours, for which another role has a function")
+    assert said.startswith("users.phone does not have our type, and another role has a function")
 
 
 def test_retention_compares_no_ids_by_another_roles_operator(migrated, other_role_of, tmp_path):
@@ -192,4 +192,4 @@ def test_retention_compares_no_ids_by_another_roles_operator(migrated, other_rol
     left = migrated.execute("SELECT id::text FROM price_history")
     migrated.execute("DROP FUNCTION public.equal(varchar, varchar) CASCADE")
 
-    assert ("price_history.id has another type than ours" in result.stdout + result.stderr, left) == (True, [("old",)])
+    assert ("price_history.id does not have our type" in result.stdout + result.stderr, left) == (True, [("old",)])

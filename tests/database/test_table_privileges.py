@@ -1,7 +1,5 @@
 """A role that holds privileges on some of our tables and lacks them on others, on the schema, or on a sequence."""
 
-from dataclasses import replace
-
 import pytest
 from django.db import connection
 
@@ -176,17 +174,15 @@ def test_a_role_that_migrates_and_may_create_nothing_in_the_schema_is_told():
 
 
 def test_a_role_that_may_not_create_the_first_table_is_told(database):
-    database.execute("CREATE ROLE first LOGIN")
-    try:
-        result = manage("dbstatus", url=replace(database, user="first").url)
-    finally:
-        database.execute("DROP ROLE first")
+    with database.role() as url:
+        result = manage("dbstatus", url=url)
 
-    assert (result.returncode, "The role first may not create tables or indexes in the schema public" in result.stdout) == (
+    role = f"{database.name}_role"
+    assert (result.returncode, f"The role {role} may not create tables or indexes in the schema public" in result.stdout) == (
         5,
         True,
     )
-    assert 'GRANT CREATE ON SCHEMA "public" TO "first";' in result.stdout
+    assert f'GRANT CREATE ON SCHEMA "public" TO "{role}";' in result.stdout
 
 
 @pytest.mark.django_db

@@ -204,8 +204,8 @@ def _describe_too_large(table: _Table, reason: str) -> str:
         f" DROP TABLE {place} CASCADE; removes them, and ALTER ROLE {one_line(quote(table.owner))} NOLOGIN; prevents the role from signing in."
     )
     return (
-        f"PostgreSQL cannot write a row of {place} of {owner} as text ({reason}), so pg_dump cannot read it either: as text, a value or a"
-        f" row has at most 1 GB, bytea doubles in size, and the server needs as much memory. As {owner}, run {query}"
+        f"PostgreSQL cannot write a row of {place} of {owner} as text ({reason}), so pg_dump cannot read it either: in text form, a value or a"
+        f" row can have at most 1 GB, bytea takes twice its size, and the server needs that much memory. As {owner}, run {query}"
         f" Then shorten or delete the largest.{'' if table.is_trusted else drop}"
     )
 

@@ -21,7 +21,7 @@ def backup_required(*, without_backup: bool):
 
 
 def require_backup(connection) -> None:
-    """Raise Refusal if no verified backup of the database is recent enough, or if its file has changed, or its key."""
+    """Raise Refusal if no verified backup is recent enough, if its file has changed, or if BACKUP_IDENTITY_FILE does not decrypt it."""
     good, now = read_newest(connection).good, server_time(connection)
     if good and not good.is_of_same_database(read_origin(connection)):
         good = None  # It is of an earlier database of this name, so it lacks the present rows.

@@ -36,9 +36,8 @@ class Unreachable(Refusal):
     """A store that does not answer: asking it for another file would take as long again."""
 
 
-LONGEST = (
-    10  # Seconds for a hurried answer: a mount waits without end, and the timeout of a bucket begins again with each byte.
-)
+# Seconds for a hurried answer: a dead mount blocks forever, and a bucket's timeout restarts with each byte.
+LONGEST = 10
 answering = threading.Lock()  # A process waits for one hurried answer at a time, also for one that it has given up.
 Show = Callable[[int], None]  # Gets the number of further bytes transferred.
 

@@ -14,6 +14,7 @@ from ..errors import Refusal
 from ..findings import Finding, Severity
 from ..schema import Catalog, Index, Object, Table, key_of, where
 from ..schema.contract import Contract
+from ..schema.cures import preceded
 from ..schema.ledgers import LEDGERS
 from ..schema.row_security import RESTRICTED_SQL
 from ..sql import RECORD, fetch_all, fetch_one, literal, quote
@@ -83,7 +84,7 @@ class MigrationState:
 
     @property
     def recorded_or_lost(self) -> set[str]:
-        """The migrations that ran here, as far as it is known: those recorded as applied, and those that they need."""
+        """The migrations that ran here, as far as is known: those recorded as applied, and those that they need."""
         return {*(record.name for record in self.applied), *(one.name for one in self.lost)}
 
     def refuse_lost(self) -> None:
@@ -178,7 +179,7 @@ def read_migrations(
 
 
 def _applied(records: set[str], replaced: dict[str, frozenset[str]]) -> set[str]:
-    """Return the migrations that Django takes for applied: of a squashed one, the records of those that it replaces decide, if any."""
+    """Return the migrations that Django counts as applied: a squashed one by the records of those that it replaces, if there are any."""
     names = set(records)
     for name, parts in replaced.items():
         if parts <= names:
@@ -227,11 +228,11 @@ class Unrecorded:
 
 def unrecorded(contract: Contract, migrations: MigrationState, actual: Catalog) -> tuple[Unrecorded, ...]:
     """Return the pending migrations some of whose objects already exist, in the order in which they would be applied."""
-    applied = {record.name for record in migrations.applied} if migrations.readable else set(contract.migrations)
+    applied = migrations.recorded_or_lost if migrations.readable else set(contract.migrations)
     known = {key_of(version.object) for version in contract.expected(applied)}
     live = {key_of(thing): thing for thing in actual if thing.table not in LEDGERS}
     found = []
-    for name in migrations.pending:
+    for name in (one for one in migrations.pending if one not in applied):
         new = [version.object for version in contract.versions if version.since == name and name not in migrations.taking_over]
         if existing := tuple(thing for thing in new if key_of(thing) in live and key_of(thing) not in known):
             found.append(Unrecorded(name, existing, tuple(thing for thing in existing if _valid(live[key_of(thing)]) != thing)))
@@ -246,16 +247,13 @@ def lost_findings(contract: Contract, lost: tuple[Lost, ...], matched: Container
     """Yield the finding of `dbstatus` about each lost record; `matched` are the objects that exist as they should."""
     ran = {version.since for version in contract.versions if version.object in matched}
     for one in lost:
-        is_lost = one.name in ran
-        first = (
-            ""
-            if is_lost
-            else f"run it only if {one.name} ran here, which no object shows; otherwise delete the rows of those that need it"
-        )
+        ran_here = one.name in ran
+        unless = f"run it only if {one.name} ran here, which no object shows; otherwise delete from {RECORD} the rows of the migrations that need it"
+        first = "" if ran_here else unless
         yield Finding(
             Severity.ERROR, "migrations.out_of_order", one.name,
-            f"{one.message}{' Its objects exist: only its record is lost.' if is_lost else ''}",
-            f"-- {first[0].upper()}{first[1:]}\n{one.cure}" if first else one.cure, is_sql=True, loses=first,
+            f"{one.message}{' Its objects exist: only its record is lost.' if ran_here else ''}",
+            preceded(first, one.cure), is_sql=True, loses=first,
         )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from django.apps import apps
@@ -11,6 +12,7 @@ from django.db.migrations.loader import MigrationLoader
 
 from fly2any.postgres.take_over import TakeOver
 
+from ..durable import rename_exclusively
 from ..errors import Refusal
 from ..schema import Catalog, Check, ForeignKey, Index, Key, Object, where
 from ..schema import contract as contracts
@@ -66,10 +68,12 @@ def take_over(place: str, unmanaged: Catalog) -> Path:
     part = path.with_suffix(".part")
     try:
         part.write_text(_source(thing, app, last), encoding="utf-8")
-        part.replace(path)
+        rename_exclusively(part, path)
     except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         raise Refusal(
-            f"{path} cannot be written ({error.strerror}): run the command where the project's code is edited."
+            f"Cannot write {path} ({error.strerror}): run the command in a checkout that you can write to."
         ) from error
     return path
 

@@ -34,7 +34,7 @@ def is_same_address(one: str, other: str) -> bool:
 def find(connection, email: str) -> Person:
     """Return the person with this e-mail address, ignoring the case of ASCII letters, or with this id.
 
-    Raises Refusal if there is none, for staff, and if there are several, as where it is the id of one and the address of another. A
+    Raises Refusal if there is none, for staff, and if there are several, such as one with this id and another with this address. A
     person whose address is equal only by PostgreSQL's lower() is only a twin.
     """
     try:
@@ -55,7 +55,7 @@ def find(connection, email: str) -> Person:
         if found and named and named[0][0] not in {row[0] for row in found}:
             raise Refusal(
                 f"{email} is the ID of one person (e-mail address: {named[0][1] or 'none'}) and the e-mail address of another (ID:"
-                f" {found[0][0]}): give what only one of them has, or open the person in the admin."
+                f" {found[0][0]}): give an ID or address that only one of them has, or open the person in the admin."
             )
         if not found:
             found = named

@@ -183,7 +183,7 @@ class _Sweep:
             if not in_time:
                 return False
             if not removed_keys and not self.kept.issuperset(keys):  # Other sessions have locked all remaining rows.
-                self.skipped += not self.skipped
+                self.skipped = self.skipped or 1
                 return True
             left.update(set(keys) - removed_keys)
         return False

@@ -1,4 +1,5 @@
-"""The conversion of a column's values to another type: its expression, what it loses, and what prevents it or would run by it."""
+"""The conversion of a column's values to another type: its expression, what it loses, what prevents it, and which casts
+would run other code."""
 
 from __future__ import annotations
 

@@ -117,7 +117,11 @@ def blocked(blockers: Iterable[str], what: str = "column") -> str:
 
 
 def after(blockers: Iterable[str], cure: str, what: str = "column") -> str:
-    why = blocked(blockers, what)
+    return preceded(blocked(blockers, what), cure)
+
+
+def preceded(why: str, cure: str) -> str:
+    """Return a cure after a comment that says why, or by whom, it is run; only the cure if that is ""."""
     return f"{comment(why[0].upper() + why[1:])}\n{cure}" if why else cure
 
 

@@ -81,15 +81,15 @@ def _fit_cures(to: Comparing) -> None:
         read = [name for name in (one.where.partition(".")[0], targets.get(one.where)) if one.is_sql and name in strangers]
         for name in read[:1]:
             loses = f"it runs code of {strangers[name]}, the owner of {name}, as the role that runs it: follow the cure of tables.untrusted first"
-            cure = f"{cures.comment(loses[0].upper() + loses[1:])}\n{cure}"
+            cure = cures.preceded(loses, cure)
         if to.live is not None and one.is_sql and cures.uses_trigrams(cure):
             schema, first = to.live.trigrams()
             if schema is None:
                 message, loses = f"{message} The extension pg_trgm, which its cure needs, is missing too.", loses or first
             if schema != to.live.schema:
                 cure = cures.with_trigrams(cure, schema)
-            if schema is None and first:
-                cure = f"{cures.comment(first[0].upper() + first[1:])}\n{cure}"
+            if schema is None:
+                cure = cures.preceded(first, cure)
         to.findings[place] = _as_owner(replace(one, cure=cure, message=message, loses=loses), owners)
 
 
@@ -98,8 +98,8 @@ def _as_owner(one: Finding, owners: dict[str, str]) -> Finding:
     table = one.where.partition(".")[0]
     if one.loses or not one.is_sql or table not in owners or not cures.needs_owner(one.cure):
         return one
-    whose = f"As {owners[table]}, the owner of {table}:"
-    return replace(one, cure=f"{cures.comment(whose)}\n{one.cure}", loses="the owner of the table, or a superuser, must run it")
+    cure = cures.preceded(f"As {owners[table]}, the owner of {table}:", one.cure)
+    return replace(one, cure=cure, loses="the owner of the table, or a superuser, must run it")
 
 
 def _untyped(to: Comparing) -> dict[tuple[str, str], Finding]:

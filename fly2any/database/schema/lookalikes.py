@@ -1,7 +1,8 @@
 """Look-alikes: functions and operators of untrusted roles that have the names of PostgreSQL's, or of the site's.
 
 The body of most functions is a text. Its names are looked up each time in the search path, and PostgreSQL prefers the function whose
-types of arguments fit best, in any schema of that path, to its own. Called code that is stored as a tree has no names.
+types of arguments fit best, in any schema of that path, to its own. Code that PostgreSQL stores parsed (BEGIN ATOMIC) looks up no
+names.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class Partitions(Checks):
         def trial(moment: str, taken_or_not: str) -> Trial:
             return self.trial(row, f"({_at(taken, times, moment)}) IS {taken_or_not}", names)
 
-        found = trial("now()", "NOT TRUE")
+        found = trial("now()", "NOT TRUE") if leaves else Trial()
         refused = found.refused
         if not leaves or refused:
             takes_some = bool(leaves) and trial("now()", "TRUE").refused
@@ -77,7 +77,9 @@ class Partitions(Checks):
             sure = not takes_some and all(managed[column.name].default == "CURRENT_TIMESTAMP" for column in times)
             severity = Severity.ERROR if sure else Severity.WARNING
         elif not found.known:
-            what, severity = "", Severity.NOTE
+            risk = "an INSERT fails where no partition accepts its row"
+            yield self.untried("table.partition", table, f"Table {table.name} is partitioned", found, risk)
+            return
         elif times and trial(f"(now() + '{AHEAD} days'::interval)", "NOT TRUE").refused:
             what, severity = f"the rows of {AHEAD} days from now: INSERTs will fail", Severity.WARNING
         else:
@@ -86,9 +88,7 @@ class Partitions(Checks):
             f"Create the partition: \\d+ {quote(table.name)} in `manage.py dbshell` prints the bounds of the others."
             " If a program such as pg_partman creates them, find out why it does not run."
         )
-        untried = f"Whether the partitions of {table.name} take each row that the contract allows was not tried."
-        message = f"No partition of {table.name} takes {what}." if what else untried
-        yield Finding(severity, "table.partition", table.name, message, cure)
+        yield Finding(severity, "table.partition", table.name, f"No partition of {table.name} takes {what}.", cure)
 
     def of_conditions(self, table: Table, part: Partition) -> Iterator[Finding]:
         """Yield the findings about the checks and the NOT NULL constraints that only a partition has."""

@@ -2,7 +2,7 @@
 
 New code may run before its migrations. A query of a missing table then reads any view of that name, and of a missing column
 calls any function of that name that takes a row of the table: both run their owner's code as the role of the session. So does a
-query of a column that has another type than ours, where another role has an operator that fits that type better than PostgreSQL's.
+query of a column whose type is not ours, where another role has an operator that fits that type better than PostgreSQL's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fly2any.postgres.search_path import names_of
 
 from ..errors import Refusal
 from ..server import read_home
-from ..sql import TRUSTED_ROLES_SQL, fetch_all, pinned
+from ..sql import TRUSTED_ROLES_SQL, asked_path, fetch_all, pinned
 from .conversions import BELOW_SQL
 from .lookalikes import IS_LOOKALIKE_SQL, NAMED_SQL
 
@@ -29,9 +29,9 @@ OF_OTHERS_SQL = f"""
     EXISTS ({BELOW_SQL.format(type="a.atttypid")}
             SELECT FROM below JOIN pg_catalog.pg_type AS t ON t.oid = below.oid WHERE t.typowner NOT IN (SELECT oid FROM trusted))
 """
-# The tables and columns that are not there, or belong to an untrusted role, or have its type; and whether one could put something in
-# place of one, or has: roles that may create in a schema of the search path, owners of functions of these names, and owners of relations.
-# If one may, or has, also the columns of other types than ours: whether it has a function or an operator of PostgreSQL's name for the type.
+# Columns that are missing, or whose table or type belongs to an untrusted role; and whether such a role has put something in their place,
+# or could: roles that may create in a schema of the search path, owners of functions of these names, and owners of relations.
+# In that case also the columns whose type is not ours, and whether it has a function or operator for that type with a name of PostgreSQL's.
 MISSING_SQL = f"""
     WITH home AS (SELECT n.oid FROM pg_catalog.pg_namespace AS n WHERE n.nspname = %(schema)s),
     trusted AS ({TRUSTED_ROLES_SQL.format(schema="(SELECT oid FROM home)")}), ours AS (
@@ -88,7 +88,7 @@ class Missing:
         """Return what is wrong with it, after its name."""
         return {
             "owner": "has a type of another role",
-            "type": "has another type than ours, for which another role has a function or an operator that has the name of one of PostgreSQL's",
+            "type": "does not have our type, and another role has a function or operator for its type with the name of one of PostgreSQL's",
         }.get(self.fault, "is missing, and another role may create something in its place")
 
     def is_read_by(self, statement: str, *, is_pinned: bool = False) -> bool:
@@ -131,13 +131,13 @@ def refuse_stand_ins(connection) -> None:
 
     def check(execute, statement, parameters, many, context):
         nonlocal known, asks
-        if not asks and known != [] and isinstance(statement, str) and _is_concerned(statement, known):
+        is_pinned = asked_path(connection) is not None
+        if not asks and known != [] and isinstance(statement, str) and _is_concerned(statement, known, is_pinned=is_pinned):
             asks = True
             try:
                 known = [one for one in read_missing(connection) if one.is_open]
             finally:
                 asks = False
-            is_pinned = getattr(connection, "asked_path", None) is not None
             if found := next((one for one in known if one.is_read_by(statement, is_pinned=is_pinned)), None):
                 cure = (
                     "change the column back to its own type with the cure that `manage.py dbstatus` prints, and run the command again"
@@ -150,9 +150,9 @@ def refuse_stand_ins(connection) -> None:
     connection.execute_wrappers.append(check)
 
 
-def _is_concerned(statement: str, known: Iterable[Missing] | None) -> bool:
+def _is_concerned(statement: str, known: Iterable[Missing] | None, *, is_pinned: bool) -> bool:
     if known is not None:
-        return any(one.is_read_by(statement) for one in known)
+        return any(one.is_read_by(statement, is_pinned=is_pinned) for one in known)
     tables = {*_columns()["tables"]}
     return not tables.isdisjoint(READ.findall(statement)) or (
         OF_ALIAS.search(statement) is not None and any(f'"{table}"' in statement for table in tables)

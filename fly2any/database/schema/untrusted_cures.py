@@ -36,7 +36,7 @@ KINDS = {
     ),
     "lookalike": (
         "The {code}",
-        "Ask its owner to drop it; REVOKE CREATE ON its schema FROM {role}, PUBLIC; or, once the function names the schema of all that it"
+        "Ask its owner to drop it; REVOKE CREATE ON its schema FROM {role}, PUBLIC; or, once the function qualifies everything that it"
         " calls: ALTER FUNCTION … SET search_path = pg_catalog, pg_temp.",
     ),
     "reference": (CONNECTED, "Ask its owner to remove that, or drop the foreign key."),

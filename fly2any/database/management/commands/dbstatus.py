@@ -25,8 +25,8 @@ from fly2any.postgres.patience import RESPONSE, at_most
 
 class Command(BaseCommand):
     help = (
-        "Report the status of the database, and compare its live schema with what the migrations build. It only reads; what"
-        " --write-check writes is rolled back."
+        "Report the status of the database, and compare its live schema with what the migrations build. It changes"
+        " nothing in the database; what --write-check writes is rolled back. --take-over writes a file."
     )
     requires_system_checks = []  # Must also run on a database that is not migrated yet.
 
@@ -38,7 +38,7 @@ class Command(BaseCommand):
         printed.add_argument(
             "--take-over",
             metavar="TABLE.NAME",
-            help="Write only the migration that takes over an unmanaged constraint or index, under its own name.",
+            help="Write the migration that takes over an unmanaged constraint or index, under its own name, instead of the report.",
         )
         parser.add_argument(
             "--tables", action="store_true", help="List the 18 tables with their rows (estimated), size and state."
