@@ -20,7 +20,7 @@ test: $(VENV)/ready ## Run the tests except the slow ones, on a temporary server
 	@$(BIN)/python -m pytest -q -n auto -m "not slow" $(PYTEST)
 
 admin: $(VENV)/ready ## Add demo data and a staff account for each role, and serve the admin (ADDRESS=0.0.0.0:8080)
-	@DJANGO_SETTINGS_MODULE=fly2any.settings $(BIN)/python -c 'import sys; from django.conf import settings; sys.exit(None if settings.DEBUG \
+	@$(MANAGE) shell -v0 -c 'import sys; from django.conf import settings; sys.exit(None if settings.DEBUG \
 		else "make admin adds demo data and serves for development, and a URL is set without DEBUG=true: nothing was done.")'
 	@$(MANAGE) migrate --verbosity 0
 	@$(MANAGE) dbseed --admin $(SEED)
