@@ -7,16 +7,13 @@ from collections.abc import Iterable, Iterator
 from django.core.checks import CheckMessage, Error, Warning
 from django.db import connections
 
+from .extensions import NEEDED_SQL
 from .findings import Severity
 from .report.collect import collect, serious
 from .report.waivers import known_waivers
 from .sql import fetch_one
 from .verification import verify
 
-EXTENSION_SQL = """
-    SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_trgm'),
-           EXISTS (SELECT FROM pg_catalog.pg_available_extensions WHERE name = 'pg_trgm')
-"""
 EXTENSION_MADE_BY = "accounts.0007_trigrams"
 
 
@@ -43,8 +40,8 @@ def _messages(alias: str) -> Iterator[CheckMessage]:
             f"Migrations are pending: {', '.join(pending[:3])}{f' and {len(pending) - 3} more' if len(pending) > 3 else ''}."
         )
         yield Error(message, hint="Run `manage.py migrate`.", obj=alias, id="fly2any.E002")
-    installed, available = fetch_one(connection, EXTENSION_SQL)
-    if not installed and (not available or EXTENSION_MADE_BY not in pending):
+    available, place, _ = fetch_one(connection, NEEDED_SQL)
+    if place is None and (not available or EXTENSION_MADE_BY not in pending):
         lacks = "is not installed in this database" if available else "is not on this server"
         hint = "CREATE EXTENSION pg_trgm;" if available else "Install PostgreSQL's contrib package there."
         yield Error(f"The extension pg_trgm {lacks}.", hint=hint, obj=alias, id="fly2any.E003")

@@ -11,7 +11,7 @@ from .findings import Finding, Severity
 from .units import span
 
 LIMIT = timedelta(minutes=5)
-CLOCK_SQL = "SELECT pg_catalog.clock_timestamp()"
+TIME = "pg_catalog.clock_timestamp()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,13 @@ def read_clock(connection) -> Clock:
     connection.ensure_connection()
     with connection.cursor() as cursor:
         before = datetime.now(UTC)
-        cursor.execute(CLOCK_SQL)
-        server = cursor.fetchone()[0].astimezone(UTC)
-        return Clock(server, before + (datetime.now(UTC) - before) / 2)
+        cursor.execute(f"SELECT {TIME}")
+        return since(before, cursor.fetchone()[0])
+
+
+def since(before: datetime, server: datetime) -> Clock:
+    """Return the clock of a query that began at `before` by this machine's time, has just ended and returned the time `server`."""
+    return Clock(server.astimezone(UTC), before + (datetime.now(UTC) - before) / 2)
 
 
 def time_or_own(connection) -> tuple[datetime, str]:

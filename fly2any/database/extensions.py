@@ -25,6 +25,13 @@ INSTALLED_SQL = """
     FROM pg_catalog.pg_extension AS e LEFT JOIN pg_catalog.pg_available_extensions AS a ON a.name = e.extname
     ORDER BY e.extname COLLATE "C"
 """
+# Whether the server has the files of what our indexes need, the schema where it is installed, and whether this role may create it.
+NEEDED_SQL = f"""
+    SELECT EXISTS (SELECT FROM pg_catalog.pg_available_extensions AS a WHERE a.name = {literal(NEEDED)}),
+           (SELECT n.nspname::text FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
+            WHERE e.extname = {literal(NEEDED)}),
+           pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')
+"""
 UNAVAILABLE_SQL = f"SELECT i.name FROM ({INSTALLED_SQL}) AS i WHERE i.offered IS NULL"
 
 # A function of the extension, in C, as only superusers can create it, that this role may call; not in the schema of an untrusted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS
@@ -11,6 +12,7 @@ from django.db import DEFAULT_DB_ALIAS
 from fly2any.postgres.search_path import SearchPathError, names_of
 from fly2any.postgres.url import is_local
 
+from .clock import TIME, Clock, since
 from .collations import EXCLUSIONS_SQL, OF_DATABASE_SQL, OTHERS_SQL, of_collations, of_database
 from .errors import NO_SCHEMA
 from .event_triggers import EVENT_TRIGGERS_SQL, LOGIN_TRIGGERS_SQL, of_event_triggers
@@ -32,7 +34,7 @@ from .units import plural
 
 JOURNAL = "fly2any_migration_runs"  # The journal of all runs.
 ENOUGH_CONNECTIONS = 100  # The guide's figure.
-UTC = (
+UTC_ZONES = (
     *("UTC", "Etc/UTC", "GMT", "Etc/GMT", "UCT", "Etc/UCT"),
     *("Zulu", "Etc/Zulu", "Universal", "Etc/Universal"),
 )
@@ -117,6 +119,7 @@ SERVER_SQL = f"""
            {SCHEMA_OWNER_SQL} AS schema_owner,
            pg_is_in_recovery() AS standby,
            pg_backend_pid() AS process,
+           {TIME} AS time,
            {OF_DATABASE_SQL} AS collation,
            {OTHERS_SQL} AS collations,
            {EXCLUSIONS_SQL} AS exclusions,
@@ -183,6 +186,7 @@ class Server:
     max_connections: int
     connections: int
     standby: bool
+    clock: Clock
     read_only: list[list[str]]  # where default_transaction_read_only is on, and whether that applies to this role
     replication_roles: list[list[str]]  # where session_replication_role is replica, and that value
     settings: list[list[str]]  # other defaults of sessions that are findings: name, place and value
@@ -216,6 +220,7 @@ class Server:
         yield from self._encryption()
         yield from self._time_zone()
         yield from self._connections()
+        yield from self.clock.findings()
 
     def _schema(self) -> Iterator[Finding]:
         if self.schema_owner is not None:
@@ -271,7 +276,7 @@ class Server:
             )  # fmt: skip
 
     def _time_zone(self) -> Iterator[Finding]:
-        if self.time_zone not in UTC:
+        if self.time_zone not in UTC_ZONES:
             yield Finding(
                 Severity.WARNING, "server.time_zone", self.database,
                 f"The database's time zone is {self.time_zone}: other sessions read and write times in this zone, but the guide asks for UTC.",
@@ -327,10 +332,12 @@ def read_server(connection) -> Server:
     with pinned(connection) as path, connection.cursor() as cursor:
         dated = connection.pg_version >= 150000
         tables = [model._meta.db_table for model in apps.get_models(include_auto_created=True)]
+        began = datetime.now(UTC)
         cursor.execute(
             SERVER_SQL if dated else SERVER_SQL.replace(OF_DATABASE_SQL, "NULL"), {"path": names_of(path), "tables": tables}
         )
         row = dict(zip([column.name for column in cursor.description], cursor.fetchone(), strict=True))
+        clock = since(began, row.pop("time"))
     if row["sets_path"] and names_of(row["sets_path"][1]) != names_of(path):  # The URL sets another.
         row["sets_path"] = []
     host = connection.settings_dict["HOST"]
@@ -338,6 +345,7 @@ def read_server(connection) -> Server:
     before, now = row.pop("collation") or ("", "")
     pooled = row.pop("process") != link.info.backend_pid  # A pooler reports a process id of its own.
     return Server(
+        clock=clock,
         pooled=pooled,
         encrypted=link.pgconn.ssl_in_use if pooled else bool(row["tls"]),
         collation_of=before,

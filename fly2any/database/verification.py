@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from . import staff_permissions
-from .clock import Clock, read_clock
 from .extensions import read_untrusted
 from .findings import Finding, Severity
 from .leftover_databases import read_leftovers
@@ -34,6 +33,7 @@ from .schema.drift import Comparison, compare
 from .schema.extents import Extent, IndexUse, read_extents, read_index_use
 from .schema.ledgers import untrusted_findings
 from .schema.live import Live
+from .schema.row_security import reveal
 from .schema.untrusted_code import read_untrusted_code
 from .server import Server, read_server
 from .sql import pinned, quote, snapshot
@@ -90,7 +90,6 @@ class Verification:
 
     server: Server
     privileges: tuple[Privilege, ...]  # of its role, on our tables
-    clock: Clock
     migrations: MigrationState
     pending: tuple[Pending, ...]
     groups: tuple[Group, ...]
@@ -118,7 +117,7 @@ def verify(
     final = [version for version in contract.versions if version.until is None]
     with snapshot(connection), pinned(connection):
         server = read_server(connection)
-        clock, left = read_clock(connection), [one.finding for one in read_leftovers(connection)]
+        left = [one.finding for one in read_leftovers(connection)]
         schema = server.schema or ""
         actual = read_catalog(connection, schema=schema)
         migrations = _read_migrations(connection, server, actual)
@@ -137,7 +136,7 @@ def verify(
         permissions = _read_permissions(connection, schema, migrations, actual)
     stale = [name for name in migrations.known if name not in contract.migrations]
     ours, site = _our_tables(final, actual)
-    findings = [*of_server(server, connection.alias), *lacking(server, ours, site=site), *clock.findings(), *left]
+    findings = [*of_server(server, connection.alias), *lacking(server, ours, site=site), *left]
     findings += [*migrations.findings(), *untrusted, *_of_records(contract, migrations, comparison, found, maker, schema)]
     findings += [*_failed(runs, migrations, running), *_stale(stale), *permissions, *_of_prisma(prisma, migrations, comparison)]
     if applied.isdisjoint(stale):  # Otherwise the expected schema is unknown.
@@ -153,7 +152,6 @@ def verify(
         runs=runs,
         running=running,
         indexes=indexes,
-        clock=clock,
         made_by=maker[0] if maker else "",
         tables=None if extents is None else tuple(_tables(final, extents, findings, adopted=not (maker and maker[0]))),
     )
@@ -181,8 +179,7 @@ def _hidden_runs(server: Server, actual: Catalog) -> list[Finding]:
     if not actual.hides_rows(journal.JOURNAL):
         return []
     message = f"Row-level security may hide rows of {journal.JOURNAL} from the role {server.role}: no failed run of a migration is reported."
-    cure = f"CREATE POLICY fly2any ON {journal.JOURNAL} FOR SELECT TO {quote(server.role)} USING (true);"
-    return [Finding(Severity.NOTE, "migrations.unreadable", journal.JOURNAL, message, f"As the owner of the table: {cure}")]
+    return [Finding(Severity.NOTE, "migrations.unreadable", journal.JOURNAL, message, reveal(journal.JOURNAL, server.role))]
 
 
 def _read_untrusted(connection, schema: str, actual: Catalog) -> list[Finding]:

@@ -101,10 +101,10 @@ PRISMAS_LEDGER = """CREATE TABLE _prisma_migrations (id text PRIMARY KEY, migrat
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(
-    ("with_indexes", "ledger", "questions"), [(False, "", 11), (True, "", 12), (False, PRISMAS_LEDGER, 13)]
+    ("with_indexes", "ledger", "questions"), [(False, "", 10), (True, "", 11), (False, PRISMAS_LEDGER, 12)]
 )
 def test_the_number_of_queries_does_not_grow_with_the_database(with_indexes, ledger, questions):
-    """Server, clock, leftovers, catalogue, sequences, untrusted code and extension, migrations, runs, the lock holder and permissions."""
+    """Server, leftovers, catalogue, sequences, untrusted code and extension, migrations, runs, the lock holder and permissions."""
     run(ledger or "SELECT")
     for number in range(30):
         run(

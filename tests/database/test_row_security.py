@@ -285,7 +285,7 @@ def test_hidden_runs_are_a_note_and_their_table_remains_ours():
     (note,) = seen_by("site", codes=("migrations.unreadable",))
     live = read_catalog(connection, schema="public")
     taken = [one.where for one in name_taken(connection, "public", Catalog(), live)]
-    after = seen_by("site", note.cure.partition("table: ")[2], codes=("migrations.unreadable",))
+    after = seen_by("site", note.cure.partition("owner: ")[2], codes=("migrations.unreadable",))
 
     assert (str(note.severity), note.where) == ("note", "fly2any_migration_runs")
     assert note.message.endswith("from the role site: no failed run of a migration is reported.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from ..extensions import read_untrusted
+from ..extensions import NEEDED_SQL, read_untrusted
 from ..findings import Finding, Severity
 from ..migration import journal
 from ..migration.prisma import PrismaMigration, may_read
@@ -14,7 +14,8 @@ from ..schema import Catalog, Key, Table, relative, where
 from ..schema.contract import FIRST_MIGRATIONS as FIRST
 from ..schema.contract import Contract
 from ..schema.ledgers import JOURNAL, PRISMAS_LEDGER
-from ..server import UTC, Server
+from ..schema.row_security import reveal
+from ..server import UTC_ZONES, Server
 from ..sql import catalogue, fetch_all, fetch_one, literal, quote
 from .forms import ADDED, index_for, is_convertible
 from .steps import Indexed, Step
@@ -108,12 +109,6 @@ ZONES_SQL = """
                      || CASE WHEN here THEN ' IN DATABASE ' || quote_ident(current_database()) ELSE '' END END
     FROM effective WHERE zone <> ALL (%(utc)s)
     ORDER BY 1
-"""
-
-EXTENSION_SQL = """
-    SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_trgm'),
-           EXISTS (SELECT FROM pg_catalog.pg_available_extensions WHERE name = 'pg_trgm'),
-           pg_catalog.has_database_privilege(current_database(), 'CREATE')
 """
 
 TAKEN_SQL = """
@@ -275,14 +270,14 @@ def unreadable(connection, schema: str, live: Catalog, role: str) -> Iterator[Fi
             "adopt.prisma_unreadable",
             PRISMAS_LEDGER,
             f"Row-level security may hide rows of Prisma's migration ledger from the role {role}, so failed migrations cannot be detected.",
-            f"Connect as a role with BYPASSRLS, or run as the owner: CREATE POLICY fly2any ON {PRISMAS_LEDGER} FOR SELECT TO {quote(role)} USING (true);",
+            reveal(PRISMAS_LEDGER, role),
         )
 
 
 def extension(connection, schema: str, role: str) -> Iterator[Finding]:
     """Yield a finding if a later migration needs pg_trgm, which the server lacks, this role cannot create, or another role can drop."""
-    missing, offered, may_create = fetch_one(connection, EXTENSION_SQL)
-    if not offered or (missing and not may_create):
+    offered, place, may_create = fetch_one(connection, NEEDED_SQL)
+    if not offered or (place is None and not may_create):
         lacks = f"the role {role} may not create it" if offered else "the server does not have it"
         yield Finding(
             Severity.ERROR,
@@ -301,7 +296,9 @@ def zones(connection, schema: str, names: list[str], server: Server) -> Iterator
     """Yield a finding for the database, and for each role that writes to our tables, whose sessions are not at UTC."""
     zone_settings = [
         (place, f"The time zone of {what} is {zone}", f"{alter} SET timezone TO 'UTC';")
-        for place, what, zone, alter in fetch_all(connection, ZONES_SQL, {"utc": list(UTC), "schema": schema, "tables": names})
+        for place, what, zone, alter in fetch_all(
+            connection, ZONES_SQL, {"utc": list(UTC_ZONES), "schema": schema, "tables": names}
+        )
     ]
     for one in server.findings():  # The time zone of this session, whatever set it.
         if one.code == "server.time_zone" and one.cure not in {cure for _, _, cure in zone_settings}:

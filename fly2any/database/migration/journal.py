@@ -24,6 +24,7 @@ from ..errors import Refusal, explain
 from ..schema import Catalog
 from ..schema.checked_writes import recording
 from ..schema.ledgers import JOURNAL
+from ..schema.row_security import reveal
 from ..sql import ask, execute, quote
 
 T = TypeVar("T")
@@ -163,8 +164,7 @@ def _refuse_hidden(connection, migration: str, direction: str) -> None:
     if not changed:
         role = ask(connection, "SELECT current_user::text")
         raise Refusal(
-            f"Row-level security keeps the role {role} from recording runs in {JOURNAL}. Connect as the owner of {JOURNAL} or as a role with"
-            f" BYPASSRLS, or run as the owner: CREATE POLICY fly2any ON {JOURNAL} TO {quote(role)} USING (true);"
+            f"Row-level security keeps the role {role} from recording runs in {JOURNAL}. {reveal(JOURNAL, role, command='')}"
         )
 
 

@@ -16,7 +16,7 @@ from ..schema import Catalog, Index, Object, Table, key_of, where
 from ..schema.contract import Contract
 from ..schema.cures import preceded
 from ..schema.ledgers import LEDGERS
-from ..schema.row_security import RESTRICTED_SQL
+from ..schema.row_security import RESTRICTED_SQL, reveal
 from ..sql import RECORD, fetch_all, fetch_one, literal, quote
 
 RECORDS_SQL = """
@@ -96,11 +96,7 @@ class MigrationState:
         return f"Row-level security hides rows of {RECORD} from the role {self.hidden_from}"
 
     def _reveal(self, command: str) -> str:
-        policy = f"CREATE POLICY fly2any ON {RECORD} {command}TO {quote(self.hidden_from)} USING (true);"
-        return (
-            f"Connect as the owner of {RECORD} or as a role with BYPASSRLS, or run as the owner: {policy}"
-            f" (or ALTER TABLE {RECORD} DISABLE ROW LEVEL SECURITY;)"
-        )
+        return f"{reveal(RECORD, self.hidden_from, command)} (or ALTER TABLE {RECORD} DISABLE ROW LEVEL SECURITY;)"
 
     def findings(self) -> Iterator[Finding]:
         if self.hidden_from:

@@ -100,7 +100,7 @@ def collect(
     if verification:
         asked = {name: question for name, question in URGENT.items() if name not in (health or {})}
         urgent = examine(connection, asked, schema=verification.server.schema or "")
-    at = verification.clock.now() if verification else read_clock(connection).now()
+    at = verification.server.clock.now() if verification else read_clock(connection).now()
     engine, of_engine = _engine(connection, verification) if verification else (None, ())
     invalid = {one.where for one in verification.findings if one.code in OF_INVALID} if verification else set()
     everything = [

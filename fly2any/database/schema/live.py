@@ -18,6 +18,7 @@ from typing import Any
 
 from django.db import Error
 
+from ..extensions import NEEDED_SQL
 from ..sql import TRUSTED_ROLES_SQL, pinned, quote
 from .cures import mentions
 from .expressions import TEXT, counts
@@ -56,16 +57,6 @@ HOLDERS_SQL = """
 VOLATILE_SQL = """
     SELECT EXISTS (SELECT FROM pg_catalog.pg_proc AS p
                    WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.provolatile = 'v' AND p.proname = ANY (%s))
-"""
-# The schema of the extension, and what must be done before this role can create it.
-TRIGRAMS_SQL = """
-    SELECT (SELECT n.nspname::text FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
-            WHERE e.extname = 'pg_trgm'),
-           CASE WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_available_extensions AS a WHERE a.name = 'pg_trgm')
-                THEN 'install PostgreSQL''s contrib package on the server first'
-                WHEN NOT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')
-                THEN 'the owner of the database, or a superuser, must run it'
-                ELSE '' END
 """
 # A table of a role that is not trusted is another program's.
 COLUMNS_ELSEWHERE_SQL = f"""
@@ -218,7 +209,10 @@ class Live:
 
     def trigrams(self) -> tuple[str | None, str]:
         """Return the schema of the extension pg_trgm, None without it, and what must be done before this role can create it."""
-        return self.ask(TRIGRAMS_SQL)
+        offered, schema, may_create = self.ask(NEEDED_SQL)
+        if not offered:
+            return schema, "install PostgreSQL's contrib package on the server first"
+        return schema, "" if may_create else "the owner of the database, or a superuser, must run it"
 
     def is_sequence(self, name: str) -> bool | None:
         """Return whether the site's sessions find a sequence by `name`; None where it cannot be asked."""

@@ -69,3 +69,11 @@ def of_row_security(table: Table) -> Iterator[Finding]:
         f"Table {table.name} has row-level security enabled, {what}.",
         f"Add policies for the roles that use it, or give them BYPASSRLS; if no other role may connect: ALTER TABLE {quote(table.name)} DISABLE ROW LEVEL SECURITY;",
     )
+
+
+def reveal(table: str, role: str, command: str = "FOR SELECT ") -> str:
+    """Return how `role` gets to see every row of a table, or with another `command` also to write them."""
+    return (
+        f"Connect as the owner of {table} or as a role with BYPASSRLS, or run as the owner: CREATE POLICY fly2any ON {table}"
+        f" {command}TO {quote(role)} USING (true);"
+    )
