@@ -12,7 +12,7 @@ from django.db.models.lookups import IRegex, LessThanOrEqual
 from django.utils.html import format_html, format_html_join
 
 from fly2any.administration import formats
-from fly2any.administration.truncation import BEGINNING, LARGEST, StoredSize
+from fly2any.administration.long_values import BEGINNING, LARGEST, StoredSize
 
 from .models import Conversation, Message
 

@@ -4,8 +4,8 @@ from django.utils import timezone
 
 from fly2any.administration.updates import update_each
 
-from .devices import describe
 from .models import LoginHistory
+from .user_agents import describe
 
 
 def mark_notifications_read(*, notifications):

@@ -14,7 +14,7 @@ from fly2any.administration.saving import remove_rows
 from fly2any.administration.search import Address
 from fly2any.administration.steps import Step
 
-from . import devices
+from . import user_agents
 from .actions import mark_notifications_read
 from .models import LoginHistory, Notification, PushSubscription, UserActivity, UserSession, WishlistItem
 
@@ -73,7 +73,7 @@ class PushSubscriptionAdmin(UserRowsMixin, ReadOnlyModelAdmin):
     list_display = ["id", "user_link", "user_agent", "created_at"]
     in_panels = ("user_agent", "created_at")
     ordering = ["-pk"]
-    shown = {"user_agent": devices.shown}
+    shown = {"user_agent": user_agents.shown}
 
     def happened(self, subscription):
         return "Subscribed to push notifications"
@@ -84,7 +84,7 @@ class UserActivityAdmin(UserRowsMixin, ReadOnlyModelAdmin):
     list_display = ["event_type", "user_link", "ip_address", "created_at"]
     list_filter = ["created_at", "event_type"]
     ordering = ["-created_at"]
-    shown = {"user_agent": devices.shown}
+    shown = {"user_agent": user_agents.shown}
     computed_from = ("event_data",)
     in_panels = ("what", "user_link", "ip_address", "created_at")
 

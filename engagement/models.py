@@ -9,7 +9,7 @@ from fly2any.postgres.expressions import CurrentTimestamp
 from fly2any.postgres.fields import DateTimeField, JSONField, TextIdField
 from fly2any.postgres.indexes import Index
 
-from . import devices
+from . import user_agents
 from .choices import EventType, NotificationType, Priority
 from .querysets import (
     LoginHistoryQuerySet,
@@ -211,7 +211,7 @@ class UserSession(models.Model):
         ]
 
     def __str__(self):
-        return ", ".join(devices.known(self.device, self.browser, self.os)) or "Unknown device"
+        return ", ".join(user_agents.known(self.device, self.browser, self.os)) or "Unknown device"
 
 
 class LoginHistory(models.Model):

@@ -22,9 +22,9 @@ from fly2any.administration.search import Key, Route, RoutePrefix, airports_of
 from fly2any.administration.steps import Action, Step
 
 from .actions import pause_alerts, rearm_alerts
-from .found import airports_panel, route_panel
 from .models import PriceAlert, PriceHistory, PriceMonitorLog, RecentSearch, SavedSearch
 from .prices import MOST_ALERTS, departures, read_alerts, read_prices, read_reached
+from .search_results import airports_panel, route_panel
 from .states import OWN_PRICE, State, alert_state, state_of, why_in_full
 
 PAUSE_ALERTS = Action("pause-alerts", "Pause alerts", "Pause", "paused", "The price monitor does not check a paused alert.")
@@ -39,7 +39,7 @@ def overdue():
 
 
 # The classes of the chips of a list.
-STATE_CHIPS = {State.WAITING: "chip good", State.DUE: "chip warn", State.FIRED: "chip done"}
+STATE_CHIPS = {State.WAITING: "chip good", State.FIRES_NEXT: "chip warn", State.FIRED: "chip done"}
 
 
 def route(row):

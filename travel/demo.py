@@ -1,6 +1,6 @@
 """The demo data of this app: for each table a statement that creates the rows of users %(low)s to %(high)s - 1."""
 
-from fly2any.database.seed.functions import ROUTE, at_most, per_user
+from fly2any.database.seed.functions import ROUTE, long_tailed, per_user
 
 from .models import PriceAlert, PriceHistory, PriceMonitorLog, RecentSearch, SavedSearch
 
@@ -14,7 +14,7 @@ SAVED_SEARCHES_SQL = f"""
            CASE WHEN pg_temp.dice('filters', row.k) < 0.5 THEN
                jsonb_build_object('priceRange', jsonb_build_array(0, 2000), 'stops', jsonb_build_array(0, 1), 'airlines', jsonb_build_array(), 'cabinClass', jsonb_build_array('economy')) END,
            1 + floor(pow(pg_temp.dice('count', row.k), 4) * 30)::int, at, at - interval '3 hours', at
-    {per_user(at_most(2, "saved"))} {ROUTE.format(salt="saved")}
+    {per_user(long_tailed(2, "saved"))} {ROUTE.format(salt="saved")}
     CROSS JOIN LATERAL (SELECT pg_temp.moment('saved', row.k, u.n, %(until)s) AS at, %(until)s::date + floor(pg_temp.dice('departs', row.k) * 200)::int AS departs) AS t
 """
 
@@ -24,7 +24,7 @@ PRICE_ALERTS_SQL = f"""
            CASE WHEN pg_temp.dice('return', row.k) < 0.6 THEN to_char(departs + 10, 'YYYY-MM-DD') END,
            price, CASE WHEN fired_at IS NULL THEN floor(price * (0.7 + 0.25 * target)) ELSE ceil(price * (1 + 0.1 * target)) END, 'USD', pg_temp.dice('active', row.k) < 0.6, fired_at IS NOT NULL,
            checked, fired_at, fired_at, (fired_at IS NOT NULL)::int, at, checked
-    {per_user(at_most(2, "alerts"))} {ROUTE.format(salt="alerts")}
+    {per_user(long_tailed(2, "alerts"))} {ROUTE.format(salt="alerts")}
     CROSS JOIN LATERAL (SELECT %(until)s::date + (3 + pg_temp.dice('departs', row.k) * 200)::int AS departs, pg_temp.dice('target', row.k) AS target,
                                pg_temp.moment('alerts', row.k, u.n, %(until)s) AS at) AS t
     CROSS JOIN LATERAL (SELECT CASE WHEN pg_temp.dice('triggered', row.k) < 0.2 THEN least(at + interval '2 days', %(until)s) END AS fired_at) AS f
@@ -37,7 +37,7 @@ RECENT_SEARCHES_SQL = f"""
     SELECT pg_temp.make_id('recent', row.k), pg_temp.make_id('users', u.n), r.city, r.country, r.destination, r.origin, price,
            CASE WHEN pg_temp.dice('reduced', row.k) < 0.3 THEN round((price * 1.2)::numeric, 2)::double precision END,
            to_char(%(until)s::date + lead, 'YYYY-MM-DD'), NULL, pg_temp.moment('recent', row.k, u.n, %(until)s)
-    {per_user(at_most(4, "recent"))} {ROUTE.format(salt="recent")}
+    {per_user(long_tailed(4, "recent"))} {ROUTE.format(salt="recent")}
     CROSS JOIN LATERAL (SELECT (5 + pg_temp.dice('lead', row.k) * 150)::int AS lead) AS l
     CROSS JOIN LATERAL (SELECT pg_temp.price(r.kilometres, lead, pg_temp.dice('luck', row.k)) AS price) AS p
 """

@@ -1,4 +1,7 @@
-"""The reason why a price alert fired, or did not, from the columns that the price monitor reads."""
+"""The reason why a price alert fired, or did not, from the columns that the price monitor reads.
+
+querysets.py selects the alerts that the monitor would check, and those due for a check.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ class State(StrEnum):
     PAUSED = "Paused"
     DEPARTED = "Departed"
     WAITING = "Waiting"
-    DUE = "Fires next"
+    FIRES_NEXT = "Fires next"
 
 
 OWN_PRICE = "The site's check decides whether an alert fires. The check looks up the price itself, and that price may differ from the recorded ones."
@@ -28,7 +31,7 @@ REASONS = {
     State.PAUSED: "Paused; will not fire until active.",
     State.DEPARTED: "The departure date has passed; will not fire.",
     State.WAITING: "Active, waiting for a lower price.",
-    State.DUE: "Active; fires at the next check if the price is still as low.",
+    State.FIRES_NEXT: "Active; fires at the next check if the price is still as low.",
 }
 
 
@@ -40,7 +43,7 @@ def state_of(alert: PriceAlert) -> State:
         return State.PAUSED
     if alert.depart_date < f"{timezone.now():%Y-%m-%d}":
         return State.DEPARTED
-    return State.WAITING if alert.current_price > alert.target_price else State.DUE
+    return State.WAITING if alert.current_price > alert.target_price else State.FIRES_NEXT
 
 
 def alert_state(alert: PriceAlert, reached: Reached | None = None) -> str:
@@ -55,7 +58,7 @@ def alert_state(alert: PriceAlert, reached: Reached | None = None) -> str:
         State.PAUSED: "Paused",
         State.DEPARTED: "The departure date has passed",
         State.WAITING: f"Waiting: {current} is above {target}, checked {checked}",
-        State.DUE: f"Fires at the next check: {current} is at or below {target}, checked {checked}",
+        State.FIRES_NEXT: f"Fires at the next check: {current} is at or below {target}, checked {checked}",
     }[state] + recorded
 
 

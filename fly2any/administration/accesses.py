@@ -1,4 +1,8 @@
-"""The access records: which staff opened a conversation, exported rows, or erased a person."""
+"""The access records: which staff opened a conversation, exported rows, or erased a person.
+
+deadlines.py writes those of a page before it responds. Addresses are here too: the client's, and its network, in which failed
+sign-ins are counted.
+"""
 
 from __future__ import annotations
 

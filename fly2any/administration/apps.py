@@ -4,7 +4,7 @@ from django.contrib.admin import apps, autodiscover
 from django.contrib.admin.checks import check_admin_app, check_dependencies
 from django.core import checks
 
-from .deferred import defer
+from .lazy_packages import defer
 
 defer("webauthn", "webauthn.helpers")  # Before django-otp-webauthn, whose app comes later, is imported.
 

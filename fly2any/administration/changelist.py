@@ -20,10 +20,10 @@ from .counts import Count, bounded, exact, nouns, of_table
 from .deadlines import TooSlow, within
 from .filters import BadParameter, TimeFilter
 from .indexes import best_path, leads, newest_within, orders, time_added
+from .long_values import large_fields, with_short_copies, with_short_values
 from .overview import best_page
 from .paging import Order, Page, page_of
 from .search import Found, search
-from .truncation import large_fields, with_short_copies, with_short_values
 
 AFTER_VAR, BEFORE_VAR, COUNT_VAR, LOOK_VAR = "after", "before", "count", "look"
 WINDOW = 20_000  # Rows that one page looks through for a filter that no index serves.

@@ -2,6 +2,7 @@
 
 `limited` is a middleware, and `in_time` wraps each page. `AdminSite.too_slow` (site.py) answers instead of a page of which a
 statement takes longer. The sum of a page's statements is not limited.
+The access records of a page are written here, before it responds.
 """
 
 from __future__ import annotations

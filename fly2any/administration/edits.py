@@ -144,7 +144,7 @@ class EditFormSet(BaseInlineFormSet):
 class EditForm(forms.ModelForm):
     """A form that writes the fields a person changed, and refuses those that another client changed meanwhile.
 
-    It needs rows read by `with_stored_text`, and locked if the form is saved. In a form submitted without its digests (not by a
+    It needs rows read by `with_stored_text`, and locked if the form is saved (saving.py). In a form submitted without its digests (not by a
     browser), the changed fields are those that differ from the stored row.
     """
 

@@ -1,7 +1,7 @@
 """Formats of values: each function returns safe HTML or text for a value, which may be anything the site wrote.
 
 They also shorten it for a list: `cell` an e-mail address or a text, `identifier` an id; admin.css cuts what is wider than its
-column. truncation.py decides how much of a long text is fetched.
+column. long_values.py decides how much of a long text is fetched.
 """
 
 from __future__ import annotations

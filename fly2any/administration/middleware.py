@@ -1,4 +1,4 @@
-"""Refuses requests that no browser sends, before any other code reads them."""
+"""Refuses requests that no browser sends, before any other code reads them; settings.py lists the other middlewares."""
 
 import codecs
 

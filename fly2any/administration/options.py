@@ -16,7 +16,7 @@ from .delete_preview import DeletePreviewMixin
 from .export import ExportMixin
 from .filters import BadParameter
 from .forms import SchemaForms
-from .lookups import LookupsMixin
+from .list_options import LookupsMixin
 from .overview_page import OverviewMixin
 from .saving import SavedForms
 from .search import Key, Related, RelatedPerson

@@ -28,9 +28,9 @@ from .counts import MOST_COUNTED, Count, bounded
 from .deadlines import TooSlow, within
 from .formats import beginning
 from .indexes import leads, newest_within, time_added, time_within
+from .long_values import with_short_copies, with_short_values
 from .paging import value_of
 from .replica import current
-from .truncation import with_short_copies, with_short_values
 
 MOST_ROWS = 5  # Rows of a panel.
 MOST_COLUMNS = 5

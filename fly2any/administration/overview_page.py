@@ -16,7 +16,7 @@ from django.views.decorators.http import require_safe
 
 from .columns import ColumnsMixin
 from .deadlines import TooSlow
-from .differences import read_or_each
+from .drift_pages import read_or_each
 from .filters import BadParameter
 from .overview import MOST_EVENTS, Event, Panel, Relation, activity, page_of_row, panels, relations, timeline
 from .replica import REPLICA, Missing, current

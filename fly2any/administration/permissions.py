@@ -1,4 +1,7 @@
-"""The permissions on a table, including one to export it. models.py declares those for the Database page and for a person's data."""
+"""The permissions on a table, including one to export it. models.py declares those for the Database page and for a person's data.
+
+Migrations import this path: it is frozen.
+"""
 
 PERMISSIONS = ("add", "change", "delete", "view", "export")
 

@@ -19,12 +19,12 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from fly2any.database.errors import Refusal
 from fly2any.database.person import Certificate, Person, erase, export, find, plan
-from fly2any.database.person.own import ERASED
 from fly2any.database.person.search import Unsearched
+from fly2any.database.person.without_foreign_key import ERASED
 
 from .accesses import access_of, certificate_page, note, record
 from .deadlines import writing_limit
-from .differences import read_or_each
+from .drift_pages import read_or_each
 from .edits import require_row
 from .export import spooled
 from .models import Access, Note

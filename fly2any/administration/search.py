@@ -1,4 +1,7 @@
-"""Search by the form of the search term: each probe is one lookup in an index."""
+"""Search by the form of the search term: each probe is one lookup in an index.
+
+A ModelAdmin declares the probes of its list in `search`; search_page.py uses them for all tables.
+"""
 
 from __future__ import annotations
 

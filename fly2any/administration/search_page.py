@@ -19,10 +19,10 @@ from django.utils.text import get_text_list
 
 from .counts import Count
 from .formats import beginning
-from .lookups import LookupsMixin
+from .list_options import LookupsMixin
+from .long_values import large_fields, with_short_copies, with_short_values
 from .overview import MOST_COLUMNS, Panel, best_page, page_of_row
 from .search import LETTERS, SHORTEST_TEXT, Key, airports_of, is_text
-from .truncation import large_fields, with_short_copies, with_short_values
 
 MOST_ROWS = 8  # Rows per table.
 LONGEST_TERM = 200  # Characters.

@@ -1,4 +1,4 @@
-"""Secret columns of stored rows are never shown: lists show a fingerprint, forms omit them, and a row is found by sending the whole
+"""Secret columns of stored rows are never shown: lists show a fingerprint (formats.py), forms omit them, and a row is found by sending the whole
 secret. Only the pages that set up a second factor show its new key and codes, once, to their owner.
 
 The models declare them (`secret_fields`); database/facts.py says what follows, and database/roles.py does not grant them to the role that only reads.

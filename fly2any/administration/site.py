@@ -33,7 +33,7 @@ from .backends import in_turn, remember_device, signing_out, take_turn, verify
 from .dashboard import read_page, read_report, read_summary
 from .deadlines import in_time
 from .delete_preview import delete_selected
-from .differences import differences, explain_differences, read_or_each
+from .drift_pages import differences, explain_differences, read_or_each
 from .filters import BadParameter
 from .forms import PasswordFormMixin
 from .refusals import in_one_sentence, is_refusal

@@ -16,7 +16,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from fly2any.database.errors import Refusal, leaves_commit_open
-from fly2any.database.leftover_databases import refuse_during_restore
+from fly2any.database.marked_databases import refuse_during_restore
 from fly2any.database.person.people import is_same_address
 from fly2any.database.schema.untrusted_code import refuse_untrusted_code
 

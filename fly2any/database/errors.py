@@ -1,7 +1,7 @@
 """Explains an error in one sentence, with its cause and its cure.
 
 fly2any/postgres/error_text.py has already cut a server's error to its message, without DETAIL, CONTEXT and the values that the
-message quotes. logs.py uses `without_password` too, which removes passwords.
+message quotes. logs.py uses `without_password` too, which removes passwords. exit_codes.py lists the exit codes.
 """
 
 from __future__ import annotations

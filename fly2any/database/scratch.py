@@ -13,7 +13,7 @@ from django.db.migrations.executor import MigrationExecutor
 from psycopg import sql
 
 from .errors import Refusal
-from .leftover_databases import SCRATCH, drop_leftovers, mark
+from .marked_databases import SCRATCH, drop_leftovers, mark
 from .migration import journal
 from .migration.state import known_migrations
 from .schema import read_catalog

@@ -9,7 +9,7 @@ from typing import Any
 from . import staff_permissions
 from .extensions import read_untrusted
 from .findings import Finding, Severity
-from .leftover_databases import read_leftovers
+from .marked_databases import read_leftovers
 from .migration import journal
 from .migration.activity import HOLDER_SQL, Activity, read_activity
 from .migration.journal import RunRecord, read_runs

@@ -1,4 +1,7 @@
-"""The search path of a connection: it must be the requested one, and must not put other roles' objects before ours or PostgreSQL's."""
+"""The search path of a connection: it must be the requested one, and must not put other roles' objects before ours or PostgreSQL's.
+
+base.py requires it of each new connection and of each one that a pool lends.
+"""
 
 from __future__ import annotations
 

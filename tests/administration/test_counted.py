@@ -9,7 +9,7 @@ from django.urls import reverse
 from accounts.models import User, UserPreferences
 from ai_consultant.chat import cards
 from ai_consultant.models import Message
-from engagement import devices
+from engagement import user_agents
 from engagement.models import LoginHistory, UserSession
 from fly2any.database.findings import Severity
 from fly2any.database.units import plural
@@ -73,8 +73,8 @@ def test_one_row_of_preferences_is_a_set(member):
 def test_a_device_shows_only_what_is_known_of_it():
     assert str(UserSession(device="Desktop", browser="Chrome", os="Unknown")) == "Desktop, Chrome"
     assert str(UserSession(device="Unknown", browser="Unknown", os=None)) == "Unknown device"
-    assert devices.shown("Mozilla/5.0 Chrome/120") == "Chrome"
-    assert devices.shown("curl/8") == "curl/8"
+    assert user_agents.shown("Mozilla/5.0 Chrome/120") == "Chrome"
+    assert user_agents.shown("curl/8") == "curl/8"
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import pytest
 from django.db import connection
 
 from fly2any.database.findings import Finding
-from fly2any.database.health.code import code
 from fly2any.database.health.examine import Reader
+from fly2any.database.health.security_code import code
 from fly2any.database.verification import verify
 from fly2any.database.write_check import check_writes
 from tests.conftest import django

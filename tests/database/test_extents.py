@@ -4,7 +4,7 @@ import pytest
 
 from fly2any.database.findings import Finding
 from fly2any.database.health.examine import Figure, Reader
-from fly2any.database.health.storage import indexes
+from fly2any.database.health.indexes import indexes
 from fly2any.database.health.tables import tables
 from fly2any.database.maintenance.run import Refreshed, maintain
 from fly2any.database.progress import Progress

@@ -11,8 +11,8 @@ from django.core.exceptions import AppRegistryNotReady
 from accounts.models import VerificationToken
 from fly2any.database import facts
 from fly2any.database.facts import OnErasure
-from fly2any.database.health.access import COLUMNS
-from fly2any.database.person import own
+from fly2any.database.health.security_access import COLUMNS
+from fly2any.database.person import without_foreign_key
 from fly2any.database.retention.rules import RULES
 from fly2any.database.roles import SECRETS
 from fly2any.database.schema.contract import ADDED, MAY_BE_NULL
@@ -96,7 +96,7 @@ def test_each_fact_is_read_where_it_matters():
     assert {*facts.columns("address_fields")} == {*removed, *cleared} - {
         "django_admin_log"
     }  # Its texts have addresses and other names.
-    assert {*own.WITHOUT_KEY} == {"user_activities", "django_session", *removed, *cleared}
+    assert {*without_foreign_key.WITHOUT_KEY} == {"user_activities", "django_session", *removed, *cleared}
     assert facts.person_columns(with_key=False) == {"user_activities": "userId"}
     assert (ADDED, MAY_BE_NULL) == ((("verification_tokens", "id"),), {("wishlist_items", "flightData"): "productType"})
     assert APPEND_ONLY == ("fly2any_accesses", "fly2any_notes")

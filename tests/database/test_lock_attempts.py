@@ -8,7 +8,7 @@ import pytest
 from django.db.migrations import Migration, RunSQL
 
 from fly2any.database.migration.executor import Executor
-from fly2any.database.migration.models import LazyState
+from fly2any.database.migration.lazy_state import LazyState
 from fly2any.database.migration.run import migrating
 from fly2any.database.progress import Progress
 from tests.conftest import django

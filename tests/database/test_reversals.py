@@ -11,8 +11,8 @@ from django.db.migrations import AddField, AlterField, AlterModelTable, CreateMo
 from fly2any.database.backup.required import require_backup
 from fly2any.database.errors import Refusal
 from fly2any.database.migration.executor import Executor
+from fly2any.database.migration.lazy_state import LazyState
 from fly2any.database.migration.losses import Consent, Loss
-from fly2any.database.migration.models import LazyState
 from fly2any.database.migration.run import migrating
 from fly2any.database.progress import Progress
 from tests.conftest import django

@@ -8,7 +8,7 @@ from django.db.migrations.operations import AddField, CreateModel, DeleteModel, 
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ModelState, ProjectState
 
-from fly2any.database.migration.models import LazyState
+from fly2any.database.migration.lazy_state import LazyState
 
 
 @pytest.fixture(scope="module")

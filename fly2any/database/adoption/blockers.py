@@ -17,7 +17,7 @@ from ..schema.ledgers import JOURNAL, PRISMAS_LEDGER
 from ..schema.row_security import reveal
 from ..server import UTC_ZONES, Server
 from ..sql import catalogue, fetch_all, fetch_one, literal, quote
-from .forms import ADDED, index_for, is_convertible
+from .convertible import ADDED, index_for, is_convertible
 from .steps import Indexed, Step
 
 MOST_NAMED = 5

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from django.db.migrations.loader import MigrationLoader
 
-from ..migration.models import LazyState
+from ..migration.lazy_state import LazyState
 from ..schema import Catalog
 from .steps import Step
 

@@ -29,7 +29,7 @@ from ..server import Server, read_server
 from ..sql import as_written, ask, fetch_all, literal, quote, snapshot
 from ..verification import in_schema
 from . import blockers
-from .forms import converted
+from .convertible import converted
 from .later import later_steps
 from .steps import Step, conversion, is_null, read_indexed, read_without_statistics, repair
 

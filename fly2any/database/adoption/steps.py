@@ -1,6 +1,6 @@
 """The steps of an adoption, in order: their statements, the locks they take, and for how long; state.py decides which are due.
 
-No step rewrites a table: `is_convertible` (forms.py) decides which columns may change their type. Only `add_column` writes rows,
+No step rewrites a table: `is_convertible` (convertible.py) decides which columns may change their type. Only `add_column` writes rows,
 in batches.
 """
 
@@ -14,7 +14,7 @@ from ..schema import Catalog, Check, Column, Key
 from ..schema.contract import MAY_BE_NULL
 from ..sql import fetch_all, quote
 from ..units import plural
-from .forms import ADDED, NOT_NULL, added_columns, index_for, index_of, is_convertible, is_ours
+from .convertible import ADDED, NOT_NULL, added_columns, index_for, index_of, is_convertible, is_ours
 
 REBUILT_PER_SECOND = 25 * 2**20  # Bytes of index, on a small machine; benchmarks/adoption.py measures it.
 BATCH = 5_000  # Rows filled per transaction.

@@ -30,8 +30,8 @@ from .entries import (
 from .grant_chains import Chain, find_chains, grant, require_grantors
 from .manifest import Manifest
 from .owners import SUPERUSER_SQL, describe_untried, require_superusers
+from .restore_sessions import UNLIMITED_SQL
 from .script import statements_of
-from .sessions import UNLIMITED_SQL
 from .tablespaces import find_unusable
 from .unrestored import unrestored
 from .workfolder import work_folder

@@ -1,4 +1,4 @@
-"""Restores: into a new database, or in place of the existing one."""
+"""Restores: into a new database, or in place of the existing one (swap.py). A mark (../marked_databases.py) keeps other commands away."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django.db import Error, transaction
 
 from ..clock import read_clock
 from ..errors import Refusal, explain, is_lost
-from ..leftover_databases import INTO, MARK, RESTORE, comment, drop_leftovers, mark
+from ..marked_databases import INTO, MARK, RESTORE, comment, drop_leftovers, mark
 from ..migration.lock import PATIENCE, wait_for_writers
 from ..migration.state import known_migrations, replaced_migrations
 from ..origin import read_origin
@@ -23,7 +23,6 @@ from ..server import MARKING_TABLE, read_home
 from ..sql import fetch_one, quote
 from ..verification import verify
 from . import tools
-from .attached import read_attached
 from .contents import clauses, differences, read_computed, read_contents, read_hash_partitions
 from .disk_space import require_disk_space
 from .entries import NOTHING, LeftOut
@@ -31,10 +30,11 @@ from .erasures import Erasures, keep_erasures
 from .extensions import require_extensions
 from .load import load
 from .manifest import COMPUTED, Manifest, home_of, other_homes
+from .not_dumped import read_attached
 from .owners import require_owners
 from .properties import copy_grants, copy_properties, create
-from .rights import StaffChanges, sign_out_staff
-from .sessions import connection_to, prepare_session
+from .restore_sessions import connection_to, prepare_session
+from .returned_staff import StaffChanges, sign_out_staff
 from .store import Store
 from .stored_file import opened
 from .swap import MAINTENANCE, STARTED_SQL, require_same_server, require_swappable, swap

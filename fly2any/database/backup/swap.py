@@ -11,12 +11,12 @@ from django.db import Error, transaction
 from psycopg import sql
 
 from ..errors import Refusal, explain, leaves_commit_open, sqlstate
-from ..leftover_databases import BEFORE, comment, mark
+from ..marked_databases import BEFORE, comment, mark
 from ..migration.activity import UNENDING_SQL, read_activity
 from ..sql import fetch_all, fetch_one
-from .attached import hindrance, require_undistributed
+from .not_dumped import hindrance, require_undistributed
 from .owners import require_replaceable
-from .sessions import connection_to
+from .restore_sessions import connection_to
 
 SESSIONS_SQL = """
     SELECT pid FROM pg_catalog.pg_stat_activity WHERE datname = ANY (%s) AND pid <> pg_catalog.pg_backend_pid() ORDER BY pid

@@ -35,13 +35,13 @@ from . import tools
 from .contents import BY_COPY, LOCK_WAIT, PATIENT, pin, read_contents
 from .damaged_pages import refuse_lenient_reads
 from .encryption import ENDING, encrypt
-from .lock_table import explained
+from .lock_holders import report_lock_holders
+from .lock_space import explained
 from .manifest import COLLATION, Manifest, as_json, file_name, sha256_of
 from .role_names import require_valid_names
 from .standby import data_of, require_logged
 from .store import Store, all_or_none
 from .user_mappings import report_hidden_options
-from .waiting import report_lock_holders
 from .workfolder import work_folder
 
 # The catalogues of the objects that pg_dump dumps with their owners: the columns of the schema, if any, and of the owner.

@@ -1,4 +1,7 @@
-"""The plan of a database with the current placement of its tables, and what each node stores of them."""
+"""The plan of a database with the current placement of its tables, and what each node stores of them.
+
+plan.py reads the placement that the models declare, and run.py carries out the steps.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The security of the live server: one function for each topic of `dbstatus --security`; TOPICS, at the end, lists them.
 
-access.py and code.py have the functions of two topics. A new check is a finding (fly2any/database/findings.py, docs/reference/findings.md) that a test
+security_access.py and security_code.py have the functions of two topics. A new check is a finding (fly2any/database/findings.py, docs/reference/findings.md) that a test
 produces; a new topic is also named in the row of `--security` in docs/reference/dbstatus.md, whose printed output shows it.
 """
 
@@ -24,9 +24,9 @@ from ..schema.extents import read_extents
 from ..schema.ledgers import read_excess
 from ..sql import PEOPLE, TRUSTED_SQL, quote
 from ..units import plural
-from .access import ownership, readers
-from .code import code
 from .examine import Figure, Question, Reader
+from .security_access import ownership, readers
+from .security_code import code
 from .server_settings import read_settings
 
 # The role of this connection, then those of other clients' sessions. Memberships count, because a member can use SET ROLE.

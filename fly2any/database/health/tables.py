@@ -13,7 +13,7 @@ from ..sql import quote
 from ..units import plural, share, size
 from .examine import Figure, Reader
 from .horizon import describe, end, holds_back, read_holder
-from .storage import RESET_SQL
+from .indexes import RESET_SQL
 
 DAMAGED_SQL = """
     SELECT COALESCE(datname, 'shared tables') AS name, checksum_failures AS failures, checksum_last_failure AS last

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import queries, replication, server, sessions, storage, tables
+from . import indexes, queries, replication, server, sessions, tables
 from .examine import Question
 
 TOPICS: dict[str, Question] = {
@@ -10,10 +10,10 @@ TOPICS: dict[str, Question] = {
     "locks": sessions.locks,
     "transactions": sessions.transactions,
     "queries": queries.queries,
-    "indexes": storage.indexes,
+    "indexes": indexes.indexes,
     "tables": tables.tables,
-    "cache": storage.cache,
-    "sequences": storage.sequences,
+    "cache": indexes.cache,
+    "sequences": indexes.sequences,
     "replication": replication.replication,
     "wraparound": server.wraparound,
     "settings": server.settings,

@@ -8,7 +8,7 @@ from pathlib import Path
 from django.core.management import ManagementUtility
 from django.core.management.base import BaseCommand, CommandError, SystemCheckError
 
-from .choices import Parser
+from .suggestions import Parser
 
 
 class Utility(ManagementUtility):

@@ -13,8 +13,8 @@ from django.db.migrations.recorder import MigrationRecorder
 
 from ..schema.checked_writes import checked_writes, recording
 from ..sql import RECORD
+from .lazy_state import LazyState
 from .losses import Consent
-from .models import LazyState
 from .run import Run
 
 T = TypeVar("T")

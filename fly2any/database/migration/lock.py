@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from django.db import Error
 
 from ..errors import Refusal
-from ..leftover_databases import refuse_during_restore
+from ..marked_databases import refuse_during_restore
 from ..schema.relations import refuse_on_worker
 from ..sql import ALIVE, ask, execute
 from .activity import HOLDER_SQL, read_activity, terminate

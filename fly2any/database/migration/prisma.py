@@ -1,6 +1,6 @@
 """Prisma's own record of its migrations. other_tools.py decides whether a database is Prisma's and not adopted.
 
-run.py and blockers.py cancel a `prisma migrate deploy` that waits for the migration lock.
+run.py and watcher.py cancel a `prisma migrate deploy` that waits for the migration lock.
 """
 
 from __future__ import annotations

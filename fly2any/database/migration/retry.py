@@ -1,4 +1,7 @@
-"""Retries of actions that did not get a lock; run.py says whom they gave way to."""
+"""Retries of actions that did not get a lock; run.py says whom they gave way to.
+
+An atomic migration is rolled back and begins again as a whole (executor.py has its transaction), another repeats one statement.
+"""
 
 from __future__ import annotations
 

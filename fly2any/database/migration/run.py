@@ -25,12 +25,12 @@ from ..sql import LONGEST_IDLE
 from ..units import span
 from . import journal
 from .activity import cancel_waiters, terminate
-from .blockers import Watcher, say_cancelled
 from .concurrent_indexes import BuiltIndex, build
 from .lock import MIGRATION_LOCK, advisory_lock
 from .losses import Consent
 from .retry import DEADLOCK, LOCKED_OUT, try_again
 from .reversing import SAVEPOINT, Reversal
+from .watcher import Watcher, say_cancelled
 
 T = TypeVar("T")
 

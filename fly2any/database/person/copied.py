@@ -1,7 +1,7 @@
 """Rows of other roles' tables, read by COPY: it runs none of their code and writes values in their type's text form.
 
 A SELECT would run their casts as the reading role, and during planning the functions in their index expressions.
-A person's data in other rows is found by trace.py (foreign keys), own.py (our tables without one) and search.py (any column).
+A person's data in other rows is found by trace.py (foreign keys), without_foreign_key.py (our tables without one) and search.py (any column).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The erasure of a person, in one transaction, and its certificate; trace.py and own.py decide what is erased, and plan.py shows it."""
+"""The erasure of a person, in one transaction, and its certificate; trace.py and without_foreign_key.py decide what is erased, and plan.py shows it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from datetime import datetime
 from typing import Protocol
 
 from ..errors import Refusal, leaves_commit_open
-from ..leftover_databases import refuse_during_restore
+from ..marked_databases import refuse_during_restore
 from ..migration.lock import ERASURE_LOCK, hold
 from ..migration.retry import try_again
 from ..progress import Progress
 from ..schema.untrusted_code import refuse_untrusted_code
 from ..sql import time_limits
-from . import own
+from . import without_foreign_key
 from .people import Person
 from .plan import NOT_SEARCHED, RECORD, Change, Reach, reach, reasons
 from .remove import remove
@@ -121,7 +121,7 @@ def erase(
 
 def _erase(connection, person: Person, unsearched: Unsearched | None, progress: Progress) -> Certificate:
     with connection.cursor() as cursor:
-        for names, deletes, updates in own.WRITES:
+        for names, deletes, updates in without_foreign_key.WRITES:
             refuse_untrusted_code(connection, names, deletes=deletes, updates=updates)
         tables = read_tables(connection)
         found = _require(tables, reach(cursor, tables, person, lock=True))
@@ -167,7 +167,7 @@ def _require(tables: Tables, found: Reach) -> Reach:
 
 def _lock(connection, tables: Tables) -> list[Unsearched]:
     """Lock the tables that hold a person without a foreign key against writes until the end; return those this role cannot lock."""
-    existing = [table for name in own.WITHOUT_KEY if (table := tables.own(name))]
+    existing = [table for name in without_foreign_key.WITHOUT_KEY if (table := tables.own(name))]
     lockable = [table for table in existing if table.may_update or table.may_delete]
 
     def attempt():

@@ -1,6 +1,6 @@
 """The plan of an erasure: the rows it removes, changes, clears and leaves.
 
-What happens to a row is decided elsewhere: by the action of its foreign key (trace.py), and in tables of ours without one by own.py,
+What happens to a row is decided elsewhere: by the action of its foreign key (trace.py), and in tables of ours without one by without_foreign_key.py,
 which deletes the row, or clears the address where the model's `on_erasure` says so (OnErasure in fly2any/database/facts.py).
 """
 
@@ -13,7 +13,7 @@ from .. import facts
 from ..errors import Refusal
 from ..progress import Progress
 from ..schema.untrusted_code import in_sentences, read_untrusted_code
-from . import own
+from . import without_foreign_key
 from .people import Person
 from .search import Found, Place, Unsearched, search
 from .tables import ACTIONS, Tables, read_tables
@@ -81,10 +81,10 @@ def reach(cursor, tables: Tables, person: Person, *, lock: bool, leave: Leave | 
     `leave` is for follow(), which then leaves rows out.
     """
     roots = rows_of_person(cursor, tables, person, lock=lock)
-    for oid, places in own.removed_rows(cursor, tables, person, lock=lock).items():
+    for oid, places in without_foreign_key.removed_rows(cursor, tables, person, lock=lock).items():
         roots[oid] |= places
     trace = follow(cursor, tables, roots, lock=lock, leave=leave)
-    cleared, named = own.cleared_rows(cursor, tables, person, trace.removed, lock=lock)
+    cleared, named = without_foreign_key.cleared_rows(cursor, tables, person, trace.removed, lock=lock)
     return Reach(trace, trace.remaining(cleared), named)
 
 
@@ -132,7 +132,7 @@ def plan(connection, person: Person, *, searched: bool = True, progress: Progres
 
 def _untrusted_code(connection, tables: Tables) -> Iterator[str]:
     """Yield why code of other roles would prevent the erasure."""
-    for names, deletes, updates in own.WRITES:
+    for names, deletes, updates in without_foreign_key.WRITES:
         if found := list(read_untrusted_code(connection, schema=tables.schema, tables=names, deletes=deletes, updates=updates)):
             yield in_sentences(found)
 

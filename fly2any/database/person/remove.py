@@ -12,7 +12,7 @@ from django.db import IntegrityError, transaction
 from ..errors import Refusal
 from ..sql import catalogue
 from ..units import plural
-from . import own
+from . import without_foreign_key
 from .people import Person
 from .plan import Reach, rows_of_person
 from .tables import Tables
@@ -48,7 +48,7 @@ class Counts:
 def remove(connection, cursor, tables: Tables, person: Person, found: Reach) -> Removal:
     """Remove and clear the rows found; raise Refusal if one of them stays, or if a row of another person is deleted."""
     before = _counts(connection, tables)
-    own.clear(cursor, tables, person, found.cleared, found.named)
+    without_foreign_key.clear(cursor, tables, person, found.cleared, found.named)
     rolled_back = _delete(connection, cursor, tables, found.trace.removed)
     with _refused():
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")

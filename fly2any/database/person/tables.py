@@ -1,4 +1,4 @@
-"""The tables of a database and the foreign keys between them, of all schemas and by oid. trace.py follows them, and own.py finds a person's
+"""The tables of a database and the foreign keys between them, of all schemas and by oid. trace.py follows them, and without_foreign_key.py finds a person's
 rows in tables without a foreign key."""
 
 from __future__ import annotations

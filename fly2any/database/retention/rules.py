@@ -1,4 +1,7 @@
-"""The rules of retention: the models' `retention` declarations, as SQL. How many days rows stay is settings.RETENTION."""
+"""The rules of retention: the models' `retention` declarations, as SQL. How many days rows stay is settings.RETENTION.
+
+The tables of Django and of packages are declared in administration/package_facts.py. sweep.py finds the rows, removal.py deletes them.
+"""
 
 from __future__ import annotations
 

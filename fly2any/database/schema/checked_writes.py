@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import transaction
 
 from ..clock import server_time
-from ..leftover_databases import refuse_during_restore
+from ..marked_databases import refuse_during_restore
 from ..server import read_home
 from ..sql import fetch_all, time_limits
 from .untrusted_code import WRITTEN_SQL, refuse_untrusted_code

@@ -52,13 +52,13 @@ def per_user(many: str) -> str:
     return PER_USER.format(many=f"({many})::int")
 
 
-def at_most(average: int, salt: str) -> str:
+def long_tailed(average: int, salt: str) -> str:
     """Return an expression for a number that is `average` on average, and a hundred times that for one user of 400."""
     usual = f"floor(-{average} * ln(1 - pg_temp.dice('{salt} many', u.n)))"
     return f"CASE WHEN u.n %% 400 = 333 THEN {100 * average} ELSE {usual} END"
 
 
-SIGN_INS = at_most(5, "logins")  # A person's rows of login_history.
+SIGN_INS = long_tailed(5, "logins")  # A person's rows of login_history.
 LAST_SIGN_IN = f"""
     (SELECT max(pg_temp.moment('logins', u.n * 10000 + s, u.n, %(until)s)) FROM generate_series(1, ({SIGN_INS})::int) AS s
      WHERE pg_temp.dice('success', u.n * 10000 + s) < 0.93)"""

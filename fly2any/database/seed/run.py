@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, time
 from django.apps import apps
 
 from ..errors import Refusal
-from ..leftover_databases import refuse_during_restore
+from ..marked_databases import refuse_during_restore
 from ..schema.relations import refuse_on_worker
 from ..schema.untrusted_code import refuse_untrusted_code
 from ..server import flush_statistics, read_schema

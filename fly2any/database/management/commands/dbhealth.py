@@ -9,8 +9,8 @@ from fly2any.database.errors import Refusal
 from fly2any.database.health.sessions import end
 from fly2any.database.health.topics import TOPICS
 from fly2any.database.management.arguments import add_database
-from fly2any.database.management.choices import did_you_mean
 from fly2any.database.management.output import write_report
+from fly2any.database.management.suggestions import did_you_mean
 from fly2any.database.report.collect import collect, compare_and_collect
 from fly2any.database.report.data import health_as_json
 from fly2any.database.report.text import health_as_text

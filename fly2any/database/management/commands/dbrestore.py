@@ -3,11 +3,11 @@ from django.core.management.base import BaseCommand
 from django.db import connections
 
 from fly2any.database.backup import render
-from fly2any.database.backup.attached import read_attached
 from fly2any.database.backup.disk_space import note as room_note
 from fly2any.database.backup.extensions import require_extensions
 from fly2any.database.backup.latest import find
 from fly2any.database.backup.manifest import other_homes
+from fly2any.database.backup.not_dumped import read_attached
 from fly2any.database.backup.owners import describe_untried, require_owners
 from fly2any.database.backup.restore import is_used, require_name, restore_into, restore_over
 from fly2any.database.backup.store import store_at

@@ -1,4 +1,7 @@
-"""Databases that our commands created beside another: marked with a comment, listed, and dropped only by that mark."""
+"""Databases that our commands created beside another: marked with a comment, listed, and dropped only by that mark.
+
+The mark of a running restore also keeps other commands from writing (`refuse_during_restore`).
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from django.db.models.functions import Repeat
 from accounts.models import Account, User
 from ai_consultant.models import Conversation, Message
 from engagement.models import LoginHistory, Notification, UserSession, WishlistItem
-from fly2any.administration.truncation import with_short_values
+from fly2any.administration.long_values import with_short_values
 from tests.administration.conftest import address
 from travel.models import SavedSearch
 

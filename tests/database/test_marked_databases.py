@@ -10,7 +10,7 @@ from django.db.utils import ProgrammingError
 
 from fly2any.database.backup import restore
 from fly2any.database.errors import Refusal
-from fly2any.database.leftover_databases import DATABASES_SQL, MARK, drop_leftovers, read_leftovers
+from fly2any.database.marked_databases import DATABASES_SQL, MARK, drop_leftovers, read_leftovers
 from fly2any.database.progress import Progress
 from fly2any.database.report.collect import collect
 from fly2any.database.report.text import status_as_text

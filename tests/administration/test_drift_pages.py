@@ -9,7 +9,7 @@ from django.db import connection, models, transaction
 from django.urls import reverse
 
 from accounts.models import User
-from fly2any.administration import differences
+from fly2any.administration import drift_pages
 from fly2any.administration.models import Access, Note
 from fly2any.database.schema.contract import PHASE7_APPS
 from fly2any.database.seed import seed
@@ -87,10 +87,10 @@ def outside_a_transaction(execute, sql, parameters, many, context):
 
 def assert_named(client, model, damage, where, urls):
     """Damage the table, and check that each page is shown, is refused, or names the difference."""
-    read_once = cache(differences.read_verification)  # The schema does not change from page to page.
+    read_once = cache(drift_pages.read_verification)  # The schema does not change from page to page.
     try:
         with transaction.atomic(), connection.execute_wrapper(outside_a_transaction), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(differences, "read_verification", read_once)
+            patch.setattr(drift_pages, "read_verification", read_once)
             with connection.cursor() as cursor:
                 cursor.execute(damage)
             for url in urls:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from ..findings import Finding, Severity
 from ..session_settings import REPLICATION_ROLE_SQL, of_replication_role
 from ..sql import EXPLICIT_TRIGGER_SQL, quote
-from .access import COLUMNS, PRIVATE_SQL
 from .examine import Figure, Reader
+from .security_access import COLUMNS, PRIVATE_SQL
 
 # Functions that others may call and that read a table with secrets as their owner: by the dependencies that PostgreSQL records for the body, otherwise by its text.
 DEFINERS_SQL = f"""
