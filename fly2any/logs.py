@@ -7,6 +7,7 @@ import re
 import time
 from datetime import UTC, datetime
 
+from django.core.exceptions import PermissionDenied
 from django.utils.encoding import escape_uri_path
 from pythonjsonlogger.json import JsonFormatter
 
@@ -64,6 +65,12 @@ class Unasked(logging.Filter):
         return True
 
 
+def without_needless_traceback(record):
+    """Remove the traceback of a request that was refused as intended: the message has all of it."""
+    if record.name == DISALLOWED or (record.exc_info and isinstance(record.exc_info[1], PermissionDenied)):
+        record.exc_info = record.exc_text = None
+
+
 class Text(logging.Formatter):
     """A line for a person, without a password."""
 
@@ -71,8 +78,7 @@ class Text(logging.Formatter):
         super().__init__("{asctime} {levelname} {name}: {message}", style="{")
 
     def format(self, record):
-        if record.name == DISALLOWED:
-            record.exc_info = record.exc_text = None  # The message has all of it.
+        without_needless_traceback(record)
         return without_password(super().format(record))
 
 
@@ -88,8 +94,7 @@ class Json(JsonFormatter):
 
     def format(self, record):
         record.__dict__.pop("request", None)  # Django passes the request object.
-        if record.name == DISALLOWED:
-            record.exc_info = record.exc_text = None  # The message has all of it.
+        without_needless_traceback(record)
         return super().format(record)
 
     def jsonify_log_record(self, log_data):
