@@ -174,11 +174,19 @@ def test_a_line_of_prose_has_at_most_100_characters(page):
     assert [line for line in lines if len(line) > 100] == []
 
 
+def _anchors(page):
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
 def test_links_lead_somewhere(page):
-    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", page.read_text()) if not link.startswith("http")]
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", page.read_text()) if not link.startswith("http")]
+    targets = [(link, page.parent / link.partition("#")[0] if link[0] != "#" else page) for link in links]
 
-    assert [link for link in links if not (page.parent / link).exists()] == []
+    assert [link for link, target in targets if not target.exists()] == []
+    assert [link for link, target in targets if "#" in link and link.partition("#")[2] not in _anchors(target)] == []
 
 
 def test_every_page_is_reached_from_the_readme():
