@@ -26,14 +26,16 @@ def add_database(parser: argparse.ArgumentParser, purpose: str) -> None:
     )
 
 
-def add_lock_wait(parser: argparse.ArgumentParser, lock: str = "migration") -> None:
-    """Add `--lock-wait`: how long the command waits for its advisory lock."""
+def add_lock_wait(
+    parser: argparse.ArgumentParser, waits: str = "the migration lock, and over all attempts for the other locks of each step"
+) -> None:
+    """Add `--lock-wait`: how long the command `waits` for its advisory lock, and for others."""
     parser.add_argument(
         "--lock-wait",
         type=seconds,
         default=PATIENCE,
         metavar="SECONDS",
-        help=f"How long to wait for the {lock} lock, and in total for other locks (default: {PATIENCE}).",
+        help=f"How long to wait for {waits} (default: {PATIENCE}).",
     )
 
 

@@ -39,7 +39,7 @@ class Command(BaseCommand):
             action="store_true",
             help="Remove old rows even if the database recorded nothing for a month, which may mean that the clock is ahead.",
         )
-        add_lock_wait(parser, "maintenance")
+        add_lock_wait(parser, "another run of maintenance")
         parser.add_argument("--format", default="text", choices=["text", "json"], help="How to print the report.")
         add_database(parser, "to work on")
 
