@@ -1,5 +1,6 @@
 import dataclasses
 import fcntl
+import gc
 import os
 import secrets
 import subprocess
@@ -20,6 +21,7 @@ from fly2any.environment import LIKE_A_URL
 from tests import cheap_hashes, commands
 from tests.servers import Database, OwnServer
 
+gc.set_threshold(100_000, 50, 100)  # Garbage collection was a fifth of the processor time of a run.
 cheap_hashes.use()
 dashboard.VERIFIED_FOR = 0  # Tests change the schema between two requests.
 stand_ins.is_complete = True  # As after the first page.
@@ -51,6 +53,11 @@ def pytest_collection_modifyitems(items):
         cases[item.parent, item.originalname] += 1
         if left_out or item.get_closest_marker("skipif") or not NOT_INSTALLED.isdisjoint(item.fixturenames):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish(session):
+    gc.collect()
+    gc.freeze()  # The modules and the tests stay until the end.
 
 
 def pytest_sessionfinish(session):
