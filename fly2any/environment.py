@@ -46,7 +46,7 @@ class Env(environ.Env):
         """Return the value of a variable, `default` where it is not set.
 
         Raises ImproperlyConfigured for a value that is not UTF-8, which no database, log or page could hold, and for a
-        required variable that is not set; `example` shows how to set it.
+        required variable that is not set; `example` is a value, or where to get one.
         """
         self.defaults[var] = default
         if var not in self:
@@ -54,7 +54,7 @@ class Env(environ.Env):
                 return default
             raise ImproperlyConfigured(
                 f"{var} is not set, and with {self.first('POSTGRES_URL', 'DATABASE_URL')} this is production:"
-                f" set it, for example {example}."
+                f" set it, for example to {example}."
             )
         value = self.ENVIRON[var].strip()
         try:
@@ -140,7 +140,7 @@ class Env(environ.Env):
         value = self.get_value(var, default=default)
         if value != default and (len(value) < SHORTEST_TOKEN or not value.isascii() or not value.isprintable()):
             raise ImproperlyConfigured(
-                f'{var} is not {SHORTEST_TOKEN} or more printable ASCII characters: set it to {var}="$(openssl rand -hex 24)".'
+                f"{var} is not {SHORTEST_TOKEN} or more printable ASCII characters: set it to the output of `openssl rand -hex 24`."
             )
         return value
 

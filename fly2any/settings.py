@@ -79,8 +79,8 @@ if DEVELOPMENT:
     SECRET_KEY = env.str("SECRET_KEY", default="") or kept_key(BASE_DIR / ".secret_key")
     ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]", "testserver"])
 else:
-    SECRET_KEY = env.str("SECRET_KEY", example='SECRET_KEY="$(openssl rand -base64 48)"')
-    ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", example="ALLOWED_HOSTS=admin.example.com")
+    SECRET_KEY = env.str("SECRET_KEY", example="the output of `openssl rand -base64 48`")
+    ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", example="admin.example.com")
 SECRET_KEY_FALLBACKS = env.keys("SECRET_KEY_FALLBACKS", default=[])  # Older keys, which still verify what they signed.
 # For gunicorn.conf.py, which reads it itself; gunicorn fails before, with a traceback, if it is not a number in the environment.
 env.int("WEB_CONCURRENCY", default=2, least=1, most=1_000)

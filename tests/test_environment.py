@@ -124,7 +124,10 @@ def test_an_example_that_is_a_default_is_the_default(env, settings_of, tmp_path)
         (lambda env: env.int("X", least=1, most=9), "X is not a number from 1 to 9: correct it."),
         (lambda env: env.list("X", cast=int, default=[1, 2], length=2), "X is not 2 numbers as in 1,2: correct it."),
         (lambda env: env.str("X", choices=["text", "json"]), "X is neither text nor json: set it to one of them."),
-        (lambda env: env.token("X"), 'X is not 16 or more printable ASCII characters: set it to X="$(openssl rand -hex 24)".'),
+        (
+            lambda env: env.token("X"),
+            "X is not 16 or more printable ASCII characters: set it to the output of `openssl rand -hex 24`.",
+        ),
         (
             lambda env: env.keys("X"),
             "X has a key of fewer than 32 characters, or one with a comma, which separates keys: use keys of"

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import NO_SERVER, PROJECT
 
-NO_KEY = 'SECRET_KEY is not set, and with POSTGRES_URL this is production: set it, for example SECRET_KEY="$(openssl rand -base64 48)".\n'
+NO_KEY = "SECRET_KEY is not set, and with POSTGRES_URL this is production: set it, for example to the output of `openssl rand -base64 48`.\n"
 NOT_DEVELOPMENT = (
     "make admin adds demo data and serves for development, and a URL is set without DEBUG=true: nothing was done.\n"
 )

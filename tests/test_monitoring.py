@@ -261,7 +261,7 @@ def test_a_request_is_a_line_without_what_it_asked_and_without_a_password(migrat
     ("environment", "said"),
     [
         ({"LOG_FORMAT": "xml"}, "LOG_FORMAT is neither text nor json: set it to one of them."),
-        ({"METRICS_TOKEN": "short"}, 'METRICS_TOKEN is not 16 or more printable ASCII characters: set it to METRICS_TOKEN="$(openssl rand -hex 24)".'),
+        ({"METRICS_TOKEN": "short"}, "METRICS_TOKEN is not 16 or more printable ASCII characters: set it to the output of `openssl rand -hex 24`."),
     ],
 )  # fmt: skip
 def test_a_wrong_setting_is_reported_in_one_sentence(environment, said):

@@ -168,11 +168,11 @@ def test_every_command_prints_the_same_sentence(command):
     [
         (
             "SECRET_KEY",
-            'SECRET_KEY is not set, and with POSTGRES_URL this is production: set it, for example SECRET_KEY="$(openssl rand -base64 48)".',
+            "SECRET_KEY is not set, and with POSTGRES_URL this is production: set it, for example to the output of `openssl rand -base64 48`.",
         ),
         (
             "ALLOWED_HOSTS",
-            "ALLOWED_HOSTS is not set, and with POSTGRES_URL this is production: set it, for example ALLOWED_HOSTS=admin.example.com.",
+            "ALLOWED_HOSTS is not set, and with POSTGRES_URL this is production: set it, for example to admin.example.com.",
         ),
     ],
 )
