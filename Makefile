@@ -27,7 +27,7 @@ admin: $(VENV)/ready ## Add demo data and a staff account for each role, and ser
 	@# Without exec, a signal to make would end the shell and leave the server.
 	@PYTHONUNBUFFERED=1 exec $(MANAGE) runserver $(ADDRESS)
 
-check: $(VENV)/ready-dev ## Everything that CI runs: linters, types, migrations, deployment, all tests
+check: $(VENV)/ready-dev ## Run all checks and tests: linters, types, migrations, deployment, the slow tests too
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
