@@ -180,6 +180,12 @@ def _anchors(page):
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_a_change_is_one_line_of_the_changelog():
+    lines = (PROJECT / "CHANGELOG.md").read_text().splitlines()
+
+    assert [line for line in lines if line and not line.startswith(("- ", "#"))] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
 def test_links_lead_somewhere(page):
     links = [link for link in re.findall(r"\]\(([^)]+)\)", page.read_text()) if not link.startswith("http")]
