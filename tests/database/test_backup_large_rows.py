@@ -21,8 +21,8 @@ def refusal(database, place):
 
 def described(place, owner, reason, sizes):
     return (
-        f"PostgreSQL cannot write a row of {place} of {owner} as text ({reason}), so pg_dump cannot read it either: as text, a value or a"
-        " row has at most 1 GB, bytea doubles in size, and the server needs as much memory."
+        f"PostgreSQL cannot write a row of {place} of {owner} as text ({reason}), so pg_dump cannot read it either: in text form, a value or"
+        " a row can have at most 1 GB, bytea takes twice its size, and the server needs that much memory."
         f" As {owner}, run SELECT ctid, {sizes} AS bytes FROM ONLY {place} ORDER BY bytes DESC LIMIT 5; Then shorten or delete the largest."
     )
 

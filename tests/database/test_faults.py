@@ -273,7 +273,7 @@ def test_an_adoption_resumes_after_a_lost_connection(database):
     assert (process.returncode, err) == (
         2,
         "The server ended the connection: it was shut down or restarted, or the session was terminated."
-        " Uncommitted changes are rolled back; try again.\n",
+        " Uncommitted changes are rolled back. If the answer to a COMMIT was lost, its changes may be stored: check before you try again.\n",
     )
     assert manage("dbadopt", "--yes", url=database.url).returncode == 0
     assert manage("dbstatus", url=database.url).returncode == 0

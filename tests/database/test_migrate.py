@@ -95,7 +95,7 @@ def test_a_lost_connection_is_one_sentence_and_rolls_back(migrated, probe):
 
     sentence = (
         "The server ended the connection: it was shut down or restarted, or the session was terminated."
-        " Uncommitted changes are rolled back; try again."
+        " Uncommitted changes are rolled back. If the answer to a COMMIT was lost, its changes may be stored: check before you try again."
     )
     assert (process.returncode, err) == (2, sentence + "\n")
     assert migrated.execute("SELECT to_regclass('probe')") == [(None,)]
