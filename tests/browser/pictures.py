@@ -3,7 +3,6 @@
 import io
 import os
 from contextlib import suppress
-from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 
@@ -60,22 +59,19 @@ def main():
     django.setup()
     from django.contrib.staticfiles.handlers import StaticFilesHandler
     from django.core.management import call_command
-    from django.db import connection
     from django.test import Client
     from django.test.testcases import LiveServerThread
     from playwright.sync_api import sync_playwright
 
     from accounts.models import User
-    from fly2any.database.seed import seed
     from tests.browser.conftest import CHROMIUM
 
+    settings.BACKUPS = {**settings.BACKUPS, "location": "/srv/fly2any/backups"}  # As in a new clone there.
     call_command("migrate", verbosity=0)
     terminal = status()
-    seed(connection, users=1_000, seed=1, until=datetime.now(UTC))
+    call_command("dbseed", admin=True, production=True, stdout=io.StringIO())
     client = Client()
-    client.force_login(
-        User.objects.create_superuser("admin@demo.fly2any.example", "a-long-password-1", name="Demo administrator")
-    )
+    client.force_login(User.objects.get(email="admin@demo.fly2any.example"))
     server = LiveServerThread("127.0.0.1", StaticFilesHandler)
     server.start()
     server.is_ready.wait()

@@ -71,9 +71,7 @@ class Command(BaseCommand):
             self.stdout.write(f"  {table:<20}{number:>12,} {'row' if number == 1 else 'rows'} added")
         self.stdout.write(f"{plural(sum(added.values()), 'row')} added in total.")
         if admin:
-            self.make_administrator(database)
-            for role in ("support", "operations"):
-                call_command("dbstaff", f"{role}{DEMO_DOMAIN}", role=role, database=database, stdout=self.stdout)
+            self.make_staff(database)
 
     def seed(self, connection, users, number, until, yes):
         # On a terminal only: Rich would otherwise write to a file too.
@@ -88,14 +86,15 @@ class Command(BaseCommand):
                 progress=lambda done: progress.update(task, completed=done),
             )
 
-    def make_administrator(self, database):
-        email = f"admin{DEMO_DOMAIN}"
+    def make_staff(self, database):
         people = get_user_model()._default_manager.db_manager(database)
-        if people.filter(email=email).exists():
-            self.stdout.write(
-                f"The demo administrator {email} exists; `manage.py changepassword {email}` sets another password."
-            )
-            return
-        password = secrets.token_urlsafe(12)
-        people.create_superuser(email, password, name="Demo administrator")
-        self.stdout.write(f"Sign in as {email} with the password {password} (shown only now).")
+        for role in ("admin", "support", "operations"):
+            email = f"{role}{DEMO_DOMAIN}"
+            if people.filter(email=email).exists():
+                self.stdout.write(f"{email} exists; `manage.py changepassword {email}` sets another password.")
+            elif role == "admin":
+                password = secrets.token_urlsafe(12)
+                people.create_superuser(email, password, name="Demo administrator")
+                self.stdout.write(f"Sign in as {email} with the password {password} (shown only now).")
+            else:
+                call_command("dbstaff", email, role=role, database=database, stdout=self.stdout)
