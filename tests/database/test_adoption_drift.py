@@ -223,7 +223,12 @@ def test_objects_in_use_are_printed_with_their_definitions(exact):
 
     [blocker] = plan(exact)["blockers"]
 
-    question = blocker["cure"].partition("`")[2].partition("`")[0]
+    assert blocker["message"] == "Column createdAt of users is used by view theirs, so its type cannot be changed."
+    ask, question, then = blocker["cure"].split("`")
+    assert (ask, then) == (
+        "Ask the owner of view theirs first, then keep its definition (",
+        "), drop it before the adoption, and create it again afterwards.",
+    )
     [(definition,)] = exact.execute(question)
     assert re.fullmatch(r'\s*SELECT (users\.)?"createdAt"\s+FROM users;', definition)
 

@@ -85,7 +85,7 @@ def test_the_cure_of_a_type_creates_no_foreign_key_of_another_roles_table(migrat
     [ours] = found(migrated, "column.different")
 
     assert (finding.loses, '"child"' in finding.cure) == (first, False)
-    assert (ours.loses, '"child"' in ours.cure) == ("ask the owner of child.a first, whose type changes too", True)
+    assert (ours.loses, '"child"' in ours.cure) == ("it changes the type of child.a too: ask the owner first", True)
     migrated.execute(ours.cure)
     assert found(migrated, "column.different") == []
 

@@ -289,7 +289,7 @@ def test_columns_that_foreign_keys_join_change_their_type_together(migrated, the
     migrated.execute("; ".join(f'ALTER TABLE {table} ADD CONSTRAINT "{name}" {how}' for table, _, name, how in joined))
 
     found = manage("dbstatus", "--sql", url=migrated.url)
-    asked = "ask the owner of trip.user_id first, whose type changes too"
+    asked = "it changes the type of trip.user_id too: ask the owner first"
     assert (found.stdout.count("commented out"), found.stdout.count(asked)) == (1, theirs)
     ran = psql(migrated, agreed(found.stdout))
     after = manage("dbstatus", url=migrated.url)

@@ -110,7 +110,7 @@ def test_one_statement_cures_a_column_and_creates_the_indexes_over_what_is_gener
     assert over_theirs() == before
     assert (
         finding.loses
-        == "ask the owner of users.theirs, users.theirs_k first, which is created again without its privileges, comment and statistics"
+        == "it creates users.theirs, users.theirs_k again, without the privileges, comments and statistics: ask the owner first"
     )
     assert [line for line in finding.cure.splitlines() if not line.startswith(("ALTER TABLE", "CREATE UNIQUE INDEX"))] == [
         "DO $$ BEGIN", "END $$;", 'ANALYZE "users" ("phone");',

@@ -13,7 +13,7 @@ from tests.database.test_writes import run
 BELOW = "CREATE TABLE theirs (LIKE price_history); ALTER TABLE price_history INHERIT theirs; {}"
 ABOVE = "CREATE TABLE theirs () INHERITS (price_history); {}"
 SEPARATED = 'ALTER TABLE "price_history" NO INHERIT public.theirs;'
-ASK = "ask the owner of public.theirs first, from which price_history would no longer inherit"
+ASK = "price_history would no longer inherit from public.theirs: ask the owner first"
 SPREADS = "it changes public.theirs too: follow the cure of table.inherited first"
 
 

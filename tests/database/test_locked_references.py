@@ -50,7 +50,7 @@ def may_run(role, user, table="mal.orders"):
     return (
         f"Nothing was changed. Table {table}, which foreign keys connect with users, may run code of the role {role} with the privileges"
         f' of the role that writes to users. Its owner can add a trigger before the write, because "{user}" does not lock it: GRANT'
-        f' DELETE ON {table} TO "{user}"; and USAGE on its schema, or make the owner of users its owner. If that was done, try again.'
+        f' DELETE ON {table} TO "{user}"; and USAGE on its schema, or give the table to the owner of users. If that was done, try again.'
     )
 
 

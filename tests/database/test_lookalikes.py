@@ -67,7 +67,7 @@ def test_a_lookalike_of_what_a_function_of_the_site_calls_is_refused(migrated, s
     )
     assert findings == [sentence]
     assert said.startswith(
-        f'Nothing was changed. {sentence} Ask its owner to drop it; REVOKE CREATE ON its schema FROM "{role}", PUBLIC;'
+        f'Nothing was changed. {sentence} Ask "{role}" to drop the {named}; REVOKE CREATE ON its schema FROM "{role}", PUBLIC;'
     )
 
 

@@ -35,7 +35,8 @@ IN_USE_SQL = """
         WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s)
     )
     SELECT o.relname AS "table", o.attname AS "column",
-           CASE WHEN f.oid IS NULL THEN pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)
+           CASE WHEN r.rulename = '_RETURN' THEN pg_catalog.pg_describe_object('pg_catalog.pg_class'::regclass, r.ev_class, 0)
+                WHEN f.oid IS NULL THEN pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)
                 ELSE 'generated ' || pg_catalog.pg_describe_object('pg_catalog.pg_class'::regclass, f.adrelid, f.adnum) END AS what,
            CASE WHEN f.oid IS NOT NULL THEN 'SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef WHERE oid = ' || f.oid
                 WHEN d.classid = 'pg_catalog.pg_proc'::regclass THEN 'SELECT pg_get_functiondef(' || d.objid || ')'
@@ -156,7 +157,8 @@ def in_use(connection, schema: str, expected: Catalog, live: Catalog, indexed: t
                 "adopt.in_use",
                 f"{table}.{column}",
                 f"Column {column} of {table} is used by {what}, so its type cannot be changed.",
-                cure or f"Ask its owner first, then {keep}drop it before the adoption, and create it again afterwards.",
+                cure
+                or f"Ask the owner of {what} first, then {keep}drop it before the adoption, and create it again afterwards.",
             )
     for entry in indexed:
         if entry.trouble and (entry.table, entry.column) in retyped:
@@ -164,8 +166,8 @@ def in_use(connection, schema: str, expected: Catalog, live: Catalog, indexed: t
                 Severity.ERROR,
                 "adopt.computed",
                 f"{entry.table}.{entry.index}",
-                f"Index {entry.index} of {entry.table}, over {entry.column}, whose type changes, {entry.trouble}: rebuilding it may fail.",
-                f"Ask its owner first, then drop it before the adoption: DROP INDEX CONCURRENTLY {quote(entry.index)};",
+                f"The type of {entry.column} changes, and index {entry.index} of {entry.table} {entry.trouble}: rebuilding the index may fail.",
+                f"Ask the owner of the index first, then drop the index before the adoption: DROP INDEX CONCURRENTLY {quote(entry.index)};",
             )
 
 
@@ -176,7 +178,7 @@ def partitioned(names: Iterable[str]) -> Iterator[Finding]:
             "table.different",
             name,
             f"{name} is a partitioned table, which cannot be adopted: PostgreSQL cannot change the type of a column of its partition key.",
-            f"Copy its rows into a table without partitions, give that the name {name} and adopt it; then it can be partitioned again.",
+            f"Copy its rows into a table without partitions, give that table the name {name} and adopt it; afterwards it can be partitioned again.",
         )
 
 
@@ -193,7 +195,7 @@ def taken(contract: Contract, migrations: MigrationState, live: Catalog) -> Iter
                 "adopt.name_taken",
                 found.migration,
                 f"The migration {found.migration} would create objects that already exist: {places}.",
-                "Ask its owner first, then rename or drop it.",
+                "Ask their owner first, then rename or drop them.",
             )
 
 
@@ -223,7 +225,7 @@ def name_taken(connection, schema: str, pending: Catalog, live: Catalog) -> Iter
                 "adopt.name_taken",
                 name,
                 f"The name {name}, which the adoption needs, is already used by {what}.",
-                "Ask its owner first, then rename or drop it.",
+                f"Ask the owner of {what} first, then rename or drop it.",
             )
 
 

@@ -22,11 +22,11 @@ BATCH = 5_000  # Rows filled per transaction.
 # The indexes over each column, including those of constraints; `trouble` says why rebuilding one for another type may fail.
 INDEXED_SQL = """
     SELECT c.relname AS "table", a.attname AS "column", x.relname AS index, pg_catalog.pg_relation_size(x.oid) AS bytes,
-           CASE WHEN NOT a.attnum = ANY (i.indkey::int2[]) THEN 'is computed from it'
+           CASE WHEN NOT a.attnum = ANY (i.indkey::int2[]) THEN 'uses the column in an expression or a condition'
                 WHEN i.indisunique AND NOT i.indisvalid THEN 'is unique and invalid, because its build failed'
                 WHEN EXISTS (SELECT FROM unnest(i.indkey::int2[], i.indclass::oid[]) AS k (attnum, class)
                              JOIN pg_catalog.pg_opclass AS o ON o.oid = k.class WHERE k.attnum = a.attnum AND NOT o.opcdefault)
-                THEN 'has an operator class of its own' ELSE '' END AS trouble
+                THEN 'has an operator class other than the default of the type' ELSE '' END AS trouble
     FROM pg_catalog.pg_index AS i
     JOIN pg_catalog.pg_class AS x ON x.oid = i.indexrelid
     JOIN pg_catalog.pg_class AS c ON c.oid = i.indrelid

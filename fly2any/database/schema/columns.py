@@ -141,11 +141,9 @@ def _type(to: Comparing, column: Column, live: Column) -> Column:
     cure = cures.after(sorted(blockers), "\n".join([cures.without(fks, changes), *following]))
     lost = lost_by_type_change(column, live) or cures.blocked(sorted(blockers))
     if theirs and not lost:
-        lost = f"ask the owner of {', '.join(theirs)} first, whose type changes too"
+        lost = f"it changes the type of {', '.join(theirs)} too: ask the owner first"
     elif again and not lost:
-        lost = (
-            f"ask the owner of {', '.join(again)} first, which is created again without its privileges, comment and statistics"
-        )
+        lost = f"it creates {', '.join(again)} again, without the privileges, comments and statistics: ask the owner first"
     to.add("column.different", column, message, cure, severity, loses=lost)
     set_anew = live.default is not None and column.default is not None and not same
     return replace(live, default=column.default if set_anew else live.default)

@@ -172,7 +172,7 @@ def _apart(to: Comparing, one: Finding, inherited: set[tuple[str, str]]) -> Find
     elif wholes:
         loses = f"PostgreSQL refuses it in a partition of {wholes[0]}: follow the cure of table.partition first"
     elif parents:
-        loses = f"ask the owner of {', '.join(parent for _, parent in parents)} first, from which {one.where.partition('.')[0]} would no longer inherit"
+        loses = f"{one.where.partition('.')[0]} would no longer inherit from {', '.join(parent for _, parent in parents)}: ask the owner first"
     return replace(one, cure=cure, loses=loses) if one.is_sql else replace(one, cure=f"{AGREE}{cure}")
 
 
