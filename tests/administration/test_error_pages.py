@@ -28,8 +28,8 @@ def test_what_a_role_does_not_allow_names_who_can(member, caplog):
 
     assert text_of(page) == (
         403,
-        "This is not permitted None of your roles allows this page or this change. Nothing was changed. Whoever administers the staff"
-        " can give you a role that does ( manage.py dbstaff ). Go to the admin",
+        "This is not permitted Your role does not allow this page or this change. Nothing was changed. An administrator can give"
+        " you another role ( manage.py dbstaff ). Go to the admin",
     )
     [record] = [record for record in caplog.records if record.name == "django.request"]
     assert (record.getMessage(), record.exc_info) == ("Forbidden (Permission denied): /admin/database/", None)
@@ -48,8 +48,8 @@ def test_a_form_from_before_the_last_sign_in_says_what_to_do(staff):
 
     assert text_of(browser.post("/admin/logout/")) == (
         403,
-        "This form is out of date It was opened before the last sign-in, or the browser keeps no cookies of this site. Nothing was"
-        " changed. Open the page again, and repeat the change there. Go to the admin",
+        "This form is out of date It was opened before your last sign-in, or your browser does not accept cookies from this site."
+        " Nothing was changed. Open the page again, and repeat the change there. Go to the admin",
     )
 
 
