@@ -48,7 +48,7 @@ SIGN_OUT = Action(
     "Sign out of",
     "signed out",
     COOKIE,
-    nothing=f"There is nothing to sign out of: no session or device is stored that you can end here. {COOKIE}",
+    nothing=f"There is nothing to sign out of: no session or device that you can end is stored. {COOKIE}",
 )
 DEACTIVATE = Action("deactivate", "Deactivate", "Deactivate", "deactivated", NOT_THE_SITE)
 REACTIVATE = Action("reactivate", "Reactivate", "Reactivate", "reactivated", NOT_THE_SITE)

@@ -22,7 +22,7 @@ from .querysets import (
 
 
 class WishlistItem(models.Model):
-    """A flight on a user's wishlist: {id, origin, destination, departureDate, price, currency, airline?, …}."""
+    """A flight on a user's wishlist. `flight_data`: {id, origin, destination, departureDate, price, currency, airline?, …}."""
 
     id = TextIdField()
     user = models.ForeignKey(

@@ -162,7 +162,7 @@ class Env(environ.Env):
         # Vercel sets POSTGRES_HOST beside the URL.
         if found := [*self.urls(), *(name for name in ["POSTGRES_HOST"] if name in self)]:
             raise ImproperlyConfigured(
-                f"{found[0]} is set, and neither POSTGRES_URL nor DATABASE_URL:"
+                f"{found[0]} is set, but neither POSTGRES_URL nor DATABASE_URL is:"
                 f" set POSTGRES_URL to the URL of the database, or unset {found[0]}."
             )
 

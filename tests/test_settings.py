@@ -208,7 +208,7 @@ def test_a_url_under_an_unread_name_is_not_ignored(monkeypatch, variable):
         read_settings(monkeypatch, **{variable: "postgresql://user:secret@db.example.com/fly2any"})
 
     assert str(error.value) == (
-        f"{variable} is set, and neither POSTGRES_URL nor DATABASE_URL:"
+        f"{variable} is set, but neither POSTGRES_URL nor DATABASE_URL is:"
         f" set POSTGRES_URL to the URL of the database, or unset {variable}."
     )
 
@@ -237,7 +237,7 @@ def test_a_url_of_postgresql_is_known_however_it_is_written(monkeypatch, value):
 
 
 def test_a_host_without_a_url_is_not_ignored(monkeypatch):
-    with pytest.raises(ImproperlyConfigured, match=r"^POSTGRES_HOST is set, and neither POSTGRES_URL nor DATABASE_URL: "):
+    with pytest.raises(ImproperlyConfigured, match=r"^POSTGRES_HOST is set, but neither POSTGRES_URL nor DATABASE_URL is: "):
         read_settings(monkeypatch, POSTGRES_HOST="db.example.com")
 
 
@@ -254,7 +254,7 @@ def test_every_command_refuses_a_url_that_only_the_site_reads():
     assert (result.returncode, result.stdout, result.stderr) == (
         2,
         "",
-        "NEON_DATABASE_URL is set, and neither POSTGRES_URL nor DATABASE_URL:"
+        "NEON_DATABASE_URL is set, but neither POSTGRES_URL nor DATABASE_URL is:"
         " set POSTGRES_URL to the URL of the database, or unset NEON_DATABASE_URL.\n",
     )
 

@@ -174,7 +174,7 @@ def _log_holders() -> None:
         for one in read_activity(connection, HOLDERS_OF_TWO_KEYS_SQL, lock=SIGN_IN_LOCK):
             if one.age is None or one.age.total_seconds() > TURN_PATIENCE / 2:
                 _log.warning(
-                    "A sign-in got no turn within %g s. %s holds one, perhaps for another user. If it is not the admin, end it: manage.py dbhealth locks --terminate %s --yes",
+                    "A sign-in did not get its turn within %g s. %s holds a turn, perhaps for another user. If that session is not the admin's, end it: manage.py dbhealth locks --terminate %s --yes",
                     TURN_PATIENCE, one, one.pid,
                 )  # fmt: skip
 

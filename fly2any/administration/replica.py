@@ -105,9 +105,9 @@ def source_of(request: HttpRequest) -> Source:
     try:
         is_standby, replayed, age = _ask(REPLICA, REPLICA_SQL)
         if not is_standby:
-            return _primary("POSTGRES_REPLICA_URL does not lead to a standby")
+            return _primary("POSTGRES_REPLICA_URL does not point to a standby")
         if _origin(REPLICA) != origin:
-            return _primary("POSTGRES_REPLICA_URL leads to another database")
+            return _primary("POSTGRES_REPLICA_URL points to another database")
         behind = _behind(now, _number(replayed), age)
         if behind is None or behind > settings.REPLICA_MAX_LAG:
             time.sleep(MOMENT)

@@ -151,7 +151,7 @@ def _committed(connection, email: str) -> Iterator[None]:
         if not committing or not leaves_commit_open(error):
             raise
         raise Refusal(
-            f"The connection was lost during the commit, so {email} may have been changed or not: `manage.py dbstaff --list` shows it."
+            f"The connection was lost during the commit, so {email} may or may not have been changed: `manage.py dbstaff --list` shows it."
             " Run the command again; if it then prints no password and the person knows none, run"
             f" `manage.py changepassword {shlex.quote(email)}`."
         ) from error

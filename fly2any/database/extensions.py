@@ -71,7 +71,7 @@ def read_untrusted(connection, schema: str) -> Finding | None:
     if owner is not None:
         return Finding(
             Severity.ERROR, "extensions.untrusted", NEEDED,
-            f"The extension {NEEDED} belongs to the role {owner}, which may be another tenant's and may drop it, and the indexes of users that use it.",
+            f"The extension {NEEDED} belongs to the role {owner}, which may be another tenant's and may drop it, and with it the indexes of the table users that use it.",
             f"As a superuser: DROP EXTENSION {NEEDED} CASCADE; CREATE EXTENSION {NEEDED} SCHEMA {quote(schema)}; CASCADE drops all indexes that use it:"
             f" create ours again by the cures that `manage.py dbstatus` then prints. If the role is the site's: GRANT CREATE ON SCHEMA {quote(schema)}"
             f" TO {quote(owner)} WITH GRANT OPTION; instead.",
@@ -80,7 +80,7 @@ def read_untrusted(connection, schema: str) -> Finding | None:
         return Finding(
             Severity.ERROR, "extensions.untrusted", NEEDED,
             f"The extension {NEEDED} is in the schema {place} of the role {schema_owner}, which may be another tenant's and may drop the schema, and with"
-            " it the indexes of users that use the extension.",
+            " it the indexes of the table users that use the extension.",
             f"As the owner of the extension: ALTER EXTENSION {NEEDED} SET SCHEMA {quote(schema)};",
         )  # fmt: skip
     return None

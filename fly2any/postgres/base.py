@@ -146,7 +146,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 raise ImproperlyConfigured(reason)
             if settings and (there := pooler.place(self)) != usual:
                 raise ImproperlyConfigured(
-                    f"{settings['VARIABLE']} leads to the database {there}, and {configured['VARIABLE']} to {usual}: correct one of them."
+                    f"{settings['VARIABLE']} points to the database {there}, and {configured['VARIABLE']} to {usual}: correct one of them."
                 )
             self.settings_dict = {**self.settings_dict, "KEEPS_SESSION": True}  # Copies of the connection use it too.
             if statement := vars(self.connection).pop("transaction_path", None):

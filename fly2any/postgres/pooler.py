@@ -45,19 +45,19 @@ def keeps_no_session(connection) -> str:
     """Return the sentence that says why `connection` cannot be used for what needs a session, "" if it can."""
     variable = connection.settings_dict.get("VARIABLE", "POSTGRES_URL")
     if pooler := connection.settings_dict.get("POOLER", ""):
-        return f"{variable} leads through {pooler}'s transaction pooler: {CURE.format(hint=HINTS[pooler])}."
+        return f"{variable} goes through {pooler}'s transaction pooler: {CURE.format(hint=HINTS[pooler])}."
     try:
         shared = is_transaction_pooler(connection)
     except OperationalError as error:
         if not connection.is_usable():
             raise
         return (
-            f"{variable} leads through a pooler that gave no second connection within {SECOND_CONNECTION} s"
+            f"{variable} goes through a pooler that gave no second connection within {SECOND_CONNECTION} s"
             f" ({str(error).strip().splitlines()[0]}): raise its pool size, or set POSTGRES_URL_NON_POOLING or DIRECT_URL to the"
             " database's direct URL."
         )
     if shared:
-        return f"{variable} leads through a transaction pooler: {CURE.format(hint=HINTS['PgBouncer'])}."
+        return f"{variable} goes through a transaction pooler: {CURE.format(hint=HINTS['PgBouncer'])}."
     return ""
 
 

@@ -102,7 +102,7 @@ def _split(url: str, variable: str) -> tuple[SplitResult, int | None]:
     if parts.scheme not in SCHEMES:
         raise InvalidURL(_wrong_scheme(parts.scheme, variable))
     if "@" in parts.query:  # A ? in the password: the rest of the password would be the query string.
-        raise InvalidURL(f"{variable} is malformed (it has a ? or an @ too many): {ESCAPES}.")
+        raise InvalidURL(f"{variable} is malformed (it has one ? or @ too many): {ESCAPES}.")
     if parts.fragment or "#" in url:
         raise InvalidURL(f"{variable} is malformed (it contains #): {ESCAPES}.")
     return parts, port
@@ -124,7 +124,7 @@ def _place(parts: SplitResult, port: int | None, variable: str) -> tuple[dict[st
     except ValueError:
         raise InvalidURL(f"{variable} is malformed (a % or a parameter in it is not well-formed): {ESCAPES}.") from None
     if "/" in name or "@" in name or "@" in host:
-        raise InvalidURL(f"{variable} is malformed (it has a / or an @ too many): {ESCAPES}.")
+        raise InvalidURL(f"{variable} is malformed (it has one / or @ too many): {ESCAPES}.")
     if any("\0" in text for text in (user, password, host, name, *(value for pair in query for value in pair))):
         raise InvalidURL(f"{variable} is malformed (it contains a zero byte): write it as {EXAMPLE}.")
     place = {"NAME": name, "USER": user, "PASSWORD": password, "HOST": host, "PORT": str(port or "")}

@@ -263,8 +263,8 @@ def test_a_waiting_sign_in_holds_no_transaction(client, caplog):
 
     assert answers == [NO_TURN]
     assert [re.sub(r"\d+", "N", message) for message in caplog.messages if "turn" in message] == [
-        "A sign-in got no turn within N s. pid N (flyNany, role postgres, idle in transaction for N s: SELECT pg_catalog.pg_try_advisory_xact_lock(…, pg_catalog.hashtext('…'))) holds one, perhaps for another user."
-        " If it is not the admin, end it: manage.py dbhealth locks --terminate N --yes"
+        "A sign-in did not get its turn within N s. pid N (flyNany, role postgres, idle in transaction for N s: SELECT pg_catalog.pg_try_advisory_xact_lock(…, pg_catalog.hashtext('…'))) holds a turn, perhaps for another user."
+        " If that session is not the admin's, end it: manage.py dbhealth locks --terminate N --yes"
     ]
     assert seen.count(1) > len(seen) / 2  # The other's own.
 

@@ -167,7 +167,7 @@ def test_a_standby_of_another_database_is_not_read(pair):
     seen = visit(primary, standby.url(database="staging"), LIST)
 
     assert seen == [
-        ["default", False, "POSTGRES_REPLICA_URL leads to another database: this page is read from the primary.", True]
+        ["default", False, "POSTGRES_REPLICA_URL points to another database: this page is read from the primary.", True]
     ]
 
 
@@ -243,7 +243,7 @@ def test_a_url_of_the_primary_is_not_a_replica(pair):
     seen = visit(primary, primary.url(), LIST)
 
     assert seen == [
-        ["default", False, "POSTGRES_REPLICA_URL does not lead to a standby: this page is read from the primary.", True]
+        ["default", False, "POSTGRES_REPLICA_URL does not point to a standby: this page is read from the primary.", True]
     ]
 
 

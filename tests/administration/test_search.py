@@ -228,7 +228,7 @@ def test_a_search_too_short_for_a_person_says_so(member):
 
     pages = [client.get("/admin/search/", {"q": term}).content.decode() for term in ("xq qx", "xqq", "")]
 
-    hint = "A search for a person needs at least 3 letters in a row of a name or an e-mail address."
+    hint = "A search for a person needs at least 3 consecutive letters of a name or an e-mail address."
     assert [hint in page for page in pages] == [True, False, False]
     assert ["at least one with three letters or more" in page for page in pages] == [True] * 3
 

@@ -266,7 +266,7 @@ def test_a_commit_whose_response_is_lost_is_reported_as_neither_done_nor_undone(
         )
     try:
         with pytest.raises(
-            Refusal, match=rf"^The connection was lost during the commit, so {EMAIL} may have been changed or not:"
+            Refusal, match=rf"^The connection was lost during the commit, so {EMAIL} may or may not have been changed:"
         ):
             run(capsys, EMAIL, *change)
     finally:

@@ -130,7 +130,7 @@ def test_what_citus_would_refuse_halfway_is_refused_before(cluster):
 
     assert refused.returncode == 2
     assert refused.stderr == (
-        "Citus cannot distribute our tables, because the foreign key likes_id_fkey of public.likes leads to public.price_history: drop it, then"
+        "Citus cannot distribute our tables, because the foreign key likes_id_fkey of public.likes references public.price_history: drop it, then"
         " run the command again.\n"
     )
     assert placed(cluster) == {}

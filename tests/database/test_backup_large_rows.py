@@ -45,7 +45,7 @@ def test_a_row_that_is_too_large_is_named_with_its_table_its_owner_and_the_cure(
         "invalid memory alloc request size 1120000003",
         'COALESCE(octet_length("a b"), 0) + COALESCE(octet_length(c), 0)',
     ) + (
-        f' If {role} does not, a superuser can: \\copy "mal"."b" TO \'FILE\' (FORMAT binary) saves the rows, if necessary column by column,'
+        f' If {role} does not, as a superuser: \\copy "mal"."b" TO \'FILE\' (FORMAT binary) saves the rows (if necessary, column by column),'
         f' DROP TABLE "mal"."b" CASCADE; removes them, and ALTER ROLE "{role}" NOLOGIN; prevents the role from signing in.'
     )
 

@@ -47,7 +47,7 @@ def sentence(place, newest, other):
         f"{one.name} (server started {one.run.started.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC)" for one in (newest, other)
     )
     return (
-        f"{place} has backups of this server and of a copy of it, or of its state before it was set back: {names}."
+        f"{place} has backups of this server and of a copy of it, or of its state before it was reset to an earlier one: {names}."
         " Give the copy another BACKUP_LOCATION, and move its backups there."
     )
 

@@ -128,7 +128,7 @@ def test_a_standby_of_another_database_is_no_replica(pair, own_server):
         [
             (
                 *("warning", "replication.not_standby", "POSTGRES_REPLICA_URL"),
-                "The URL leads to a standby of another database, so the admin does not read from it.",
+                "The URL points to a standby of another database, so the admin does not read from it.",
                 "Correct the URL, or remove it.",
             )
         ],

@@ -27,7 +27,7 @@ def test_a_pooler_is_refused(migrated):
     refused = manage("dbdistribute", url=f"{migrated.url}&pgbouncer=true")
 
     assert refused.returncode == 2
-    assert refused.stderr.startswith("POSTGRES_URL leads through PgBouncer's transaction pooler: set POSTGRES_URL_NON_POOLING")
+    assert refused.stderr.startswith("POSTGRES_URL goes through PgBouncer's transaction pooler: set POSTGRES_URL_NON_POOLING")
 
 
 def test_a_cluster_that_fits_is_accepted():
@@ -42,7 +42,7 @@ def test_a_cluster_that_fits_is_accepted():
         (replace(FIT, group=2), "This server is a worker: connect to the coordinator, and run the command again."),
         (
             replace(FIT, nodes=(WORKER,)),
-            "The coordinator is not registered, which keys to reference tables need: run SELECT citus_set_coordinator_host('HOST', PORT);",
+            "The coordinator is not registered, which foreign keys to reference tables need: run SELECT citus_set_coordinator_host('HOST', PORT);",
         ),
         (
             replace(FIT, nodes=(COORDINATOR,)),

@@ -332,7 +332,7 @@ def test_a_trigger_of_another_role_on_a_table_of_the_site_does_not_run_as_its_ow
             + planted.format("bookings", event)
         )
         assert refused(two).startswith(
-            f"Nothing was changed. Trigger seen ON site.bookings, whose foreign key leads to users, runs code of the role {role} with"
+            f"Nothing was changed. Trigger seen ON site.bookings, whose foreign key references users, runs code of the role {role} with"
             " the privileges of the role that writes to users. DROP TRIGGER seen ON site.bookings; REVOKE TRIGGER ON"
         )
         two.execute("DROP TRIGGER seen ON site.bookings")

@@ -118,7 +118,7 @@ def pooled(own_server, tmp_path):
 
 
 REASON = (
-    "POSTGRES_URL leads through a transaction pooler: set POSTGRES_URL_NON_POOLING or DIRECT_URL to the database's direct URL"
+    "POSTGRES_URL goes through a transaction pooler: set POSTGRES_URL_NON_POOLING or DIRECT_URL to the database's direct URL"
     " (the server's own host and port); this needs a session of its own, which such a pooler does not keep."
 )
 
@@ -179,7 +179,7 @@ def test_a_direct_url_through_a_pooler_is_refused(own_server):
     result = manage("migrate", url=server.url(), DIRECT_URL="postgresql://u@ep-a-1-pooler.eu.aws.neon.tech/d")
 
     assert refused(result) == (
-        "DIRECT_URL leads through Neon's transaction pooler: set POSTGRES_URL_NON_POOLING or DIRECT_URL to the database's direct URL"
+        "DIRECT_URL goes through Neon's transaction pooler: set POSTGRES_URL_NON_POOLING or DIRECT_URL to the database's direct URL"
         " (the same without -pooler in the host); this needs a session of its own, which such a pooler does not keep."
     )
 

@@ -218,7 +218,7 @@ BIGINT = "Change its column to bigint in a migration, and the sequence with it (
         ("CREATE SEQUENCE s INCREMENT -1 CYCLE; CREATE TABLE t (a smallint DEFAULT nextval('s'))", -30_000, "MINVALUE -32768"),
         ("CREATE TABLE t (a serial); ALTER SEQUENCE t_a_seq RENAME TO s", 2_000_000_000, BIGINT),
         ("CREATE SEQUENCE s MAXVALUE 2000000000; CREATE TABLE t (a int DEFAULT nextval('s'))", 1_900_000_000, BIGINT),
-        ("CREATE SEQUENCE s", 9_000_000_000_000_000_000, "No integer type is larger than bigint: set it back with setval if smaller values are unused."),
+        ("CREATE SEQUENCE s", 9_000_000_000_000_000_000, "No integer type is larger than bigint: reset it with setval if smaller values are unused."),
     ],
 )  # fmt: skip
 def test_the_cure_of_a_sequence_near_its_end_ends_the_finding(database, made, last, cure):

@@ -92,7 +92,7 @@ def test_statistics_that_survived_a_reset_of_the_counts_are_not_missing(database
     database.execute("UPDATE busy SET id = id")
     assert wait_until(database, "SELECT 1 FROM pg_stat_user_tables WHERE relname = 'busy' AND n_mod_since_analyze = 60000")
     assert messages(database) == [
-        "Table busy has 60,000 rows (limit 50,000), and 60,000 inserts, updates and deletes have been counted but no ANALYZE, so query plans"
+        "Table busy has 60,000 rows (limit 50,000), and 60,000 inserts, updates and deletes have been counted, but no ANALYZE, so query plans"
         " rely on guesses."
     ]
     database.execute("DELETE FROM pg_statistic WHERE starelid = 'busy'::regclass")

@@ -215,7 +215,7 @@ def test_the_direct_url_must_lead_to_the_same_database(migrated, database):
 
     assert result.returncode == 2
     assert re.fullmatch(
-        rf"DIRECT_URL leads to the database {database.name} \(number \d+\), schema public, of the server that started at [-0-9 :.]+,"
+        rf"DIRECT_URL points to the database {database.name} \(number \d+\), schema public, of the server that started at [-0-9 :.]+,"
         rf" and POSTGRES_URL to {migrated.name} \(number \d+\), schema public, of the server that started at [-0-9 :.]+:"
         r" correct one of them\.\n",
         result.stderr,
@@ -234,7 +234,7 @@ def test_the_direct_url_of_another_server_is_refused_though_the_database_has_the
 
         result = manage("migrate", url=one.url(), DIRECT_URL=other.url())
 
-        assert (result.returncode, result.stderr.startswith("DIRECT_URL leads to the database fly2any (number ")) == (2, True)
+        assert (result.returncode, result.stderr.startswith("DIRECT_URL points to the database fly2any (number ")) == (2, True)
         assert other.execute("SELECT to_regclass('django_migrations')") == [(None,)]
     finally:
         other.remove()

@@ -29,7 +29,7 @@ def test_the_migration_lock_holder_is_named_and_a_timeout_is_reported_in_one_sen
     )
     assert sentence.startswith(f"The migration lock is still held by pid {pid} (prisma migrate,")
     assert sentence.endswith(
-        f" after 1 s: run the command again when it is released (or end it: SELECT pg_terminate_backend({pid});)."
+        f" after 1 s: run the command again when it is released (or end that session: SELECT pg_terminate_backend({pid});)."
     )
     assert database.execute("SELECT to_regclass('django_migrations')") == [(None,)]
 

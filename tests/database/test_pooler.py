@@ -106,7 +106,7 @@ def test_no_command_and_no_page_leaves_anything_in_the_servers_session(pooler, b
     assert leaks == {}
     assert {what: result for what, result in results.items() if what.startswith("/") and result != 200} == {}
     assert {line: results[line] for line in lines(COMMANDS) if results[line] not in (0, 4)} == {}
-    through = "POSTGRES_URL leads through PgBouncer's" if parameters else "POSTGRES_URL leads through a"
+    through = "POSTGRES_URL goes through PgBouncer's" if parameters else "POSTGRES_URL goes through a"
     refused = {line: results[line] for line in map(str.strip, REFUSED.strip().splitlines())}
     assert {
         what: result for what, result in refused.items() if not str(result).startswith(f"{through} transaction pooler: ")
@@ -201,7 +201,7 @@ def test_a_session_pooler_without_a_second_connection_is_refused_in_time(server,
         one.remove()
 
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr.startswith("POSTGRES_URL leads through a pooler that gave no second connection within 5 s (")
+    assert refused.stderr.startswith("POSTGRES_URL goes through a pooler that gave no second connection within 5 s (")
 
 
 @pytest.fixture

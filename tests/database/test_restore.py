@@ -105,8 +105,8 @@ def test_objects_that_no_dump_contains_do_not_stop_a_restore(filled, place):
 
     assert (restored.returncode, restored.stderr) == (
         0,
-        "ANALYZE public.users failed (division by zero), so it has no statistics, as in the old database: correct the index or the"
-        " statistics object (\\dX in psql) whose expression raises that.\n",
+        "ANALYZE public.users failed (division by zero), so the table has no statistics, as in the old database: correct the index or the"
+        " statistics object (\\dX in psql) whose expression raises the error.\n",
     )
     assert filled.execute("SELECT count(*) > 0 FROM pg_stats WHERE tablename = 'notifications'") == [(True,)]
     [old] = [name for name in databases(filled) if name.startswith(f"{filled.name}_before_")]

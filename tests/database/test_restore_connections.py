@@ -86,7 +86,7 @@ def test_a_swap_after_which_the_server_does_not_answer_says_how_to_know(monkeypa
 
     assert re.sub(r"\(There is no .*?\)", "(…)", str(refusal.value)) == (
         f"The connection was lost when {database.name} was replaced, and the server does not answer (…). If the database {old} exists,"
-        f" {database.name} was replaced: then sign all staff out of the admin, and erase again who was erased since the backup."
+        f" {database.name} was replaced: then sign all staff out of the admin, and erase again everyone who has been erased since the backup."
     )
 
 

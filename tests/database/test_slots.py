@@ -62,7 +62,7 @@ def slot(own_server):
 FEW_MEGABYTES = "CREATE TABLE t AS SELECT generate_series(1, 100000) AS n"
 DROP = "SELECT pg_drop_replication_slot('etl');"
 CONFIRM = (
-    "Read the client's log: it must confirm what it no longer needs. Long transactions, also those of a standby, delay this:"
+    "Read the client's log: it must confirm what it no longer needs. Long transactions, including those of a standby, delay this:"
     f" end them (`manage.py dbhealth transactions`). If the slot is not needed, stop the client, then {DROP}"
 )
 

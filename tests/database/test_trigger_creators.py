@@ -165,7 +165,7 @@ def test_a_condition_on_a_table_that_a_foreign_key_leads_to_is_refused(migrated)
         migrated.execute("DROP SCHEMA site CASCADE")
 
     assert messages == [
-        f"Trigger zz ON site.notes, whose foreign key leads to users, {UNKNOWN}, because its condition calls ts_rewrite."
+        f"Trigger zz ON site.notes, whose foreign key references users, {UNKNOWN}, because its condition calls ts_rewrite."
     ]
     assert inserts == []
 

@@ -26,7 +26,9 @@ def found(database):
 def test_an_extension_of_another_role_is_found_and_no_index_is_built_with_it(database, other_role_of):
     role = other_role_of(database)
     database.execute(MAKES.format(role, database.name))
-    message = f"The extension pg_trgm belongs to the role {role}, {DROPS} it, and the indexes of users that use it."
+    message = (
+        f"The extension pg_trgm belongs to the role {role}, {DROPS} it, and with it the indexes of the table users that use it."
+    )
     cure = (
         'As a superuser: DROP EXTENSION pg_trgm CASCADE; CREATE EXTENSION pg_trgm SCHEMA "public"; CASCADE drops all indexes that use'
         " it: create ours again by the cures that `manage.py dbstatus` then prints. If the role is the site's: GRANT CREATE ON SCHEMA"
@@ -71,7 +73,7 @@ def test_a_schema_of_another_role_can_take_the_extension_with_it(migrated, other
     migrated.execute(f"CREATE SCHEMA mal AUTHORIZATION {role}; ALTER EXTENSION pg_trgm SET SCHEMA mal")
     cure = 'ALTER EXTENSION pg_trgm SET SCHEMA "public";'
 
-    message = f"The extension pg_trgm is in the schema mal of the role {role}, {DROPS} the schema, and with it the indexes of users that use the extension."
+    message = f"The extension pg_trgm is in the schema mal of the role {role}, {DROPS} the schema, and with it the indexes of the table users that use the extension."
     assert found(migrated) == [("error", "pg_trgm", message, f"As the owner of the extension: {cure}")]
     migrated.execute(cure)
     assert found(migrated) == []

@@ -237,7 +237,7 @@ def test_a_trigger_on_a_site_table_reached_by_a_foreign_key_does_not_run(migrate
     with django(migrated) as connection:
         found = [(one.where, one.message) for one in verify(connection).findings if one.code == "tables.untrusted"]
         with pytest.raises(
-            Refusal, match=r"^Nothing was changed\. Trigger zz ON site\.seat, whose foreign key leads to users, runs"
+            Refusal, match=r"^Nothing was changed\. Trigger zz ON site\.seat, whose foreign key references users, runs"
         ):
             check_writes(connection)
         sweeps(connection, None)  # It deletes other rows.
@@ -246,7 +246,7 @@ def test_a_trigger_on_a_site_table_reached_by_a_foreign_key_does_not_run(migrate
     assert found == [
         (
             "users",
-            f"Trigger zz ON site.seat, whose foreign key leads to users, runs code of the role {role} with the privileges of the role"
+            f"Trigger zz ON site.seat, whose foreign key references users, runs code of the role {role} with the privileges of the role"
             " that writes to users.",
         )
     ]
@@ -268,7 +268,7 @@ def test_a_trigger_that_a_partition_has_from_its_table_does_not_run(migrated, ot
         found = [one.what for one in read_untrusted_code(connection, schema="public", tables=["users"])]
     migrated.execute("DROP SCHEMA site CASCADE")
 
-    assert found == [f"Trigger {name} ON site.seat, whose foreign key leads to users," for name in ("yy", "zz")]
+    assert found == [f"Trigger {name} ON site.seat, whose foreign key references users," for name in ("yy", "zz")]
 
 
 @pytest.mark.parametrize("command", ["dbstatus --write-check", "dbmaintain", "loaddata"])

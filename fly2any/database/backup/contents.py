@@ -200,7 +200,7 @@ def _describe_too_large(table: _Table, reason: str) -> str:
     sizes = " + ".join(f"COALESCE({size}, 0)" for size in table.sizes) or "0"
     query = one_line(f"SELECT ctid, {sizes} AS bytes FROM ONLY {table.place} ORDER BY bytes DESC LIMIT 5;")
     drop = (
-        f" If {owner} does not, a superuser can: \\copy {place} TO 'FILE' (FORMAT binary) saves the rows, if necessary column by column,"
+        f" If {owner} does not, as a superuser: \\copy {place} TO 'FILE' (FORMAT binary) saves the rows (if necessary, column by column),"
         f" DROP TABLE {place} CASCADE; removes them, and ALTER ROLE {one_line(quote(table.owner))} NOLOGIN; prevents the role from signing in."
     )
     return (

@@ -36,7 +36,7 @@ def describe(found: list[Manifest], place: str) -> str:
         f"{one.name} (server started {one.run.started.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC)" for one in found[:2] if one.run
     )
     return (
-        f"{place} has backups of this server and of a copy of it, or of its state before it was set back: {listed}."
+        f"{place} has backups of this server and of a copy of it, or of its state before it was reset to an earlier one: {listed}."
         " Give the copy another BACKUP_LOCATION, and move its backups there"
     )
 

@@ -191,6 +191,6 @@ def _analyze_each(connection, progress: Progress) -> None:
             execute(connection, f"ANALYZE {place}")
         except (DataError, InternalError, ProgrammingError) as error:
             progress.say(
-                f"ANALYZE {place} failed ({first_line(str(error))}), so it has no statistics, as in the old database: correct the index or the"
-                " statistics object (\\dX in psql) whose expression raises that."
+                f"ANALYZE {place} failed ({first_line(str(error))}), so the table has no statistics, as in the old database: correct the index or the"
+                " statistics object (\\dX in psql) whose expression raises the error."
             )

@@ -107,7 +107,7 @@ def require_superusers(connection, statements: Sequence[str]) -> None:
     without = " ".join(f"--without {shlex.quote(role)}" for role in roles)
     raise Refusal(
         f"Only superusers may own some objects in the backup, but their owners are not superusers on this server ({one_line(objects)}):"
-        f" as a superuser, run {one_line(alter)} and make them NOSUPERUSER after the restore if they need no more; or leave out their"
+        f" as a superuser, run {one_line(alter)} and make them NOSUPERUSER after the restore, unless they need it for something else; or leave out their"
         f" objects with {one_line(without)}."
     )
 

@@ -121,6 +121,6 @@ def _is_swapped(elsewhere, current: str, old: str, *, oid: int) -> bool:
             if time.monotonic() > ends:
                 raise Refusal(
                     f"The connection was lost when {current} was replaced, and the server does not answer ({str(explain(error)).rstrip('.')}). If the database"
-                    f" {old} exists, {current} was replaced: then sign all staff out of the admin, and erase again who was erased since the backup."
+                    f" {old} exists, {current} was replaced: then sign all staff out of the admin, and erase again everyone who has been erased since the backup."
                 ) from error
         time.sleep(1)

@@ -69,7 +69,7 @@ class Cluster:
         if self.group:
             return "This server is a worker: connect to the coordinator, and run the command again."
         if not any(node.is_coordinator for node in self.nodes):
-            return "The coordinator is not registered, which keys to reference tables need: run SELECT citus_set_coordinator_host('HOST', PORT);"
+            return "The coordinator is not registered, which foreign keys to reference tables need: run SELECT citus_set_coordinator_host('HOST', PORT);"
         if not self.workers:
             return "No worker is registered: run SELECT citus_add_node('HOST', PORT); on the coordinator for each one."
         for node in self.nodes:

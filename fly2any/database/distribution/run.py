@@ -31,7 +31,7 @@ from .plan import read_plan
 # What Citus would refuse in the middle of a run, of objects that our migrations did not create.
 OBSTACLE_SQL = f"""
     SELECT what FROM (
-        SELECT 1, pg_catalog.format('the foreign key %%s of %%s leads to %%s', k.conname, k.conrelid::regclass, k.confrelid::regclass)
+        SELECT 1, pg_catalog.format('the foreign key %%s of %%s references %%s', k.conname, k.conrelid::regclass, k.confrelid::regclass)
         FROM pg_catalog.pg_constraint AS k
         WHERE k.contype = 'f' AND k.confrelid = ANY (%(distributed)s)
         UNION ALL

@@ -298,7 +298,7 @@ def sequences(read: Reader, *, near: float = 0.75) -> Iterator[Figure | Finding]
             wider = (
                 "Change its column to bigint in a migration, and the sequence with it (ALTER SEQUENCE … AS bigint)."
                 if row.held < 8
-                else "No integer type is larger than bigint: set it back with setval if smaller values are unused."
+                else "No integer type is larger than bigint: reset it with setval if smaller values are unused."
             )
             yield Finding(
                 Severity.ERROR, "sequences.near_end", row.name,

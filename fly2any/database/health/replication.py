@@ -138,7 +138,7 @@ def _slot(row, most: int, oldest: int, *, is_late: bool) -> Iterator[Finding]:
         yield Finding(
             Severity.WARNING, "replication.slot", row.name,
             f"The reader of slot {row.name} is further behind than max_slot_wal_keep_size: the next checkpoint removes WAL that it still needs{'' if row.active else ', and no client reads from the slot'}.",
-            f"Start its replica again, or raise max_slot_wal_keep_size; if it is not needed: {drop}",
+            f"Start its replica again, or raise max_slot_wal_keep_size; if the slot is not needed: {drop}",
         )  # fmt: skip
     elif row.kept is not None and row.kept > most and not is_late:
         yield _keeping(row, f"the server keeps {size(row.kept)} of WAL for it (limit {size(most)}), which fills the disk", drop)
@@ -150,7 +150,7 @@ def _slot(row, most: int, oldest: int, *, is_late: bool) -> Iterator[Finding]:
 def _keeping(row, what: str, drop: str) -> Finding:
     if row.active:
         cure = (
-            "Read the client's log: it must confirm what it no longer needs. Long transactions, also those of a standby, delay this:"
+            "Read the client's log: it must confirm what it no longer needs. Long transactions, including those of a standby, delay this:"
             f" end them (`manage.py dbhealth transactions`). If the slot is not needed, stop the client, then {drop}"
         )
         return Finding(Severity.WARNING, "replication.slot", row.name, f"A client reads from the slot, but {what}.", cure)
@@ -195,7 +195,7 @@ def _configured(read: Reader, most: int, longest: timedelta) -> Iterator[Finding
         other = "standby of another database" if is_standby else "server that is not a standby"
         yield _of_replica(
             "replication.not_standby",
-            f"The URL leads to a {other}, so the admin does not read from it.",
+            f"The URL points to a {other}, so the admin does not read from it.",
             "Correct the URL, or remove it.",
         )
     elif behind > most or (behind > 0 and (age is None or age > longest)):

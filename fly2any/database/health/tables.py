@@ -124,11 +124,11 @@ def _neglected(row: Extent, dead: float, many: int, large: int, holder, *, is_ba
             cure = f"{end(holder)} Then run {cure}"
         yield Finding(Severity.WARNING, "tables.dead_rows", row.name, message, cure, is_sql=not held)
     if live > many and (is_bare or changed > 0.5 * live):
-        since = f"since it was analysed on {row.analysed:%Y-%m-%d}" if row.analysed else "but no ANALYZE"
+        since = f" since it was analysed on {row.analysed:%Y-%m-%d}" if row.analysed else ", but no ANALYZE"
         why = (
             " and has never been analysed"
             if is_bare
-            else f", and {plural(changed, 'insert, update or delete has', 'inserts, updates and deletes have')} been counted {since}"
+            else f", and {plural(changed, 'insert, update or delete has', 'inserts, updates and deletes have')} been counted{since}"
         )
         yield Finding(
             Severity.WARNING, "tables.not_analysed", row.name,

@@ -71,7 +71,7 @@ def _held(connection, lock: int, *, patience: float, say: Callable[[str], None])
             reported = holder.pid
         if time.monotonic() >= deadline:
             held = f" by {holder}" if holder else ""
-            cure = f" (or end it: {terminate(holder)})" if holder else ""
+            cure = f" (or end that session: {terminate(holder)})" if holder else ""
             raise Refusal(
                 f"The {NAMES[lock]} lock is still held{held} after {patience:.0f} s: run the command again when it is released{cure}."
             )

@@ -87,7 +87,7 @@ class Found:
 
     @property
     def elsewhere(self) -> str:
-        return f"on a table that the {self.by} may write to," if self.by else f"whose foreign key leads to {self.table},"
+        return f"on a table that the {self.by} may write to," if self.by else f"whose foreign key references {self.table},"
 
 
 def described(kind: str, found: Found) -> UntrustedCode:

@@ -15,7 +15,7 @@ class Command(BaseCommand):
         what.add_argument("--role", choices=ROLES, help="Grant this role; create the person if missing.")
         what.add_argument("--remove", action="store_true", help="Revoke the person's role and access to the admin.")
         what.add_argument("--list", action="store_true", help="List the staff with their roles (the default).")
-        add_database(parser, "holds them")
+        add_database(parser, "to work on")
 
     def handle(self, *, email, role, remove, database, **options):
         if bool(email) != bool(role or remove):

@@ -31,7 +31,7 @@ class Command(BaseCommand):
             action="store_true",
             help="With erase: do not search the database for what remains; the certificate says so.",
         )
-        add_database(parser, "holds them")
+        add_database(parser, "holds the person")
 
     def handle(self, *, what, email, output, yes, no_search, database, **options):
         connection = connections[database]

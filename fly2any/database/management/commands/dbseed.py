@@ -36,7 +36,7 @@ def day(text):
 
 
 class Command(BaseCommand):
-    help = "Add demo data to all 18 tables: the same for the same seed; a second run adds nothing."
+    help = "Add demo data to all 18 tables: the same for the same seed; a second run adds only missing rows."
 
     def add_arguments(self, parser):
         add_database(parser, "to fill")
