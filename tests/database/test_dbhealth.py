@@ -80,10 +80,10 @@ def test_waits_are_found_and_the_lock_holder_can_be_terminated(migrated):
     lock = "LOCK TABLE users IN ACCESS EXCLUSIVE MODE"
     with closing(migrated.connect(application_name="the site")) as holder:
         holder.execute(f"BEGIN; {lock}")
-        with waiting(migrated, "SELECT count(*) FROM users") as waiter:
+        with waiting(migrated, "SELECT count(*) FROM users"):
             assert found(migrated, "locks") == []
-            assert found(migrated, "locks", longest=NOW) == [("locks.blocked", f"session {waiter}")]
             pid = str(holder.info.backend_pid)
+            assert found(migrated, "locks", longest=NOW) == [("locks.blocked", f"session {pid}")]
             shown = manage("dbhealth", "--terminate", pid, url=migrated.url)
             asks = f"Nothing was changed. --yes terminates pid {pid} (the site, role postgres" in shown.stdout
             assert (shown.returncode, asks) == (0, True)
@@ -99,8 +99,8 @@ def test_waits_are_found_and_the_lock_holder_can_be_terminated(migrated):
 
 def test_a_wait_in_another_database_is_not_ours_to_end(database, migrated):
     lock = "SELECT pg_advisory_lock(1)"
-    with open_transaction(database, lock), waiting(database, lock) as waiter:
-        assert found(database, "locks", longest=NOW) == [("locks.blocked", f"session {waiter}")]
+    with open_transaction(database, lock) as holder, waiting(database, lock):
+        assert found(database, "locks", longest=NOW) == [("locks.blocked", f"session {holder.info.backend_pid}")]
         assert found(migrated, "locks", longest=NOW) == []
 
 
@@ -128,11 +128,11 @@ def test_a_wait_for_a_prepared_transaction_has_a_cure(own_server):
     with of(server).connect() as client:
         client.execute("BEGIN; LOCK TABLE t; PREPARE TRANSACTION 'forgotten'")
 
-    with waiting(of(server), "SELECT FROM t") as waiter, django(of(server)) as connection:
+    with waiting(of(server), "SELECT FROM t"), django(of(server)) as connection:
         [finding] = [one for one in TOPICS["locks"](Reader(connection, "public"), longest=NOW) if isinstance(one, Finding)]
 
     assert (finding.where, finding.cure) == (
-        f"session {waiter}",
+        "forgotten",
         "ROLLBACK PREPARED 'forgotten' or COMMIT PREPARED 'forgotten', after asking its owner.",
     )
     assert " for the prepared transaction forgotten." in finding.message

@@ -36,7 +36,7 @@ def test_invisible_figures_are_reported_and_not_counted_as_none(database, reader
     with open_transaction(database, "SELECT pg_advisory_lock(7)") as holder:
         idle, _ = asked(reader, "connections")
         oldest, _ = asked(reader, "transactions")
-        with waiting(database, "SELECT pg_advisory_lock(7)") as waiter:
+        with waiting(database, "SELECT pg_advisory_lock(7)"):
             _, [blocked] = asked(reader, "locks", longest=NOW)
         with django(reader) as connection:
             pid = holder.info.backend_pid
@@ -45,7 +45,7 @@ def test_invisible_figures_are_reported_and_not_counted_as_none(database, reader
     assert re.fullmatch(r"0; this role cannot see the state of [1-9]\d* \(GRANT pg_monitor\)", idle["idle in a transaction"][0])
     assert idle["idle in a transaction"][1] is None
     assert oldest["oldest transaction"][0].endswith(f" of those seen; 1 session {unseen}")
-    assert (blocked.code, blocked.where) == ("locks.blocked", f"session {waiter}")
+    assert (blocked.code, blocked.where) == ("locks.blocked", f"session {pid}")
     assert re.fullmatch(
         rf"The query of session \d+, which {re.escape(unseen)}, has waited \d+ ms \(limit 0 ms\) for session {pid} \(the site, \w+\)\.",
         blocked.message,

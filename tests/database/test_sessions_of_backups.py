@@ -37,10 +37,10 @@ def table(database):
     ("the site", "Wait, or: manage.py dbhealth locks --terminate {holder} --yes"),
 ])  # fmt: skip
 def test_a_concurrent_build_that_waits_for_a_transaction_is_a_note(table, application, cure):
-    with dumping(table, application) as holder, waiting(table, "REINDEX INDEX CONCURRENTLY i") as waiter:
+    with dumping(table, application) as holder, waiting(table, "REINDEX INDEX CONCURRENTLY i"):
         [found] = asked(table, "locks", longest=NOW)[1]
 
-    assert (str(found.severity), found.code, found.where) == ("note", "locks.blocked", f"session {waiter}")
+    assert (str(found.severity), found.code, found.where) == ("note", "locks.blocked", f"session {holder}")
     assert found.message.endswith(
         "SELECT FROM t”): this statement waits for older transactions, and blocks no reads or writes."
     )
@@ -53,7 +53,7 @@ def test_a_session_that_waits_for_a_lock_of_a_backup_is_ended_in_its_place(table
 
     assert (str(found.severity), found.code) == ("error", "locks.blocked")
     assert found.cure == (
-        f"Wait until the backup ends. If others wait for this session, end it: manage.py dbhealth locks --terminate {waiter} --yes"
+        f"Wait until the backup ends. If others wait for session {waiter}, end that: manage.py dbhealth locks --terminate {waiter} --yes"
     )
 
 

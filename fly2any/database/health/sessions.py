@@ -25,19 +25,28 @@ from ..sql import PEOPLE, fetch_one, literal, quote
 from ..units import plural, share, span
 from .examine import Figure, Reader
 
-# From pg_locks, which every role can read in full.
+# From pg_locks, which every role can read in full. pg_blocking_pids() also names the sessions that are ahead in the queue, so `chain`
+# begins with those that wait for no lock. Nothing leads to a deadlock, which the server ends itself.
 BLOCKED_SQL = f"""
-    SELECT DISTINCT waiting.pid, blocking.pid AS by, held.gid, COALESCE(holder.application_name, '') AS application, COALESCE(holder.usename, '') AS role,
-           COALESCE(holder.state, '') AS state, holder.query, waiting.query AS waits_for,
-           COALESCE(now() - l.waitstart, now() - waiting.query_start) AS since, l.of_transaction
-    FROM pg_catalog.pg_stat_activity AS waiting
-    CROSS JOIN LATERAL unnest(pg_catalog.pg_blocking_pids(waiting.pid)) AS blocking (pid)
-    LEFT JOIN pg_catalog.pg_stat_activity AS holder ON holder.pid = blocking.pid
-    LEFT JOIN LATERAL ({PREPARED_HOLDERS_SQL.format(pid="waiting.pid")}) AS held ON blocking.pid = 0
-    JOIN (SELECT pid, min(waitstart) AS waitstart, bool_or(locktype = 'virtualxid') AS of_transaction
-          FROM pg_catalog.pg_locks WHERE NOT granted GROUP BY pid) AS l ON l.pid = waiting.pid
-    WHERE waiting.datname = current_database() AND (holder.pid IS NOT NULL OR blocking.pid = 0)
-    ORDER BY since DESC, waiting.pid, blocking.pid, held.gid
+    WITH RECURSIVE waiting AS (
+        SELECT pid, min(waitstart) AS start, bool_or(locktype = 'virtualxid') AS of_transaction
+        FROM pg_catalog.pg_locks WHERE NOT granted AND pid IS NOT NULL GROUP BY pid
+    ), waits AS MATERIALIZED (
+        SELECT waiting.pid, blocking.pid AS by, held.gid
+        FROM waiting CROSS JOIN LATERAL unnest(pg_catalog.pg_blocking_pids(waiting.pid)) AS blocking (pid)
+        LEFT JOIN LATERAL ({PREPARED_HOLDERS_SQL.format(pid="waiting.pid")}) AS held ON blocking.pid = 0
+    ), chain AS (
+        SELECT by, gid, pid FROM waits WHERE by NOT IN (SELECT pid FROM waits)
+        UNION
+        SELECT chain.by, chain.gid, waits.pid FROM chain JOIN waits ON waits.by = chain.pid
+    )
+    SELECT chain.pid, chain.by, chain.gid, COALESCE(holder.application_name, '') AS application, COALESCE(holder.usename, '') AS role,
+           COALESCE(holder.state, '') AS state, holder.query, a.query AS waits_for, COALESCE(now() - waiting.start, now() - a.query_start) AS since,
+           waiting.of_transaction, EXISTS (SELECT FROM waits WHERE waits.pid = chain.pid AND waits.by = chain.by) AS is_direct
+    FROM chain JOIN waiting USING (pid) JOIN pg_catalog.pg_stat_activity AS a USING (pid)
+    LEFT JOIN pg_catalog.pg_stat_activity AS holder ON holder.pid = chain.by
+    WHERE a.datname = current_database() AND (holder.pid IS NOT NULL OR chain.by = 0)
+    ORDER BY since DESC NULLS LAST, chain.pid, chain.by, chain.gid
 """
 MOST_EXPIRING = 2  # Of more roles, a program creates each for a short time.
 # The role of the connection, and those that own or read our people, superusers excluded.
@@ -143,31 +152,45 @@ def locks(read: Reader, *, longest: timedelta = timedelta(seconds=10)) -> Iterat
             yield Figure(f"the {name} lock", f"held by {', '.join(map(str, holders)) or 'a prepared transaction'}")
         for one in waiters:
             yield Figure(f"waiting for the {name} lock", str(one))
+    blocked: dict[tuple[int, str | None], list] = {}
     for row in rows:
-        if row.since is not None and row.since > longest:
-            # Only statements with CONCURRENTLY wait for transactions without their IDs.
-            harmless = (
-                ": this statement waits for older transactions, and blocks no reads or writes" if row.of_transaction else ""
-            )
-            yield Finding(
-                Severity.NOTE if harmless else Severity.ERROR,
-                "locks.blocked",
-                f"session {row.pid}",
-                f"{_waiting(row.pid, row.waits_for)} has waited {span(row.since)} (limit {span(longest)}) for {_holder(row)}{harmless}.",
-                _end(row),
-            )
+        blocked.setdefault((row.by, row.gid), []).append(row)
+    yield from (_blocked(some, longest) for some in blocked.values() if some[0].since is not None and some[0].since > longest)
 
 
-def _end(row) -> str:
+def _blocked(rows: list, longest: timedelta) -> Finding:
+    """Return the finding for a lock holder; `rows` are the sessions that wait for it, directly or behind others, the longest wait first."""
+    first, is_one = rows[0], len(rows) == 1
+    others = "" if is_one else f", which blocks {len(rows)} sessions"
+    # Only statements with CONCURRENTLY wait for transactions without their IDs.
+    is_harmless = all(row.of_transaction for row in rows)
+    statement = (
+        "this statement waits for older transactions, and blocks"
+        if is_one
+        else "these statements wait for older transactions, and block"
+    )
+    harmless = f": {statement} no reads or writes" if is_harmless else ""
+    return Finding(
+        Severity.NOTE if is_harmless else Severity.ERROR,
+        "locks.blocked",
+        f"session {first.by}" if first.by else first.gid or "a prepared transaction",
+        f"{_waiting(first.pid, first.waits_for)} has waited {span(first.since)} (limit {span(longest)}) for {_holder(first)}{others}{harmless}.",
+        _end(rows, is_harmless),
+    )
+
+
+def _end(rows: list, is_harmless: bool) -> str:
     """Return the cure for a lock holder: the command that ends it, unless it is a backup or a server process such as autovacuum."""
-    if not row.by:
-        return roll_back_prepared(row.gid)
-    if not row.role:
+    holder = rows[0]
+    if not holder.by:
+        return roll_back_prepared(holder.gid)
+    if not holder.role:
         return "Wait until it is done: it is a server process, such as a vacuum that prevents wraparound."
-    if row.application in BACKUP_PROGRAMS:
-        instead = "" if row.of_transaction else f" If others wait for this session, end it: {_terminate('locks', row.pid)}"
+    if holder.application in BACKUP_PROGRAMS:
+        waiter = next((row.pid for row in rows if row.is_direct and not row.of_transaction), None)
+        instead = f" If others wait for session {waiter}, end that: {_terminate('locks', waiter)}" if waiter else ""
         return f"Wait until the backup ends.{instead}"
-    return f"{'Wait, or: ' if row.of_transaction else ''}{_terminate('locks', row.by)}"
+    return f"{'Wait, or: ' if is_harmless else ''}{_terminate('locks', holder.by)}"
 
 
 def _terminate(topic: str, pid: int) -> str:
