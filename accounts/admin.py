@@ -179,6 +179,10 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
     def guard(self):
         return keep_an_administrator(connection)
 
+    def user_change_password(self, request, id, form_url=""):
+        """Django's page, which can also disable the password."""
+        return self.redirect_on_refusal(request, super().user_change_password, id, form_url)
+
     def formfield_for_dbfield(self, db_field, request, **kwargs):
         if db_field.name in STAFF_HELP:
             kwargs["help_text"] = STAFF_HELP[db_field.name]

@@ -100,7 +100,7 @@ class User(AbstractBaseUser, PermissionsMixin):
         self.set_password(None)
 
     def has_usable_password(self):
-        return bool(self.password)
+        return passwords.is_hash(self.password)
 
 
 class Account(models.Model):

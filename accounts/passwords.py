@@ -1,5 +1,7 @@
 """Passwords as the site stores them: raw bcrypt, which bcryptjs writes and reads. Django's own format would lock people out there."""
 
+import re
+
 import bcrypt
 from django.core.exceptions import ValidationError
 
@@ -7,6 +9,7 @@ ROUNDS = 12
 LONGEST_PASSWORD = 72  # Bytes: bcrypt uses no more, and bcryptjs truncates the rest.
 # No password has this hash. An account without one is checked against it, so the response time does not reveal it.
 NOBODYS_HASH = "$2b$12$abcdefghijklmnopqrstuu5Lo0g67CiD3M4RpN1BmBb4Crp5w7dbK"
+HASH = re.compile(r"\$2[abxy]\$\d\d\$[./A-Za-z0-9]{53}")
 
 
 def make_hash(password: str) -> str:
@@ -20,6 +23,11 @@ def verify(password: str, stored: str | None) -> bool:
         return bcrypt.checkpw(_bytes(password), (stored or NOBODYS_HASH).encode("ascii")) and bool(stored)
     except ValueError:  # Another program's value, which no password matches.
         return False
+
+
+def is_hash(stored: str | None) -> bool:
+    """Return whether `stored` is a hash of bcrypt's: no password matches any other value."""
+    return HASH.fullmatch(stored or "") is not None
 
 
 class LongestPasswordValidator:

@@ -48,7 +48,7 @@ def _checked(request: HttpRequest, guard: Callable[[], AbstractContextManager[No
         yield
         return
     queue = request._messages._queued_messages  # type: ignore[attr-defined]
-    before = len(queue)
+    before, key = len(queue), request.session.session_key
     try:
         with transaction.atomic():
             with connection.cursor() as cursor:
@@ -58,6 +58,8 @@ def _checked(request: HttpRequest, guard: Callable[[], AbstractContextManager[No
             connection.check_constraints()
     except (DatabaseError, Refusal):
         del queue[before:]  # Messages that report success.
+        if request.session.session_key != key:  # A changed password gives the session a new key, which was rolled back too.
+            request.session = type(request.session)(key)
         raise
 
 

@@ -58,7 +58,7 @@ def appoint(connection, email: str, role: str) -> Appointment:
     password, by registering the address on the site or on the person's page of the admin.
 
     Raises Refusal for an invalid address, for one that several people have in different case, if the role's group is missing, and
-    if the last administrator would lose that role.
+    if the last administrator who can sign in would lose that role.
     """
     with _committed(connection, email):
         administrators = _lock_administrators(connection)
@@ -106,7 +106,7 @@ def replace_password(connection, user: Any) -> str:
 def dismiss(connection, email: str) -> str:
     """Revoke the person's roles and access to the admin; their account on the site stays. Return the address.
 
-    Raises Refusal if there is no such member of the staff, and for the last administrator.
+    Raises Refusal if there is no such member of the staff, and for the last administrator who can sign in.
     """
     with _committed(connection, email):
         administrators = _lock_administrators(connection)
@@ -169,12 +169,13 @@ def _lock_administrators(connection) -> list[str]:
 
 
 def _locked(connection) -> list[str]:
-    """Return the ids of the administrators who can sign in, in order, and lock them: of two changes at once, one waits.
+    """Return the ids of the administrators who can sign in, in order, and lock all: of two changes at once, one waits.
 
     It comes before the lock of the person: two that lock each other's administrators would be a deadlock.
     """
     people = get_user_model()._default_manager.using(connection.alias).select_for_update(no_key=True).order_by("pk")
-    return list(people.filter(is_staff=True, is_superuser=True, is_active=True).values_list("pk", flat=True))
+    administrators = people.filter(is_staff=True, is_superuser=True, is_active=True).only("pk", "password")
+    return [one.pk for one in administrators if one.has_usable_password()]  # The admin has no other way to sign in.
 
 
 @contextmanager
@@ -184,7 +185,8 @@ def keep_an_administrator(connection) -> Iterator[None]:
     yield
     if before and not _locked(connection):
         raise Refusal(
-            "This would leave no administrator who can sign in: make another person an administrator first (tick “Active”, “Staff” and “Superuser”)."
+            "This would leave no administrator who can sign in: make another person an administrator first"
+            " (tick “Active”, “Staff” and “Superuser”, and set a password)."
         )
 
 
@@ -215,7 +217,7 @@ def _keep_one(administrators: list[str], user: Any) -> None:
     """Raise Refusal if `user` is the only one of the `administrators`."""
     if administrators == [user.pk]:
         raise Refusal(
-            f"{user.email} is the last administrator: appoint another one first,"
+            f"{user.email} is the last administrator who can sign in: appoint another one first,"
             " with `manage.py dbstaff EMAIL --role administrator`."
         )
 

@@ -1,6 +1,5 @@
 """Who may sign in to the admin, changed from the command line."""
 
-import threading
 from datetime import UTC, datetime
 from io import StringIO
 
@@ -8,7 +7,6 @@ import pytest
 from django.contrib.auth.models import Group, Permission
 from django.core.management import CommandError, call_command
 from django.db import connection, connections
-from django.test import Client
 
 from accounts.models import User
 from fly2any.administration.staff import Appointment, Member, appoint, dismiss, read_staff
@@ -18,7 +16,6 @@ from tests.administration.html_form import controls
 
 pytestmark = pytest.mark.django_db
 EMAIL = "ana@example.com"
-LAST = f"{EMAIL} is the last administrator: appoint another one first, with `manage.py dbstaff EMAIL --role administrator`."
 
 
 def state(email=EMAIL):
@@ -147,18 +144,6 @@ def test_a_removed_member_stays_a_user_of_the_site(capsys):
     assert state() == (True, False, False, [])
 
 
-@pytest.mark.parametrize("change", [lambda: dismiss(connection, EMAIL), lambda: appoint(connection, EMAIL, "support")])
-def test_the_last_administrator_who_can_sign_in_keeps_the_role(change):
-    appoint(connection, EMAIL, "administrator")
-    User.objects.create_superuser("inactive@example.com", is_active=False)
-
-    with pytest.raises(Refusal) as error:
-        change()
-
-    assert str(error.value) == LAST
-    assert state() == (True, True, True, [])
-
-
 def test_the_staff_is_listed_with_roles(capsys):
     assert run(capsys, "--list") == "No staff. Appoint one with `manage.py dbstaff EMAIL --role administrator`.\n"
     appoint(connection, EMAIL, "administrator")
@@ -197,32 +182,6 @@ def test_addresses_that_differ_in_case_are_distinguished():
 def test_contradictory_options_are_refused(words):
     with pytest.raises(CommandError):
         call_command("dbstaff", *words)
-
-
-@pytest.mark.django_db(transaction=True)
-def test_two_administrators_cannot_remove_each_other_at_once():
-    emails = (EMAIL, "bob@example.com")
-    for email in emails:
-        appoint(connection, email, "administrator")
-    begin, outcomes = threading.Barrier(2), []
-
-    def remove(email):
-        begin.wait()
-        try:
-            outcomes.append(dismiss(connections["default"], email))
-        except Exception as error:  # A deadlock would be another.
-            outcomes.append(type(error).__name__)
-        finally:
-            connections["default"].close()
-
-    threads = [threading.Thread(target=remove, args=[email]) for email in emails]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert sorted(outcomes) in (["Refusal", EMAIL], ["Refusal", emails[1]])
-    assert User.objects.filter(is_superuser=True).count() == 1
 
 
 def test_createsuperuser_points_to_the_command_for_an_existing_person():
@@ -322,9 +281,6 @@ def test_becoming_staff_in_the_admin_replaces_the_password(member):
     assert (sentence in told, sentence in again) == (True, False)
 
 
-NONE_LEFT = "This would leave no administrator who can sign in: make another person an administrator first (tick “Active”, “Staff” and “Superuser”)."
-
-
 @pytest.mark.parametrize("by", ["dbstaff", "the admin"])
 def test_nobody_becomes_staff_with_a_password_that_a_trigger_keeps(member, by):
     user = User.objects.create_user(EMAIL, "of whoever set it")
@@ -347,50 +303,3 @@ def test_nobody_becomes_staff_with_a_password_that_a_trigger_keeps(member, by):
         assert "A trigger or a policy of the database prevents the change: nothing was changed." in said
 
     assert state() == (True, False, False, [])
-
-
-@pytest.mark.sampled(3)
-@pytest.mark.parametrize("box", ["is_active", "is_staff", "is_superuser", "delete"])
-def test_no_page_removes_the_last_administrator(member, box):
-    client = member()
-    User.objects.create_superuser("inactive@example.com", is_active=False)
-    page, data = address(User, "change", client.user.pk), {"post": "yes"}
-    if box == "delete":
-        page = address(User, "delete", client.user.pk)
-    else:
-        data = controls(client.get(page), "user_form")
-        del data[box]
-
-    refused = client.post(page, data, follow=True).content.decode()
-    left = state(client.user.email)
-    User.objects.create_superuser("other@example.com")
-    if box != "delete":
-        data = controls(client.get(page), "user_form")
-        del data[box]
-    client.post(page, data)
-
-    assert NONE_LEFT in refused
-    assert left == (True, True, True, [])
-    assert not User.objects.filter(pk=client.user.pk, is_active=True, is_staff=True, is_superuser=True).exists()
-
-
-@pytest.mark.django_db(transaction=True)
-def test_two_administrators_cannot_deactivate_each_other_at_once():
-    users = [User.objects.create_superuser(email) for email in (EMAIL, "bob@example.com")]
-    begin, answers = threading.Barrier(2), []
-
-    def deactivate(staff, other):
-        client = Client()
-        client.force_login(staff)
-        begin.wait()
-        answers.append(client.post(address(User, "overview", other.pk) + "deactivate/").status_code)
-        connections["default"].close()
-
-    threads = [threading.Thread(target=deactivate, args=pair) for pair in (users, users[::-1])]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert len(answers) == 2
-    assert User.objects.filter(is_active=True).count() == 1
