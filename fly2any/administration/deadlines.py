@@ -1,7 +1,7 @@
 """Deadlines of the admin's statements: each is limited, and a page that only reads is in a read-only transaction.
 
 `limited` is a middleware, and `in_time` wraps each page. `AdminSite.too_slow` (site.py) answers instead of a page of which a
-statement takes longer. The sum of a page's statements is not limited.
+statement takes longer, or waits too long for a lock. The sum of a page's statements is not limited.
 The access records of a page are written here, before it responds.
 """
 
@@ -13,9 +13,9 @@ from functools import wraps
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, OperationalError, connections, transaction
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from psycopg import ServerCursor
-from psycopg.errors import QueryCanceled
+from psycopg.errors import LockNotAvailable, QueryCanceled
 from psycopg.pq import TransactionStatus
 
 from fly2any.postgres.patience import at_most
@@ -25,6 +25,7 @@ from .accesses import record
 
 STATEMENT = 2_000  # Milliseconds: no statement of a page that reads may take longer.
 WRITING = 60_000  # For a page that writes: a deletion also deletes dependent rows.
+LOCK = 5_000  # Milliseconds that a page which writes waits for a lock: a page that waits holds locks too.
 GRACE = 4  # Additional seconds, after which the connection to an unresponsive server is closed.
 EXTRA = 400  # Milliseconds for an optional figure.
 
@@ -35,6 +36,24 @@ class TooSlow(Exception):  # noqa: N818  Nothing is broken: the answer would com
 
 def is_timeout(error: BaseException) -> bool:
     return isinstance(error, OperationalError) and isinstance(error.__cause__, QueryCanceled)
+
+
+def is_locked_out(error: BaseException | None) -> bool:
+    return isinstance(error, OperationalError) and isinstance(error.__cause__, LockNotAvailable)
+
+
+def limits(statement: int, lock: int | None = None) -> str:
+    """Return the statements that limit a transaction, in milliseconds; by default, a lock may take three quarters of a statement's time.
+
+    It must take less: PostgreSQL would report that the statement took too long, not that it waited for a lock.
+    """
+    return f"SET LOCAL statement_timeout = {statement}; SET LOCAL lock_timeout = {lock or statement * 3 // 4}"
+
+
+def hurry() -> None:
+    """Limit the rest of a transaction that writes as one that only reads, because others wait for its end."""
+    with connections[DEFAULT_DB_ALIAS].cursor() as cursor:
+        cursor.execute(limits(STATEMENT))
 
 
 def limited(get_response):
@@ -57,7 +76,7 @@ def _limited_from_the_first(connection: Any) -> Iterator[None]:
 
     postgres/base.py executes that statement, with this limit, before `_limit` runs.
     """
-    connection.transaction_limit = f"SET LOCAL statement_timeout = {STATEMENT}"
+    connection.transaction_limit = limits(STATEMENT)
     try:
         yield
     finally:
@@ -66,10 +85,10 @@ def _limited_from_the_first(connection: Any) -> Iterator[None]:
 
 @contextmanager
 def writing_limit() -> Iterator[None]:
-    """Limit each statement of the transactions that begin inside to WRITING milliseconds. No transaction may be open."""
+    """Limit the transactions that begin inside as those of a page that writes. No transaction may be open."""
     connection: Any = connections[DEFAULT_DB_ALIAS]
     before = connection.transaction_limit
-    connection.transaction_limit = f"SET LOCAL statement_timeout = {WRITING}"
+    connection.transaction_limit = limits(WRITING, LOCK)
     try:
         with at_most(WRITING / 1000 + GRACE):
             yield
@@ -87,13 +106,18 @@ def _limit(execute, sql, parameters, many, context):
     begins = context["connection"].connection.info.transaction_status == TransactionStatus.IDLE
     if not begins or many or not isinstance(sql, str) or isinstance(cursor.cursor, ServerCursor):
         return execute(sql, parameters, many, context)
-    result = execute(f"{context['connection'].transaction_limit}; {sql}", parameters, many, context)
-    cursor.nextset()  # Skip the result of SET.
+    limit = context["connection"].transaction_limit
+    result = execute(f"{limit}; {sql}", parameters, many, context)
+    for _ in limit.split(";"):
+        cursor.nextset()  # Skip the result of SET.
     return result
 
 
-def in_time(view: Callable[..., HttpResponse], too_slow: Callable[[HttpRequest], HttpResponse]) -> Callable[..., HttpResponse]:
-    """Return `view` in a transaction, rendered in it and read-only for all but POST; past its deadline `too_slow` answers instead."""
+def in_time(view: Callable[..., HttpResponse], too_slow: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """Return `view` in a transaction, rendered in it and read-only for all but POST; past its deadline `too_slow` answers instead.
+
+    It gets whether the page waited for a lock. That of a page which writes is a refusal, which `report_refusals` (site.py) reports.
+    """
 
     @wraps(view)
     def timed(request, *args, **kwargs):
@@ -104,30 +128,33 @@ def in_time(view: Callable[..., HttpResponse], too_slow: Callable[[HttpRequest],
             except replica.Missing:
                 source = replica.PRIMARY
             except DatabaseError as error:
-                if source.alias != replica.REPLICA or is_timeout(error):
+                if source.alias != replica.REPLICA or is_timeout(error) or is_locked_out(error):
                     raise
                 source = replica.failed(error)
             request.__dict__.pop("accesses", None)
             return answer(request, source, *args, **kwargs)
         except (OperationalError, TooSlow) as error:
-            if not (isinstance(error, TooSlow) or is_timeout(error)):
+            locked_out = is_locked_out(error) and request.method != "POST"
+            if not (isinstance(error, TooSlow) or is_timeout(error) or locked_out):
                 raise
-            return too_slow(request)
+            return too_slow(request, locked=locked_out or is_locked_out(error.__cause__))
 
     def answer(request, source, *args, **kwargs):
         request.source = source
         writes = request.method == "POST"  # Django's pages treat every other method as GET.
         patience = at_most(WRITING / 1000 + GRACE) if writes else nullcontext()
         with patience, replica.reading_from(source), transaction.atomic(using=source.alias):
-            limit = f"SET LOCAL statement_timeout = {WRITING if writes else STATEMENT}"
             with replica.current().cursor() as cursor:
-                cursor.execute(limit if writes else f"SET TRANSACTION READ ONLY; {limit}")
+                cursor.execute(limits(WRITING, LOCK) if writes else f"SET TRANSACTION READ ONLY; {limits(STATEMENT)}")
             response: Any = view(request, *args, **kwargs)
             if hasattr(response, "render") and not response.is_rendered:
                 response.render()
-        record(request)
+            if writes:
+                record(request)  # Here, so that a page which cannot be recorded changes nothing.
         if writes:
             replica.remember_writing(request)
+        else:
+            record(request)
         return response
 
     return timed
@@ -137,6 +164,8 @@ def in_time(view: Callable[..., HttpResponse], too_slow: Callable[[HttpRequest],
 def within(milliseconds: int = EXTRA) -> Iterator[None]:
     """Limit each statement in the block, which only reads, to `milliseconds`, then raise TooSlow; the page can continue.
 
+    So does a lock for which a statement waits too long.
+
     Outside a transaction there is no deadline to tighten, and it does nothing.
     """
     connection = replica.current()
@@ -144,11 +173,11 @@ def within(milliseconds: int = EXTRA) -> Iterator[None]:
         yield
         return
     with connection.cursor() as cursor:
-        cursor.execute(f"SAVEPOINT extra; SET LOCAL statement_timeout = {milliseconds}")
+        cursor.execute(f"SAVEPOINT extra; {limits(milliseconds)}")
         try:
             yield
         except OperationalError as error:
-            if not is_timeout(error):
+            if not (is_timeout(error) or is_locked_out(error)):
                 raise
             raise TooSlow from error
         finally:

@@ -25,7 +25,6 @@ from .list_actions import counted
 from .refusals import in_one_sentence, is_refusal, refusal, with_refusal
 
 NUL = "A NUL character was removed from this form: PostgreSQL cannot store it. Check what you entered, then save again."
-LOCK = 5_000  # Milliseconds that a page which writes waits for a lock: a page that waits holds locks too.
 
 
 def _saves(request: HttpRequest) -> bool:
@@ -51,8 +50,6 @@ def _checked(request: HttpRequest, guard: Callable[[], AbstractContextManager[No
     before, key = len(queue), request.session.session_key
     try:
         with transaction.atomic():
-            with connection.cursor() as cursor:
-                cursor.execute(f"SET LOCAL lock_timeout = {LOCK}")
             with guard():
                 yield
             connection.check_constraints()

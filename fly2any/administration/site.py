@@ -31,7 +31,7 @@ from fly2any.database.schema.contract import PHASE7_APPS
 
 from .backends import in_turn, remember_device, signing_out, take_turn, verify
 from .dashboard import read_page, read_report, read_summary
-from .deadlines import in_time
+from .deadlines import hurry, in_time
 from .delete_preview import delete_selected
 from .drift_pages import differences, explain_differences, read_or_each
 from .filters import BadParameter
@@ -76,6 +76,7 @@ class OwnPassword(PasswordChangeView):
 
     @method_decorator(in_turn)
     def post(self, request, *args, **kwargs):
+        hurry()
         take_turn(request, self.lockout_credentials()["username"])
         if not AxesProxyHandler.is_allowed(request, self.lockout_credentials()):
             return get_lockout_response(request, credentials=self.lockout_credentials())
@@ -267,9 +268,16 @@ class AdminSite(admin.AdminSite):
 
         return answered
 
-    def too_slow(self, request) -> HttpResponse:
-        """Return the response for a page whose queries took too long."""
-        context = {**self.each_context(request), "title": "This takes too long"}
+    def too_slow(self, request, *, locked: bool = False) -> HttpResponse:
+        """Return the response for a page whose queries took too long, or waited for a lock."""
+        name = request.resolver_match.url_name or ""
+        context = {
+            **self.each_context(request),
+            "title": "The database is locked" if locked else "This takes too long",
+            "locked": locked,
+            "is_list": name == "search" or name.endswith(("_changelist", "_export", "_find")),
+            "back": _page_of(request),
+        }
         response = TemplateResponse(request, "admin/too_slow.html", context, status=503)
         return response.render()
 
@@ -291,10 +299,14 @@ def _with_bad_parameters_reported(view):
             return view(request, *args, **kwargs)
         except BadParameter as error:
             messages.error(request, str(error))
-            takes_only_post = request.path.endswith(("/find/", "/export/"))
-            return HttpResponseRedirect("../" if takes_only_post else request.path)
+            return HttpResponseRedirect(_page_of(request))
 
     return reported
+
+
+def _page_of(request) -> str:
+    """Return the URL of the page on which a request was made."""
+    return "../" if request.path.endswith(("/find/", "/export/", "/overview/note/")) else request.path
 
 
 def _is_form(request) -> bool:

@@ -146,13 +146,13 @@ def test_a_page_is_read_only_and_cancels_slow_queries(rf, monkeypatch):
                 cursor.execute(sql)
                 return cursor.fetchone()
 
-        return deadlines.in_time(ask, lambda request: "too slow")
+        return deadlines.in_time(ask, lambda request, *, locked: f"too slow, {locked}")
 
     assert view("SELECT current_setting('transaction_read_only'), current_setting('statement_timeout')")(rf.get("/")) == (
         "on",
         "200ms",
     )
-    assert view("SELECT pg_sleep(5)")(rf.get("/")) == "too slow"
+    assert view("SELECT pg_sleep(5)")(rf.get("/")) == "too slow, False"
     assert view("SELECT current_setting('transaction_read_only')")(rf.post("/")) == ("off",)
     with pytest.raises(Exception, match="read-only transaction"):
         view("INSERT INTO auth_group (name) VALUES ('x') RETURNING id")(rf.get("/"))

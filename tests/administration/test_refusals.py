@@ -314,7 +314,7 @@ def test_a_form_that_takes_too_long_to_save_is_shown_as_a_message(staff, notice,
 def test_a_row_that_another_session_keeps_locked_is_shown_as_a_message_on_forms_deletions_and_actions(
     staff, notice, monkeypatch
 ):
-    monkeypatch.setattr("fly2any.administration.saving.LOCK", 100)
+    monkeypatch.setattr("fly2any.administration.deadlines.LOCK", 100)
     sentence = "Another transaction holds a lock on this: nothing was saved. Try again in a moment."
     other = connection.copy()
     try:
