@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.apps import apps
@@ -19,6 +20,8 @@ from .schema.contract import PHASE7_APPS
 from .schema.untrusted_code import refuse_untrusted_code
 from .server import read_schema
 from .sql import EXPLICIT_TRIGGER_SQL, fetch_all, quote, time_limits
+
+LONGEST = timedelta(hours=1)  # Longer than a write check takes.
 
 # The triggers of a table whose function PostgreSQL names in the context of an error.
 NAMED_TRIGGERS_SQL = f"""
@@ -103,18 +106,13 @@ def _round_trip(model: type[models.Model], alias: str) -> None:
         made = _make(model, alias)
     except TypeError:  # Django finds no row in what INSERT … RETURNING returned.
         raise Error("the row was not stored; a trigger or rule may have skipped it silently") from None
-    try:
-        values = rows.filter(pk=made.pk).values().get()
-    except (TypeError, ValueError) as error:  # A column of another type, such as json for jsonb.
-        raise Error(f"the row that was written cannot be read: {error}") from None
-    wrong = [field.name for field in model._meta.local_fields if values[field.attname] != getattr(made, field.attname)]
-    if wrong:
-        raise Error(f"the row that was read differs from what was written, in {', '.join(wrong)}")
+    _compare(made, "written", {field.attname: getattr(made, field.attname) for field in model._meta.local_fields})
     others = [_make(model, alias), _make(model, alias, optional=False)]
-    changed = {field.name: _given(field, alias) for field in model._meta.local_fields if not field.primary_key}
-    if rows.filter(pk=made.pk).update(**changed) != 1:
+    changed = {field: _given(field, alias, changed=True) for field in model._meta.local_fields if not field.primary_key}
+    if rows.filter(pk=made.pk).update(**{field.name: value for field, value in changed.items()}) != 1:
         raise Error("the row could not be updated")
     connections[alias].check_constraints()  # This runs deferred constraints and triggers.
+    _compare(made, "updated", {field.attname: getattr(value, "pk", value) for field, value in changed.items()})
     if made.delete()[0] < 1 or rows.filter(pk=made.pk).exists():
         raise Error("the row could not be deleted")
     for other in others:
@@ -124,14 +122,35 @@ def _round_trip(model: type[models.Model], alias: str) -> None:
     connections[alias].check_constraints()
 
 
+def _compare(made: models.Model, done: str, expected: Mapping[str, Any]) -> None:
+    """Raise Error unless the stored row has the expected values; a trigger may set a column to the current time."""
+    now = timezone.now()
+    rows = type(made)._base_manager.using(made._state.db)
+    try:
+        values = rows.filter(pk=made.pk).values().get()
+    except (TypeError, ValueError) as error:  # A column of another type, such as json for jsonb.
+        raise Error(f"the row that was {done} cannot be read: {error}") from None
+    wrong = [
+        field.name
+        for field in made._meta.local_fields
+        if field.attname in expected and not _is_as_expected(values[field.attname], expected[field.attname], now)
+    ]
+    if wrong:
+        raise Error(f"the row that was read differs from what was {done}, in {', '.join(wrong)}")
+
+
+def _is_as_expected(value: Any, expected: Any, now: datetime) -> bool:
+    return value == expected or (isinstance(value, datetime) and abs(value - now) < LONGEST)
+
+
 def _make(model: type[models.Model], alias: str, *, optional: bool = True) -> models.Model:
     """Create a row, with or without its nullable columns."""
     fields = [field for field in model._meta.local_fields if not field.primary_key and (optional or not field.null)]
     return model._base_manager.using(alias).create(**{field.name: _given(field, alias) for field in fields})
 
 
-def _given(field: models.Field, alias: str) -> Any:
-    return _make(field.related_model, alias) if isinstance(field, models.ForeignKey) else _value(field)
+def _given(field: models.Field, alias: str, *, changed: bool = False) -> Any:
+    return _make(field.related_model, alias) if isinstance(field, models.ForeignKey) else _value(field, changed=changed)
 
 
 def _parents(row: models.Model) -> Iterator[models.Model]:
@@ -140,21 +159,21 @@ def _parents(row: models.Model) -> Iterator[models.Model]:
             yield parent
 
 
-def _value(field: models.Field) -> Any:
-    """Return a value that, in a unique column, no real row has."""
+def _value(field: models.Field, *, changed: bool) -> Any:
+    """Return a value that, in a unique column, no real row has; that of a row which is `changed` is another one."""
     match field.get_internal_type():
         case "DateTimeField":
-            return timezone.now()
+            return timezone.now().replace(microsecond=0) - timedelta(days=1 if changed else 2)
         case "BooleanField":
-            return False
+            return changed
         case "IntegerField" | "BigIntegerField":
-            return 1
+            return 1 + changed
         case "FloatField":
-            return 1.5
+            return 1.5 + changed
         case "JSONField":
-            return {"write check": True}
+            return {"write check": changed}
         case "ArrayField":
-            return ["write check"]
+            return ["write check", str(changed)]
         case _ if field.name == "email":
             return f"write-check-{uuid.uuid4()}@example.com"
         case _:

@@ -1,0 +1,45 @@
+"""The write check finds updates that a trigger discards or changes."""
+
+import pytest
+from django.apps import apps
+from django.db import connection
+
+from fly2any.database.write_check import check_writes
+from tests.database.test_writes import run
+
+FUNCTION = "CREATE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {} RETURN NEW; END $$"
+TRIGGER = "CREATE TRIGGER theirs BEFORE {} ON {} FOR EACH ROW EXECUTE FUNCTION theirs()"
+
+
+@pytest.mark.sampled(3)
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", ["accounts.User", "accounts.UserPreferences", "travel.PriceAlert", "engagement.Notification"])
+def test_an_update_that_changes_nothing_is_found_in_every_column(name):
+    model = apps.get_model(name)
+    run(FUNCTION.format("NEW := OLD;"), TRIGGER.format("UPDATE", model._meta.db_table))
+
+    wrong = [
+        field.name for field in model._meta.local_fields if not field.primary_key and not getattr(field, "auto_now", False)
+    ]
+    assert str(check_writes(connection).error) == (
+        f"The write check failed at the table {model._meta.db_table}:"
+        f" the row that was read differs from what was updated, in {', '.join(wrong)}"
+    )
+
+
+@pytest.mark.sampled(2)
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("body", "event", "wrong"),
+    [
+        ("NEW.phone := NULL;", "UPDATE", "phone"),
+        ('NEW."updatedAt" := now();', "INSERT OR UPDATE", ""),
+        ('NEW."createdAt" := OLD."createdAt";', "UPDATE", "created_at"),
+    ],
+)
+def test_a_column_that_a_trigger_changes_is_named_unless_it_is_the_time_of_the_change(body, event, wrong):
+    run(FUNCTION.format(body), TRIGGER.format(event, "users"))
+
+    error = check_writes(connection).error
+
+    assert (str(error).partition(", in ")[2] if error else "") == wrong
