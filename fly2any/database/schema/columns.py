@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from django.utils.text import get_text_list
+
 from ..findings import Finding, Severity
 from ..sql import quote
 from . import cures
-from .comparing import MAY_BE_ANOTHERS, Comparing
+from .comparing import MAY_BE_ANOTHERS, Comparing, folded
 from .contract import MAY_BE_NULL
 from .conversions import compares_as_text, lost_by_type_change
 from .objects import Column, ForeignKey, Key, where
@@ -36,8 +38,8 @@ BOUNDED = re.compile(r"\(\d{1,3}\)")  # A short text fits into a row.
 
 
 def compare_columns(to: Comparing) -> None:
+    _missing(to)
     live = {(column.table, column.name): column for column in to.actual.columns}
-    _missing(to, live)
     for column in to.expected.columns:
         if (other := live.get((column.table, column.name))) is None:
             continue
@@ -56,34 +58,58 @@ def _plain(to: Comparing, column: Column) -> None:
     to.add("column.storage", column, message, f"{_alter(column)} SET STORAGE EXTENDED;", Severity.WARNING)
 
 
-def _missing(to: Comparing, live: dict[tuple[str, str], Column]) -> None:
+def _missing(to: Comparing) -> None:
+    live = {(column.table, column.name): column for column in to.actual.columns}
     ours = {(column.table, column.name) for column in to.expected.columns}
     expected = {table.name for table in to.expected.tables}
     tables = {table.name: table for table in to.actual.tables if table.name in expected}
     missing = [c for c in to.expected.columns if (c.table, c.name) not in live and c.table in tables]
+    others = [other for place, other in live.items() if place not in ours and other.table in tables]
+    named = {
+        column: [one for one in others if (one.table, folded(one.name)) == (column.table, folded(column.name))]
+        for column in missing
+    }
+    taken = {same[0] for same in named.values() if len(same) == 1}
     for column in missing:
-        twins = [other for other in missing if replace(other, name=column.name) == column]
-        same = [other for key, other in live.items() if key not in ours and replace(other, name=column.name) == column]
         to.bad.add(column)
+        by_name = named[column]
+        twins = [other for other in missing if len(named[other]) != 1 and replace(other, name=column.name) == column]
+        same = [other for other in others if other not in taken and replace(other, name=column.name) == column]
+        if len(by_name) == 1:
+            _renamed(to, column, by_name[0])
         # A dropped column leaves a gap in attnum; then our column was dropped, and its twin belongs to another program.
-        if len(twins) == len(same) == 1 and not tables[column.table].dropped_columns:
-            to.add(
-                "column.renamed",
-                column,
-                f"Column {column.name} of {column.table} is missing, and {same[0].name} has its definition:"
-                " it was probably renamed; check its values before you rename it back.",
-                f"ALTER TABLE {quote(column.table)} RENAME COLUMN {quote(same[0].name)} TO {quote(column.name)};",
-                loses=MAY_BE_ANOTHERS,
-            )
-            to.actual = to.actual.renamed_column(column.table, same[0].name, column.name)
+        elif len(twins) == len(same) == 1 and not tables[column.table].dropped_columns:
+            _renamed(to, column, same[0])
         else:
-            to.add(
-                "column.missing",
-                column,
-                f"Column {column.name} of {column.table} is missing, and its values with it: restore them from a backup, or add it empty.",
-                cures.add_column(column),
-                loses=GRANTS if (column.type, column.default) == ("boolean", "true") else "",
-            )
+            _added(to, column, sorted({other.name for other in (*by_name, *same)}))
+
+
+def _renamed(to: Comparing, column: Column, other: Column) -> None:
+    has = "its definition" if replace(other, name=column.name) == column else "its name, but for case and underscores"
+    to.add(
+        "column.renamed",
+        column,
+        f"Column {column.name} of {column.table} is missing, and {other.name} has {has}:"
+        " it was probably renamed; check its values before you rename it back.",
+        f"ALTER TABLE {quote(column.table)} RENAME COLUMN {quote(other.name)} TO {quote(column.name)};",
+        loses=MAY_BE_ANOTHERS,
+    )
+    to.actual = to.actual.renamed_column(column.table, other.name, column.name)
+
+
+def _added(to: Comparing, column: Column, candidates: list[str]) -> None:
+    """Report a missing column, whose values one of the `candidates` may hold: then it is not added empty beside them."""
+    title = f"Column {column.name} of {column.table} is missing"
+    names = get_text_list(candidates, "or")
+    message = f"{title}, and its values with it: restore them from a backup, or add it empty."
+    if candidates:
+        message = (
+            f"{title}, unless {names} is it, renamed: check the values, then rename that column back;"
+            " otherwise restore the values from a backup, or add the column empty."
+        )
+    reasons = [GRANTS] if (column.type, column.default) == ("boolean", "true") else []
+    reasons += [f"{names} may be it, renamed"] if candidates else []
+    to.add("column.missing", column, message, cures.add_column(column), loses="; ".join(reasons))
 
 
 def _omitted_by_site(to: Comparing, column: Column, live: Column) -> None:

@@ -16,6 +16,11 @@ TITLES = {Check: "Check", ForeignKey: "Foreign key", Index: "Index", Column: "Co
 MAY_BE_ANOTHERS = "it may belong to another program; check its values first"
 
 
+def folded(name: str) -> str:
+    """Return a name as it compares with that of a tool that writes names in lower case or in snake_case."""
+    return name.replace("_", "").lower()
+
+
 class Comparing:
     """Renamed objects get their names back in `actual`, so that dependent objects are not reported too."""
 

@@ -54,9 +54,17 @@ def compare(expected: Catalog, actual: Catalog, *, pending: Catalog | None = Non
     generated = {where(column) for column in expected.columns if column.generated}
     unlogged = {name: place for place, name in enumerate(unlogged_order(to.actual))}
 
-    def order(finding: Finding) -> tuple[int, bool, int, str, str]:  # A generated column comes after those it is computed from.
+    def order(finding: Finding) -> tuple[int, bool, int, str, bool, str]:
+        """Return the place of a cure: a generated column comes after those it is computed from, and a renaming first."""
         place = unlogged.get(finding.where, 0) if finding.code == "table.weaker" else 0
-        return ORDER.index(finding.code.partition(".")[0]), finding.where in generated, place, finding.where, finding.code
+        return (
+            ORDER.index(finding.code.partition(".")[0]),
+            finding.where in generated,
+            place,
+            finding.where,
+            not finding.code.endswith(".renamed"),
+            finding.code,
+        )
 
     return Comparison(tuple(sorted(to.findings, key=order)), frozenset(set(to.expected) - to.bad), others)
 
@@ -126,15 +134,15 @@ def _typed_first(to: Comparing, one: Finding, untyped: dict[tuple[str, str], Fin
         for place in untyped
         if ".".join(place) == one.where and (one.code.startswith("default.") or "IDENTITY" in one.cure)
     }
-    if one.code.endswith(".missing"):
+    if one.code.endswith((".missing", ".different")):
         things: tuple[Any, ...] = (*to.expected.keys, *to.expected.checks, *to.expected.indexes, *to.expected.foreign_keys)
         for thing in (thing for thing in things if where(thing) == one.where):
             columns |= {place for place in untyped if place[0] == thing.table and _uses(thing, place[1])}
             if isinstance(thing, ForeignKey):
                 columns |= {place for place in untyped if place[0] == thing.target and place[1] in thing.target_columns}
-    if not columns:
-        return one
     missing = {place for place in columns if untyped[place].code == "column.missing"}
+    if not columns or (one.code.endswith(".different") and not missing):
+        return one
     needed = get_text_list([*map(".".join, sorted(missing or columns))], "and")
     return replace(one, loses=f"it needs {'' if missing else 'the type of '}{needed} first")
 
