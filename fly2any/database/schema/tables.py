@@ -13,12 +13,13 @@ from ..findings import Finding, Severity
 from ..sql import quote
 from ..units import plural
 from . import cures
-from .comparing import MAY_BE_ANOTHERS, Comparing
+from .comparing import MAY_BE_ANOTHERS, Comparing, folded
 from .objects import PARTITIONED, Catalog, ForeignKey, Index, Key, Object, Table
 from .row_security import of_row_security
 from .unmanaged import AGREE
 
 T = TypeVar("T", bound=tuple[str, ...])
+LEAST_COLUMNS = 4  # Many tables have an id and a name.
 
 
 def compare_tables(to: Comparing) -> None:
@@ -59,11 +60,37 @@ def _owners(to: Comparing, tables: list[Table]) -> None:
 
 
 def _renamed(to: Comparing, table: Table) -> str | None:
-    """Return the only table of others that has all columns of `table`."""
-    wanted, ours = _shape(to.expected, table.name), {table.name for table in to.expected.tables}
-    tables = [one.name for one in to.actual.tables if one.kind in (table.kind, PARTITIONED) and one.name not in ours]
-    same = [name for name in tables if _shape(to.actual, name) == wanted]
+    """Return the only table of others that is `table`: it has all its columns, or most of them and the name of a key or an index of it."""
+    wanted, found = _shape(to.expected, table.name), _likenesses(to, table)
+    holding = _holding(to, table)
+    same = [name for name in found if name in holding] or [name for name in found if _shape(to.actual, name) == wanted]
     return same[0] if len(same) == 1 else None
+
+
+def _likenesses(to: Comparing, table: Table, elsewhere: dict[str, frozenset[tuple[str, str]]] | None = None) -> list[str]:
+    """Return the unmanaged tables, and those `elsewhere`, that have at least half of the columns of `table`, by names alike."""
+    ours = {one.name for one in to.expected.tables}
+    others = [one.name for one in to.actual.tables if one.kind in (table.kind, PARTITIONED) and one.name not in ours]
+    shapes = {name: _shape(to.actual, name) for name in others} | (elsewhere or {})
+    wanted = {folded(name) for name, _ in _shape(to.expected, table.name)}
+    same = {name: len(wanted & {folded(column) for column, _ in shape}) for name, shape in shapes.items()}
+    return sorted(name for name, number in same.items() if 2 * number >= len(wanted))
+
+
+def _holding(to: Comparing, table: Table) -> set[str]:
+    """Return the tables that have keys or indexes of the names of those of `table`: a renaming of a table keeps these."""
+    ours: tuple[Key | Index, ...] = (*to.expected.keys, *to.expected.indexes)
+    found: tuple[Key | Index, ...] = (*to.actual.keys, *to.actual.indexes)
+    names = {thing.name for thing in ours if thing.table == table.name}
+    return {thing.table for thing in found if thing.name in names}
+
+
+def _stand_ins(to: Comparing, table: Table) -> list[str]:
+    """Return the tables that may be `table`, renamed or moved, although some of their columns differ."""
+    if len(_shape(to.expected, table.name)) < LEAST_COLUMNS:
+        return []
+    elsewhere = to.live.elsewhere(table.name) if to.live else {}
+    return _likenesses(to, table, {place: frozenset(columns) for (place, _), columns in elsewhere.items()})
 
 
 def _rename_back(to: Comparing, table: Table, found: Table | None, other: str) -> None:
@@ -73,7 +100,8 @@ def _rename_back(to: Comparing, table: Table, found: Table | None, other: str) -
     if found:
         rename, what = cures.together([cures.rename_to_old(found), rename]), f"is a {found.kind}, not a table"
         to.actual = to.actual.where(lambda thing: thing.table != table.name)
-    message = f"Table {table.name} {what}, and {other} has all its columns: it was probably renamed."
+    has = "all" if _shape(to.expected, table.name) <= _shape(to.actual, other) else "most of"
+    message = f"Table {table.name} {what}, and {other} has {has} its columns: it was probably renamed."
     to.add("table.different" if found else "table.renamed", table, message, rename, loses=MAY_BE_ANOTHERS)
     to.actual = to.actual.renamed_table(other, table.name)
 
@@ -118,8 +146,16 @@ def _missing(to: Comparing, table: Table, live: Table | None) -> None:
     aside = [*([cures.rename_to_old(live)] if live else []), *_freed(to, table, live)]
     create = cures.create_table(table, to.expected, aside)
     if live is None:
-        message = f"Table {table.name} is missing, with its rows: restore it from a backup, or create it empty."
-        to.add("table.missing", table, message, create)
+        names = get_text_list(_stand_ins(to, table), "or")
+        message, maybe = f"Table {table.name} is missing, with its rows: restore it from a backup, or create it empty.", ""
+        if names:
+            message = (
+                f"Table {table.name} is missing, unless {names} is it, renamed or moved: check the rows, then rename or move it back;"
+                " otherwise restore the table from a backup, or create it empty."
+            )
+            maybe = f"{names} may be it, and {table.name} would be empty"
+            to.replaced.add(table.name)
+        to.add("table.missing", table, message, create, loses=maybe)
     else:
         message = (
             f"{table.name} is a {live.kind}, not a table: rename it, then restore the table from a backup, or create it empty."
