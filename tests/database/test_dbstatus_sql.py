@@ -8,6 +8,7 @@ import pytest
 from django.conf import settings
 from django.core.management import call_command
 
+from fly2any.database.report.script import ENDLESS
 from fly2any.database.schema import Column, where
 from fly2any.database.schema import contract as contracts
 from fly2any.database.schema.columns import GRANTS
@@ -28,6 +29,7 @@ LIMIT = f"SET lock_timeout TO '{settings.LOCK_TIMEOUT}ms';"
 SCRIPT = """-- Cures: 2 to run, 2 commented out, 1 without SQL.
 -- Stop at the first that fails: manage.py dbstatus --sql | manage.py dbshell -- -v ON_ERROR_STOP=1
 LIMIT  -- The site queues behind a statement that waits for a lock: if this fails, print the script again and run it when the database is less busy.
+ENDLESS  -- A role or database may limit each statement to less than an index build takes.
 
 SET search_path TO "public";
 
@@ -88,6 +90,7 @@ def test_only_cures_are_printed_in_order_and_lossy_ones_are_comments(migrated, s
     assert status() == (
         4,
         SCRIPT.replace("LIMIT", LIMIT)
+        .replace("ENDLESS", ENDLESS)
         .replace("DATABASE DATABASE", f"DATABASE {migrated.name}")
         .replace("at DATABASE", f"at {migrated.name}"),
     )
@@ -192,9 +195,25 @@ def test_cures_have_a_lock_timeout_except_concurrent_builds(migrated, status):
     assert [(lines[begin - 1], lines[end + 1]) for begin, end in zip(built, ends, strict=True)] == [
         ("SET lock_timeout TO '0';", LIMIT)
     ] * 2
+    migrated.execute(f"ALTER DATABASE {migrated.name} SET statement_timeout TO '200ms'")  # Which the script does not keep.
     with open_transaction(migrated, "SELECT FROM wishlist_items"):
         assert psql(migrated, script) == (3, "ERROR:  canceling statement due to lock timeout\n")
+    migrated.execute(f"ALTER DATABASE {migrated.name} RESET statement_timeout")
     assert psql(migrated, status()[1]) == (0, "")
+
+
+def test_a_script_drops_what_a_failed_reindex_left_before_it_runs_it_again(migrated, status):
+    migrated.execute('CREATE INDEX "users_createdAt_idx_ccnew" ON users ("createdAt")')
+    migrated.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid::regclass::text ~ 'users_createdAt_idx'")
+
+    _, script = status()
+
+    assert re.findall("^(?:DROP|REINDEX) .*", script, flags=re.M) == [
+        'DROP INDEX CONCURRENTLY "users_createdAt_idx_ccnew";',
+        'REINDEX INDEX CONCURRENTLY "users_createdAt_idx";',
+    ]
+    assert psql(migrated, script) == (0, "")
+    assert status()[0] == 0
 
 
 def test_a_script_that_rebuilds_all_indexes_waits_for_their_readers(migrated, status):

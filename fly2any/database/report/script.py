@@ -9,19 +9,29 @@ from django.conf import settings
 
 from ..findings import Finding, Severity
 from ..printable import one_line
+from ..schema.objects import OF_REINDEX
 from ..schema.unmanaged import AGREE
 from ..sql import quote
 from .collect import Report
 
 # A concurrent build blocks no other session; if cancelled, it leaves an invalid index.
 CONCURRENTLY = re.compile(r"^(?:CREATE (?:UNIQUE )?|DROP |RE)INDEX (?:(?:INDEX|DATABASE) )?CONCURRENTLY .*?;$", re.M | re.S)
+# Not with SET, because transaction_timeout is new in PostgreSQL 17.
+ENDLESS = (
+    "DO $$ BEGIN PERFORM pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings"
+    " WHERE name IN ('statement_timeout', 'transaction_timeout'); END $$;"
+)
 NOT_OURS = "it changes an unmanaged object; ask its owner first"
 
 
 def status_as_sql(report: Report) -> str:
     """Return the cures for errors and warnings, in the order in which they must run; those that are not SQL, or that must be read
-    first, are comments."""
+    first, are comments.
+
+    What an interrupted REINDEX left is dropped first: if the REINDEX fails again, it would leave one more.
+    """
     found = [finding for finding in report.findings if finding.severity is not Severity.NOTE]
+    found.sort(key=lambda finding: not (finding.code == "index.extra" and OF_REINDEX.search(finding.where)))
     schema = report.verification.server.schema if report.verification else None
     path = f"SET search_path TO {quote(schema)};\n" if schema and found else ""
     parts = [_header(report, found), path, *("\n".join(_lines(finding, path)) + "\n" for finding in found)]
@@ -36,6 +46,7 @@ def _header(report: Report, found: list[Finding]) -> str:
         f"-- Cures: {run} to run, {off} commented out, {len(found) - run - off} without SQL.\n"
         "-- Stop at the first that fails: manage.py dbstatus --sql | manage.py dbshell -- -v ON_ERROR_STOP=1\n"
         f"{_waiting()}  -- The site queues behind a statement that waits for a lock: if this fails, print the script again and run it when the database is less busy.\n"
+        f"{ENDLESS}  -- A role or database may limit each statement to less than an index build takes.\n"
     )
 
 
