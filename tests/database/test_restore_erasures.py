@@ -1,5 +1,7 @@
 """Restores and erasures: the people whom a backup brings back are named, by id alone."""
 
+import dataclasses
+
 import pytest
 
 from tests.conftest import manage
@@ -52,6 +54,26 @@ def test_people_erased_in_the_admin_since_the_backup_are_named_with_the_command_
     for name in ("p1", "p2"):
         assert manage("dbperson", "erase", name, "--yes", "--no-search", url=filled.url).returncode == 4
     assert filled.execute("SELECT id FROM users WHERE id LIKE 'p%'") == [("p3",)]
+
+
+@pytest.mark.slow
+def test_certificates_are_copied_where_the_database_is_read_only_by_default(filled, place):
+    """As dbrestore.md advises before a restore, to keep the site from writing."""
+    assert run(filled, "dbbackup", "--verify", place=place).returncode == 0
+    filled.execute(ERASED, {"id": "p1"})
+    whole = dataclasses.replace(filled, name="postgres")
+    whole.execute(f"ALTER DATABASE {filled.name} SET default_transaction_read_only = on")
+
+    done = run(filled, "dbrestore", "latest", "--yes", place=place)
+
+    [old] = [name for name in databases(filled) if name.startswith(f"{filled.name}_before_")]
+    whole.execute(f'DROP DATABASE "{old}"')
+    assert (done.returncode, done.stderr, [line for line in done.stdout.splitlines() if line.startswith("Erased")]) == (
+        0,
+        "",
+        [],
+    )
+    assert filled.execute("SELECT certificate ->> 'person' FROM fly2any_accesses") == [("p1",)]
 
 
 @pytest.mark.slow

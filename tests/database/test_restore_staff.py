@@ -24,17 +24,28 @@ DEVICES = """
     )
     INSERT INTO otp_static_statictoken (device_id, token) SELECT id, 'used' FROM codes
 """
+# One permission is taken from a group, which a restore brings back, and one is given to another, which it does not.
+CHANGED_GROUPS = """
+    DELETE FROM auth_group_permissions WHERE id = (
+        SELECT p.id FROM auth_group_permissions AS p JOIN auth_group AS g ON g.id = p.group_id WHERE g.name = 'Support' LIMIT 1
+    );
+    INSERT INTO auth_group_permissions (group_id, permission_id)
+    SELECT g.id, p.id FROM auth_group AS g, auth_permission AS p WHERE g.name = 'Operations' AND p.codename = 'delete_user'
+"""
 
 
 @pytest.mark.slow
 def test_staff_dismissed_since_the_backup_are_named_and_signed_out(filled, place):
     for email in ("stays@example.com", "gone@example.com", "phone@example.com", "codes@example.com"):
         assert manage("dbstaff", email, "--role", "administrator", url=filled.url).returncode == 0
+    for role in ("support", "operations"):
+        assert manage("dbstaff", f"{role}@example.com", "--role", role, url=filled.url).returncode == 0
     for email in ("stays", "phone", "codes"):
         filled.execute(DEVICES, {"email": f"{email}@example.com"})
     filled.execute("INSERT INTO django_session VALUES ('k', 'of one who is gone', now() + interval '1 day')")
     assert run(filled, "dbbackup", "--verify", place=place).returncode == 0
     assert manage("dbstaff", "gone@example.com", "--remove", url=filled.url).returncode == 0
+    filled.execute(CHANGED_GROUPS)
     filled.execute("DELETE FROM django_session; UPDATE otp_totp_totpdevice SET last_t = 7, drift = 1")
     mine = "(SELECT id FROM users WHERE email = '{}@example.com')"
     filled.execute(f"DELETE FROM otp_totp_totpdevice WHERE user_id = {mine.format('phone')}")
@@ -46,9 +57,9 @@ def test_staff_dismissed_since_the_backup_are_named_and_signed_out(filled, place
     assert (restored.returncode, restored.stderr) == (0, "")
     assert restored.stdout.splitlines()[-2:] == [
         "Sessions  of the admin in the backup were ended (1): all staff must sign in again.",
-        "Staff     codes@example.com, gone@example.com, phone@example.com: privileges, password or second factors have reverted to those in"
-        " the backup. Correct them: `manage.py dbstaff EMAIL --remove` or --role, `manage.py changepassword EMAIL`, and *Second factor*"
-        " in the admin.",
+        "Staff     codes@example.com, gone@example.com, phone@example.com, support@example.com: privileges, password or second factors"
+        " have reverted to those in the backup. Correct them: `manage.py dbstaff EMAIL --remove` or --role, `manage.py changepassword EMAIL`,"
+        " and *Second factor* and *Groups* in the admin.",
     ]
     assert filled.execute("SELECT count(*) FROM django_session") == [(0,)]
     [old] = [name for name in databases(filled) if name.startswith(f"{filled.name}_before_")]

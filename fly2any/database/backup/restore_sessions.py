@@ -23,7 +23,7 @@ NO_EVENT_TRIGGERS = "-c event_triggers=off"
 
 @contextmanager
 def connection_to(connection, name: str, *, schema: str | None = None) -> Iterator:
-    """Yield a connection to the database `name` of the same server, in `schema` if given, without a time limit.
+    """Yield a connection to the database `name` of the same server, in `schema` if given, prepared by prepare_session().
 
     If its role may, it fires no event trigger: one on login would change the rows that are compared.
     """
@@ -38,7 +38,7 @@ def connection_to(connection, name: str, *, schema: str | None = None) -> Iterat
         if tools.server_version(beside)[0] >= 17 and fetch_one(beside, MAY_DISABLE_SQL)[0]:
             beside.close()
             options["options"] = f"{options.get('options', '')} {NO_EVENT_TRIGGERS}".strip()
-        execute(beside, UNLIMITED_SQL)
+        prepare_session(beside)
         yield beside
     finally:
         connections[alias].close()

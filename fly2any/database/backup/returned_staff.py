@@ -13,10 +13,15 @@ from django_otp import device_classes
 
 from ..errors import Refusal, explain, is_lost
 from ..schema.untrusted_code import refuse_untrusted_code
-from ..sql import execute
 
-# Person's id → e-mail address, and rights with password and second factors.
-Rights = dict[str, tuple[str, tuple[Any, ...]]]
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What a member of the staff may do, with password and second factors. Permissions are those of the person and of the groups."""
+
+    email: str
+    access: tuple[Any, ...]
+    permissions: frozenset[tuple[str, str]]  # app and codename: keys differ from database to database
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +50,21 @@ def sign_out_staff(connection, old=None) -> StaffChanges:
         return StaffChanges(error=explain(error) or str(error))
 
 
-def read_staff_privileges(connection) -> Rights:
-    """Return the rights of the staff who may sign in. Raises django.db.Error if they cannot be read."""
+def read_staff_privileges(connection) -> dict[str, Rights]:
+    """Return the rights of the staff who may sign in, by the person's id. Raises django.db.Error if they cannot be read."""
     devices = _read_devices(connection)
     people = get_user_model()._default_manager.using(connection.alias).filter(is_staff=True, is_active=True)
     return {
-        person.pk: (
+        person.pk: Rights(
             person.email,
-            (
-                person.is_superuser,
-                person.password,
-                {group.name for group in person.groups.all()},
-                {permission.pk for permission in person.user_permissions.all()},
-                devices[person.pk],
+            (person.is_superuser, person.password, {group.name for group in person.groups.all()}, devices[person.pk]),
+            frozenset(
+                (permission.content_type.app_label, permission.codename)
+                for holder in (person.user_permissions, *(group.permissions for group in person.groups.all()))
+                for permission in holder.all()
             ),
         )
-        for person in people.prefetch_related("groups", "user_permissions")
+        for person in people.prefetch_related("groups__permissions__content_type", "user_permissions__content_type")
     }
 
 
@@ -77,9 +81,13 @@ def _read_devices(connection) -> defaultdict[str, set[tuple[Any, ...]]]:
     return found
 
 
-def regained_privileges(before: Rights, now: Rights) -> list[str]:
-    """Return the e-mail addresses of the staff whose rights, passwords or second factors `now` are not those of `before`, sorted."""
-    return sorted(email for pk, (email, rights) in now.items() if pk not in before or before[pk][1] != rights)
+def regained_privileges(before: dict[str, Rights], now: dict[str, Rights]) -> list[str]:
+    """Return the e-mail addresses of the staff whose access `now` is not that of `before`, or who have more permissions, sorted."""
+
+    def has_regained(pk: str) -> bool:
+        return pk not in before or before[pk].access != now[pk].access or not now[pk].permissions <= before[pk].permissions
+
+    return sorted(rights.email for pk, rights in now.items() if has_regained(pk))
 
 
 def end_sessions(connection) -> int:
@@ -91,7 +99,6 @@ def end_sessions(connection) -> int:
         return 0
     sessions = Session._default_manager.using(connection.alias)
     with transaction.atomic(using=connection.alias):
-        execute(connection, "SET TRANSACTION READ WRITE")
         refuse_untrusted_code(connection, [Session._meta.db_table], deletes=True)
         ended = sessions.all()._raw_delete(connection.alias)
         if sessions.exists():

@@ -144,7 +144,7 @@ class Command(BaseCommand):
         if staff.changed:
             self.stdout.write(
                 f"Staff     {', '.join(map(one_line, staff.changed))}: privileges, password or second factors have reverted to those in the backup. Correct"
-                " them: `manage.py dbstaff EMAIL --remove` or --role, `manage.py changepassword EMAIL`, and *Second factor* in the admin."
+                " them: `manage.py dbstaff EMAIL --remove` or --role, `manage.py changepassword EMAIL`, and *Second factor* and *Groups* in the admin."
             )
 
     def report_kept(self, what, kept):
