@@ -6,6 +6,7 @@ copied.py reads the tables of other roles, and statistics.py the planner's stati
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -197,7 +198,7 @@ class TableSearch:
     def counts_in_others_table(self, columns: list[Column], wanted: Patterns) -> dict[Column, dict[str, int] | str]:
         """Return the matches in a table of another role, whose rows are identified by all their columns."""
         read = copied.copied_columns(self.tables, self.table.oid) if self.excluded else columns
-        with transaction.atomic(using=self.connection.alias), self.connection.cursor() as cursor:
+        with self.unlocked() as cursor:
             found = copied.search(cursor, self.table, read, wanted, self.excluded)
         return {column: found[column.name] for column in columns if column.name in found}
 
@@ -207,12 +208,23 @@ class TableSearch:
         counts = ", ".join(f"pg_catalog.count(*) FILTER (WHERE {condition})" for condition, _ in conditions)
         parameters = [value for _, values in conditions for value in values]
         left = f" WHERE NOT {self.table.at_sql()}" if self.excluded else ""
-        with transaction.atomic(using=self.connection.alias), self.connection.cursor() as cursor:
+        with self.unlocked() as cursor:
             cursor.execute(
                 f"SELECT {counts} FROM {self.table.rows_sql} AS c{left}",
                 [*parameters, *([sorted(self.excluded)] if self.excluded else [])],
             )
             return cursor.fetchone()
+
+    @contextmanager
+    def unlocked(self) -> Iterator[Any]:
+        """Run the block, which only reads, in a savepoint that is rolled back, so that PostgreSQL releases its locks.
+
+        Otherwise a search of many tables would fill the lock table of the whole server.
+        """
+        alias = self.connection.alias
+        with transaction.atomic(using=alias), self.connection.cursor() as cursor:
+            yield cursor
+            transaction.set_rollback(True, using=alias)
 
 
 def matches(column: Column, pattern: Pattern) -> tuple[str, list]:
