@@ -51,6 +51,7 @@ class User(AbstractBaseUser, PermissionsMixin):
     is_active = models.BooleanField("active", db_column="isActive", default=True, db_default=True)
 
     secret_fields = ("password",)
+    address_fields = ("email",)
     long_texts = ("bio",)
     placement = Placement.REFERENCE
 

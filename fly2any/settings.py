@@ -159,8 +159,8 @@ AXES_COOLOFF_TIME = timedelta(minutes=15)
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_ON_SUCCESS = True
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # A rejected attempt is not counted, so it extends no lockout.
-# Masked in axes' records, like the password of a sign-in.
-AXES_SENSITIVE_PARAMETERS = ["username", "ip_address", "code", "old_password", "new_password1", "new_password2"]
+# Masked in axes' records, like the password of a sign-in. The page to return to may be a search for another person.
+AXES_SENSITIVE_PARAMETERS = ["username", "ip_address", "code", "old_password", "new_password1", "new_password2", "next"]
 AXES_USERNAME_FORM_FIELD = "username"
 AXES_CLIENT_IP_CALLABLE = "fly2any.administration.accesses.network_of"
 AXES_LOCKOUT_TEMPLATE = "admin/locked_out.html"

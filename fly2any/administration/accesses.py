@@ -18,6 +18,9 @@ from django.urls import reverse
 
 from .models import Access
 
+# Guesses of these are counted apart from those of the password, under the user name followed by one of these.
+CODE, OLD_PASSWORD = " (code)", " (old password)"
+
 
 def address_of(request: HttpRequest) -> str | None:
     """Return the address that a request came from; behind a proxy that is trusted, the one that the proxy saw."""

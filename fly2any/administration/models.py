@@ -32,6 +32,7 @@ class Access(models.Model):
     on_erasure = OnErasure.CLEAR
     address_fields = ("staff_email",)
     fields_of_staff = ("staff_id", "staff_email", "query", "ip_address", "certificate")
+    ids_of_subject = ("row_id", "person_id")
     ids_kept = ("person_id", "row_id", "staff_id", "certificate")
     certificate_field = "certificate"
     append_only = True

@@ -14,6 +14,12 @@ from django_otp_webauthn.models import WebAuthnAttestation, WebAuthnCredential, 
 
 from fly2any.database.facts import OnErasure, Retention
 
+from .accesses import CODE, OLD_PASSWORD
+
+# A user name that axes counts failures under is followed by one of these where something else than the password was guessed.
+SUFFIXES = (CODE, OLD_PASSWORD)
+# What the browser sent: a search for a person, in the address of the page to return to.
+SENT = ("user_agent", "http_accept", "path_info")
 FACTS: dict[type[Model], dict[str, Any]] = {
     TOTPDevice: {"secret_fields": ("key",)},
     StaticToken: {"secret_fields": ("token",)},
@@ -22,14 +28,30 @@ FACTS: dict[type[Model], dict[str, Any]] = {
         "retention": Retention("expired admin sessions", ("expire_date",), archived=False, expires=True),
     },
     # Log entries outlive the person. The names of staff and of other people in an entry are not the person's data.
-    LogEntry: {"on_erasure": OnErasure.CLEAR, "fields_of_staff": ("user", "object_repr", "change_message")},
+    LogEntry: {
+        "on_erasure": OnErasure.CLEAR,
+        "fields_of_staff": ("user", "object_repr", "change_message"),
+        "ids_of_subject": ("object_id",),
+    },
     AccessAttempt: {
         "on_erasure": OnErasure.REMOVE,
         "address_fields": ("username",),
+        "address_suffixes": SUFFIXES,
+        "texts_of_others": (*SENT, "get_data", "post_data"),
         "retention": Retention("failed sign-ins to the admin", ("attempt_time",), with_rows="expiration", archived=False),
     },
-    AccessFailureLog: {"on_erasure": OnErasure.REMOVE, "address_fields": ("username",)},
-    AccessLog: {"on_erasure": OnErasure.REMOVE, "address_fields": ("username",)},
+    AccessFailureLog: {
+        "on_erasure": OnErasure.REMOVE,
+        "address_fields": ("username",),
+        "address_suffixes": SUFFIXES,
+        "texts_of_others": SENT,
+    },
+    AccessLog: {
+        "on_erasure": OnErasure.REMOVE,
+        "address_fields": ("username",),
+        "address_suffixes": SUFFIXES,
+        "texts_of_others": SENT,
+    },
 }
 # What the pages call the second factors, in the singular and the plural. Django's migrations do not see these names.
 NAMES: dict[type[Model], tuple[str, str]] = {

@@ -32,6 +32,7 @@ from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
 from django_otp.plugins.otp_totp.models import TOTPDevice
 from django_otp_webauthn.models import WebAuthnCredential
 
+from .accesses import CODE
 from .backends import in_turn, signing_out, take_turn
 from .passkeys import Helper
 
@@ -107,7 +108,7 @@ class Verify(StaffPage):
     @method_decorator(in_turn)
     def post(self, request):
         # Counted separately from passwords, because a correct password would reset the count.
-        guessed = {"username": f"{request.user.get_username()} (code)", "email": request.user.get_username()}
+        guessed = {"username": f"{request.user.get_username()}{CODE}", "email": request.user.get_username()}
         take_turn(request, guessed["username"])
         if not AxesProxyHandler.is_allowed(request, guessed):
             return get_lockout_response(request, credentials=guessed)

@@ -29,6 +29,7 @@ from fly2any.database.report.waivers import Waiver, read_waivers
 from fly2any.database.retention.rules import switched_on
 from fly2any.database.schema.contract import PHASE7_APPS
 
+from .accesses import OLD_PASSWORD
 from .backends import in_turn, remember_device, signing_out, take_turn, verify
 from .dashboard import read_page, read_report, read_summary
 from .deadlines import hurry, in_time
@@ -72,7 +73,7 @@ class OwnPassword(PasswordChangeView):
 
     def lockout_credentials(self):
         name = self.request.user.get_username()
-        return {"username": f"{name} (old password)", "email": name}
+        return {"username": f"{name}{OLD_PASSWORD}", "email": name}
 
     @method_decorator(in_turn)
     def post(self, request, *args, **kwargs):

@@ -7,8 +7,12 @@ A model declares a fact once, as a class attribute; models of packages get their
   admin shows their fingerprints, an export leaves them out, and the role that only reads may not select them.
 - `person_field`: the name of the foreign key to the person a row belongs to.
 - `on_erasure`: of a table that names people by their e-mail address, an `OnErasure`.
-- `address_fields`: the names of the fields of such a table whose value is an e-mail address.
+- `address_fields`: the names of the fields whose whole value is an e-mail address; a longer one is another address.
+- `address_suffixes`: the texts that may follow the address in these.
+- `texts_of_others`: of a table with `OnErasure.REMOVE`, the names of the fields from which a person's address is cleared in rows that
+  are not theirs.
 - `fields_of_staff`: the names of the fields about the staff who did something to a row; a person's export omits them.
+- `ids_of_subject`: the names of the fields with the ids of what the staff did something to; a person's export omits those of others.
 - `ids_kept`: the names of the fields whose ids stay when a person is erased.
 - `certificate_field`: the name of the JSON field with the certificate of a person's erasure, NULL in other rows.
 - `retention`: a `Retention`.
@@ -41,10 +45,10 @@ Place = tuple[str, str]  # A table and a column of it.
 
 
 class OnErasure(Enum):
-    """The treatment, in an erasure, of rows that have the person's e-mail address anywhere."""
+    """The treatment, in an erasure, of rows that have the person's e-mail address."""
 
-    REMOVE = "remove"
-    CLEAR = "clear"  # The rows stay, without the address.
+    REMOVE = "remove"  # If it is the address in one of `address_fields`.
+    CLEAR = "clear"  # If it is anywhere: the rows stay, without the address.
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,15 +21,15 @@ def test_the_address_is_removed_from_failed_sign_ins_accesses_and_the_admins_log
 
     certificate = erased(two)
 
-    assert certificate["removed"] == {"users": 1, "axes_accessattempt": 1}
-    assert certificate["cleared"] == {"fly2any_accesses": 2, "django_admin_log": 1}
-    assert [len(given[name]) for name in ("axes_accessattempt", "fly2any_accesses", "django_admin_log")] == [1, 2, 1]
+    assert certificate["removed"] == {"users": 1}
+    assert certificate["cleared"] == {"fly2any_accesses": 2, "django_admin_log": 1, "axes_accessattempt": 1}
+    assert {name: len(rows) for name, rows in given.items()} == {"users": 1, "fly2any_accesses": 2, "django_admin_log": 1}
     assert two.execute("SELECT staff_email, row_id, query FROM fly2any_accesses ORDER BY staff_id") == [
         ("(erased)", ANA, None),
         ("s@example.com", None, "q=(erased)&e=susana.silva@example.com"),
     ]
     assert two.execute("SELECT change_message FROM django_admin_log") == [('[{"changed": {"object": "(erased)"}}]',)]
-    assert two.execute("SELECT count(*) FROM axes_accessattempt") == [(1,)]
+    assert two.execute("SELECT get_data FROM axes_accessattempt ORDER BY id") == [("next=/%3Fq%3D(erased)",), ("",)]
     assert [(place["table"], place["column"], place["holds"]) for place in certificate["remaining"]] == [
         ("fly2any_accesses", "row_id", "id"),
         ("fly2any_accesses", "query", "similar"),

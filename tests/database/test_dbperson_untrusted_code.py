@@ -221,7 +221,7 @@ def test_rows_of_other_roles_that_would_take_too_much_memory_are_refused(two, mo
 
 
 def test_large_values_of_other_roles_tables_are_searched_as_those_of_ours(two, monkeypatch):
-    for module in ("copied", "search"):
+    for module in ("copied", "conditions"):
         monkeypatch.setattr(f"fly2any.database.person.{module}.LARGE", 60)
     monkeypatch.setattr("fly2any.database.person.copied.PIECE", 16)
     values = [

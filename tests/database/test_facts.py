@@ -93,9 +93,9 @@ def test_each_fact_is_read_where_it_matters():
     assert {*zip(COLUMNS["secret_tables"], COLUMNS["secret_columns"], strict=True)} == {*facts.places("secret_fields")}
     assert {*facts.erased(OnErasure.REMOVE)} == removed
     assert {*facts.erased(OnErasure.CLEAR)} == cleared
-    assert {*facts.columns("address_fields")} == {*removed, *cleared} - {
-        "django_admin_log"
-    }  # Its texts have addresses and other names.
+    # Texts of the admin's log have addresses and other names.
+    assert {*facts.columns("address_fields")} == {"users", *removed, *cleared} - {"django_admin_log"}
+    assert {*facts.tables("address_suffixes")} == {*facts.tables("texts_of_others")} == removed - {"verification_tokens"}
     assert {*without_foreign_key.WITHOUT_KEY} == {"user_activities", "django_session", *removed, *cleared}
     assert facts.person_columns(with_key=False) == {"user_activities": "userId"}
     assert (ADDED, MAY_BE_NULL) == ((("verification_tokens", "id"),), {("wishlist_items", "flightData"): "productType"})

@@ -13,18 +13,20 @@ from .copied import rows_at
 from .other_people import Others
 from .people import Person
 from .plan import reach, rows_of_person
-from .tables import Column, Tables, quoted, read_tables
+from .tables import Column, Table, Tables, quoted, read_tables
 from .trace import Rows, counts_by_table, rows_of
 from .transactions import reading
+from .without_foreign_key import LOG, TEXTS_OF_OTHERS
 
 FORMAT = 1
 OF_STAFF = facts.columns("fields_of_staff")
+OF_SUBJECT = facts.columns("ids_of_subject")
 
 
 def export(connection, person: Person) -> Iterator[str]:
     """Yield the parts of one JSON text with every row that an erasure removes, changes or clears, of one snapshot, without secrets and facts about staff.
 
-    Rows about other people are left out and counted by table.
+    Rows about other people are left out and counted by table, and ids of others in logs are NULL.
     """
     with reading(connection):
         with connection.cursor() as cursor:
@@ -34,14 +36,17 @@ def export(connection, person: Person) -> Iterator[str]:
         rows = rows_of()
         for part in (found.trace.removed, *found.trace.changed.values(), found.cleared):
             for oid, places in part.items():
-                rows[oid] |= places
+                if part is found.cleared and tables.label(oid) in TEXTS_OF_OTHERS:
+                    others.left_out[oid] |= places
+                else:
+                    rows[oid] |= places
         head = {"format": FORMAT, "at": datetime.now(UTC).isoformat(), "person": {"id": person.id, "email": person.email}}
         yield json.dumps(head, ensure_ascii=False)[:-1] + ', "tables": {'
         for place, (name, parts) in enumerate(_by_name(tables, rows).items()):
             yield f"{',' if place else ''}\n{json.dumps(name)}: ["
             first = True
             for oid, places in parts:
-                for text in _rows(connection, tables, oid, places):
+                for text in _rows(connection, tables, person, oid, places, found.named):
                     yield ("" if first else ",\n") + text
                     first = False
             yield "]"
@@ -55,8 +60,8 @@ def _by_name(tables: Tables, rows: Rows) -> dict[str, list[tuple[int, set[str]]]
     return found
 
 
-def _rows(connection, tables: Tables, oid: int, places: set[str]) -> Iterator[str]:
-    """Yield rows of a table as JSON, in batches."""
+def _rows(connection, tables: Tables, person: Person, oid: int, places: set[str], named: set[str]) -> Iterator[str]:
+    """Yield rows of a table as JSON, in batches; `named` are the entries of the admin's log about the person or their rows."""
     table = tables.tables[oid]
     names = {tables.label(one) for one in tables.ancestry(oid)}
     hidden = {column for name in names for column in (*SECRETS.get(name, ()), *OF_STAFF.get(name, ()))}
@@ -65,14 +70,31 @@ def _rows(connection, tables: Tables, oid: int, places: set[str]) -> Iterator[st
             for row in rows_at(cursor, tables, table, places):
                 yield json.dumps({name: value for name, value in row.items() if name not in hidden}, ensure_ascii=False)
         return
-    columns = ", ".join(_as_json(column) for column in tables.columns[oid] if column.name not in hidden)
+    subject = OF_SUBJECT.get(tables.label(oid), ())
+    is_about, values = _is_about(table, subject, person, named)
+    columns, parameters = [], []
+    for column in (one for one in tables.columns[oid] if one.name not in hidden):
+        columns.append(
+            _as_json(column)
+            if column.name not in subject
+            else f"CASE WHEN {is_about} THEN c.{quoted(column.name)} END AS {quoted(column.name)}"
+        )
+        parameters += values if column.name in subject else []
     with connection.chunked_cursor() as cursor:
         cursor.execute(
-            f"SELECT pg_catalog.row_to_json(r)::pg_catalog.text FROM (SELECT {columns} FROM {table.rows_sql} AS c WHERE {table.at_sql()}) AS r",
-            [sorted(places)],
+            f"SELECT pg_catalog.row_to_json(r)::pg_catalog.text FROM (SELECT {', '.join(columns)} FROM {table.rows_sql} AS c WHERE {table.at_sql()}) AS r",
+            [*parameters, sorted(places)],
         )
         while rows := cursor.fetchmany(1000):
             yield ",\n".join(row for (row,) in rows)
+
+
+def _is_about(table: Table, subject: tuple[str, ...], person: Person, named: set[str]) -> tuple[str, list]:
+    """Return the condition that a row of a log is about the person, one of whose ids is in the columns `subject`, and its parameters."""
+    same = [f"c.{quoted(name)} OPERATOR(pg_catalog.=) %s" for name in subject]
+    if table.name == LOG:  # Its ids are those of rows of any table.
+        return table.at_sql(), [sorted(named)]
+    return " OR ".join(same), [person.id] * len(same)
 
 
 def _as_json(column: Column) -> str:

@@ -124,6 +124,11 @@ def same_address(email: str) -> str:
     return f"^{''.join(f'(?:{forms})' for forms in letters)}$"
 
 
+def ascii_lower(text: str) -> str:
+    """Return `text` as lower() writes it in the collation "C", which changes ASCII letters only."""
+    return "".join(letter.lower() if letter.isascii() else letter for letter in text)
+
+
 def is_address(email: str) -> bool:
     """Return whether a person's stored address is one, so that it is searched for in any text."""
     return ADDRESS.fullmatch(email) is not None
@@ -143,7 +148,7 @@ def as_digits(word: str) -> str:
 
 def _pattern(text: str, word: str) -> Pattern:
     digits = as_digits(word)
-    forms = dict.fromkeys(_lower(form) for form in (word, word.lower(), word.upper()))
+    forms = dict.fromkeys(ascii_lower(form) for form in (word, word.lower(), word.upper()))
     plain = tuple("%" + re.sub(r"([%_\\])", r"\\\1", form) + "%" for form in forms)
     return Pattern(text, digits, plain, (f"%{_longest(word)}%",))
 
@@ -151,11 +156,6 @@ def _pattern(text: str, word: str) -> Pattern:
 def _whole(text: str, word: str) -> Pattern:
     """Return the pattern for a whole value, which is never large."""
     return replace(_pattern(text, word), digits=rf"[\\]x{as_digits(word)}(?![0-9a-f])", plain=())
-
-
-def _lower(text: str) -> str:
-    """Return `text` as lower() writes it in the collation "C", which changes ASCII letters only."""
-    return "".join(letter.lower() if letter.isascii() else letter for letter in text)
 
 
 def _longest(word: str) -> str:

@@ -14,11 +14,11 @@ from django.db import Error, transaction
 
 from ..errors import first_line, sqlstate
 from ..progress import Progress
-from ..sql import as_written
 from . import copied
-from .patterns import LARGE, Pattern, Patterns, is_address, patterns_for
+from .conditions import is_own, matches
+from .patterns import Patterns, is_address, patterns_for
 from .people import Person
-from .tables import Column, Table, Tables, quoted, read_tables
+from .tables import Column, Table, Tables, read_tables
 from .trace import Rows
 
 ATTEMPTS = 2  # At most, for tables that are created or renamed during a search.
@@ -65,7 +65,7 @@ def search(
     `reasons` explains them by a table's oid and column ("" for all). It must run inside a transaction. Tables that other sessions
     create or rename meanwhile are searched too, or are not searched.
     """
-    run = _Search(connection, patterns_for(person.id, person.email), progress, reasons, excluded)
+    run = _Search(connection, person, patterns_for(person.id, person.email), progress, reasons, excluded)
     searched: dict[int, str] = {}  # By name: another session may rename a table, and put a new one in its place.
     for _ in range(ATTEMPTS):
         todo = [table for table in tables.tables.values() if searched.get(table.oid) != table.sql]
@@ -90,6 +90,7 @@ class _Search:
     """A search, and what it found so far: numbers of rows, and places that cannot be searched."""
 
     connection: Any
+    person: Person
     wanted: Patterns
     progress: Progress
     reasons: dict[tuple[int, str], str]
@@ -113,7 +114,7 @@ class _Search:
             return
         unreadable = [(one, reason) for one in columns if (reason := _unreadable_column(table, one))]
         self.unsearched += [Unsearched(f"{label}.{one.name}", reason) for one, reason in unreadable]
-        seen = TableSearch(self.connection, tables, table, self.excluded.get(table.oid, set()))
+        seen = TableSearch(self.connection, self.person, tables, table, self.excluded.get(table.oid, set()))
         for column, counts in seen.columns([one for one in columns if not _unreadable_column(table, one)], self.wanted):
             if isinstance(counts, str):
                 self.unsearched.append(Unsearched(f"{label}.{column.name}", counts))
@@ -159,6 +160,7 @@ class TableSearch:
     """A table to search, except for the rows `excluded`."""
 
     connection: Any
+    person: Person
     tables: Tables
     table: Table
     excluded: set[str]
@@ -185,15 +187,22 @@ class TableSearch:
 
     def counts(self, columns: list[Column], wanted: Patterns) -> dict[Column, dict[str, int] | str]:
         """Return the matches in a table of ours, by column."""
-        hits = self.count([(column, wanted.any) for column in columns])
+        hits = self.count([self.any(column, wanted) for column in columns])
         found: dict[Column, dict[str, int] | str] = {}
         for column in (column for column, rows in zip(columns, hits, strict=True) if rows):
-            address, within = 0, 0
+            address, similar = 0, 0
             if wanted.address and wanted.within:
-                address, within = self.count([(column, wanted.address), (column, wanted.within)])
-            [by_id] = self.count([(column, wanted.id)])
-            found[column] = {"address": address, "similar": within - address, "id": by_id}
+                of_person = is_own(self.tables, self.table, column, self.person) or matches(column, wanted.address)
+                address, similar = self.count([of_person, _without(matches(column, wanted.within), of_person)])
+            [by_id] = self.count([matches(column, wanted.id)])
+            found[column] = {"address": address, "similar": similar, "id": by_id}
         return found
+
+    def any(self, column: Column, wanted: Patterns) -> tuple[str, list]:
+        condition, values = matches(column, wanted.any)
+        if own := is_own(self.tables, self.table, column, self.person):
+            return f"({condition}) OR ({own[0]})", [*values, *own[1]]
+        return condition, values
 
     def counts_in_others_table(self, columns: list[Column], wanted: Patterns) -> dict[Column, dict[str, int] | str]:
         """Return the matches in a table of another role, whose rows are identified by all their columns."""
@@ -202,9 +211,8 @@ class TableSearch:
             found = copied.search(cursor, self.table, read, wanted, self.excluded)
         return {column: found[column.name] for column in columns if column.name in found}
 
-    def count(self, wanted: list[tuple[Column, Pattern]]) -> tuple[int, ...]:
-        """Return the number of rows in which each pattern matches its column, in one scan."""
-        conditions = [matches(column, pattern) for column, pattern in wanted]
+    def count(self, conditions: list[tuple[str, list]]) -> tuple[int, ...]:
+        """Return the number of rows that meet each condition, in one scan."""
         counts = ", ".join(f"pg_catalog.count(*) FILTER (WHERE {condition})" for condition, _ in conditions)
         parameters = [value for _, values in conditions for value in values]
         left = f" WHERE NOT {self.table.at_sql()}" if self.excluded else ""
@@ -227,29 +235,5 @@ class TableSearch:
             transaction.set_rollback(True, using=alias)
 
 
-def matches(column: Column, pattern: Pattern) -> tuple[str, list]:
-    """Return the condition that a column of the table `c` matches a pattern, and its parameters."""
-    plain = as_text(column)
-    text = f'({plain} COLLATE pg_catalog."default")'
-    large = f"pg_catalog.octet_length({text}) OPERATOR(pg_catalog.>) {LARGE}"
-    may = f'pg_catalog.lower({plain} COLLATE pg_catalog."C") OPERATOR(pg_catalog.~~) ANY (%s::pg_catalog.text[])'
-    cases = f"WHEN {large} THEN {may}"
-    values = [list(pattern.plain)]
-    if not column.is_plain:  # Bytes in its values are written as hex digits.
-        cases += (
-            rf" WHEN {text} OPERATOR(pg_catalog.~~) '%%\\\\x%%' THEN {text} OPERATOR(pg_catalog.~*) ANY (%s::pg_catalog.text[])"
-        )
-        values.append([pattern.text, pattern.digits])
-    return f"CASE {cases} WHEN {may} THEN {text} OPERATOR(pg_catalog.~*) %s ELSE false END", [
-        *values,
-        list(pattern.parts),
-        pattern.text,
-    ]
-
-
-def as_text(column: Column) -> str:
-    """Return a column of the table `c`, one of ours, as text."""
-    name = f"c.{quoted(column.name)}"
-    if column.base == "bytea":
-        return f"pg_catalog.encode({name}, 'escape')"
-    return f"{name}::pg_catalog.text" if column.base in ("text", "varchar") else as_written(name)
+def _without(one: tuple[str, list], other: tuple[str, list]) -> tuple[str, list]:
+    return f"({one[0]}) AND NOT ({other[0]})", [*one[1], *other[1]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 
 from django.apps import apps
@@ -14,27 +14,32 @@ from django.contrib.contenttypes.models import ContentType
 from django.contrib.sessions.models import Session
 
 from ..errors import Refusal
-from ..facts import OnErasure, columns, erased, person_columns
+from ..facts import OnErasure, column_of, columns, declared, erased, person_columns
 from ..sql import PEOPLE, as_written
-from .patterns import Patterns, is_address, patterns_for
+from .conditions import ADDRESSES, as_text, holds, is_own
+from .patterns import Patterns, patterns_for
 from .people import Person
-from .search import as_text, matches
 from .tables import Column, Table, Tables, quoted
 from .trace import Rows, places_of, rows_of
 
 OF_PERSON = person_columns(with_key=False)  # Columns with the person's id.
-MENTIONED = erased(OnErasure.REMOVE)  # Rows with the address in any column are deleted.
+MENTIONED = erased(OnErasure.REMOVE)  # Rows whose column of addresses has the person's are deleted.
+TEXTS_OF_OTHERS = columns("texts_of_others")  # Columns of such a table from which the address is cleared in other rows.
 SESSIONS = Session._meta.db_table  # Sessions of the admin, whose data is encoded.
 LOG = LogEntry._meta.db_table
 CLEARED = erased(OnErasure.CLEAR)
-ADDRESSES = columns("address_fields")
+# Columns of these that must remain unique, whatever two texts have in common after the address was cleared.
+UNIQUE = {
+    model._meta.db_table: {column_of(model, name) for names in model._meta.unique_together for name in names}
+    for model, _ in declared("texts_of_others")
+}
 ERASED = "(erased)"
 WITHOUT_KEY = (*OF_PERSON, *MENTIONED, SESSIONS, *CLEARED)
 # The tables that an erasure writes to, besides those that foreign keys lead to: whether it deletes rows, and the columns that it
 # updates, None for any.
 WRITES: tuple[tuple[tuple[str, ...], bool, tuple[str, ...] | None], ...] = (
     ((PEOPLE, *OF_PERSON, *MENTIONED, SESSIONS), True, ()),
-    (CLEARED, False, None),
+    ((*CLEARED, *TEXTS_OF_OTHERS), False, None),
 )
 
 # The log entry of a bulk change has the name of each row.
@@ -58,7 +63,7 @@ def _removals(cursor, tables: Tables, person: Person) -> Iterator[tuple[Table, s
             yield table, f"c.{quoted(column)} OPERATOR(pg_catalog.=) %s", [person.id]
     for name in MENTIONED:
         if table := _known(tables, name):
-            yield table, *mentions(tables, table, person)
+            yield table, *mentions(tables, table, person, ADDRESSES[name])
     if table := _known(tables, SESSIONS):
         cursor.execute(f"SELECT session_key, session_data FROM {table.sql}", [])
         keys = [key for key, data in cursor.fetchall() if _is_session_of(decoded(data), person, wanted)]
@@ -70,29 +75,11 @@ def _known(tables: Tables, name: str) -> Table | None:
     return table and tables.require(table.oid, "which holds people without a foreign key")
 
 
-def mentions(tables: Tables, table: Table, person: Person) -> tuple[str, list]:
-    """Return the condition for rows of a table that have the address in any column, "" for a person without one.
-
-    If the stored address is not a valid one, only the columns of addresses count: another column may equal an ordinary word.
-    For a person with a twin the condition is case-sensitive; rows with another spelling are reported, and stay.
-    """
-    if (address := patterns_for(person.id, person.email).address) is None:
-        return "", []
-    searched = [column for column in texts(tables, table) if _may_hold(tables, table.oid, column, person)]
-    conditions = [matches(column, address) for column in searched]
-    if person.has_twin:
-        exact = "({}) AND pg_catalog.strpos({}, %s) OPERATOR(pg_catalog.>) 0"
-        conditions = [
-            (exact.format(condition, as_text(column)), [*values, person.email])
-            for (condition, values), column in zip(conditions, searched, strict=True)
-        ]
+def mentions(tables: Tables, table: Table, person: Person, names: Collection[str] | None = None) -> tuple[str, list]:
+    """Return the condition for rows of a table that have the person's address in one of the columns `names`, by default any; "" if none can."""
+    searched = (column for column in texts(tables, table) if names is None or column.name in names)
+    conditions = [one for column in searched if (one := holds(tables, table, column, person))]
     return " OR ".join(f"({condition})" for condition, _ in conditions), [value for _, values in conditions for value in values]
-
-
-def _may_hold(tables: Tables, oid: int, column: Column, person: Person) -> bool:
-    """Return whether a text that matches the person's address, in a column of a table, is about the person."""
-    names = (tables.tables[one].name for one in tables.ancestry(oid))
-    return is_address(str(person.email)) or any(column.name in ADDRESSES.get(name, ()) for name in names)
 
 
 def texts(tables: Tables, table: Table) -> list[Column]:
@@ -125,9 +112,9 @@ def cleared_rows(cursor, tables: Tables, person: Person, removed: Rows, *, lock:
     """
     found = rows_of()
     named: set[str] = set()
-    for name in CLEARED:
+    for name in (*CLEARED, *TEXTS_OF_OTHERS):
         if table := _known(tables, name):
-            condition, parameters = mentions(tables, table, person)
+            condition, parameters = mentions(tables, table, person, TEXTS_OF_OTHERS.get(name))
             if condition:
                 for oid, places in places_of(cursor, table, condition, parameters, lock=lock).items():
                     found[oid] |= places
@@ -160,23 +147,14 @@ def _naming(tables: Tables, person: Person, removed: Rows) -> Iterator[tuple[str
 
 def clear(cursor, tables: Tables, person: Person, rows: Rows, named: set[str]) -> None:
     """Replace the address in `rows`, and the text of a row in the log entries that are `named`."""
-    pattern = patterns_for(person.id, person.email).address
     for oid, places in rows.items():
         table = tables.tables[oid]
+        only = TEXTS_OF_OTHERS.get(tables.label(oid))
         changes, parameters = [], []
-        for column in (column for column in texts(tables, table) if not column.is_generated):
-            text, values = as_text(column), []
-            if table.name == LOG and column.name == "object_repr":
-                text, values = f"CASE WHEN {table.at_sql()} THEN %s ELSE {text} END", [sorted(named), ERASED]
-            if table.name == LOG and column.name == "change_message":
-                replaced = f"pg_catalog.regexp_replace({text}, %s, %s, 'g')"
-                text, values = (
-                    f"CASE WHEN {table.at_sql()} THEN {replaced} ELSE {text} END",
-                    [sorted(named), OBJECT, f'"object": "{ERASED}"'],
-                )
-            if pattern and _may_hold(tables, oid, column, person):
-                flags = "g" if person.has_twin else "gi"
-                text, values = f"pg_catalog.regexp_replace({text}, %s, %s, '{flags}')", [*values, pattern.text, rf"\1{ERASED}"]
+        for column in texts(tables, table):
+            if column.is_generated or (only is not None and column.name not in only):
+                continue
+            text, values = _cleared(tables, table, column, person, named)
             changes.append(
                 f"{quoted(column.name)} = {text}::{column.sql_type.replace('%', '%%')}"
             )  # The cast truncates text that became too long.
@@ -186,3 +164,27 @@ def clear(cursor, tables: Tables, person: Person, rows: Rows, named: set[str]) -
         )
         if cursor.rowcount != len(places):
             raise Refusal(f"Rows of {tables.label(oid)} changed in the meantime: nothing was erased; try again.")
+
+
+def _cleared(tables: Tables, table: Table, column: Column, person: Person, named: set[str]) -> tuple[str, list]:
+    """Return a column's text without the address, and its parameters."""
+    text: str = as_text(column)
+    values: list = []
+    if table.name == LOG and column.name == "object_repr":
+        text, values = f"CASE WHEN {table.at_sql()} THEN %s ELSE {text} END", [sorted(named), ERASED]
+    if table.name == LOG and column.name == "change_message":
+        replaced = f"pg_catalog.regexp_replace({text}, %s, %s, 'g')"
+        text, values = (
+            f"CASE WHEN {table.at_sql()} THEN {replaced} ELSE {text} END",
+            [sorted(named), OBJECT, f'"object": "{ERASED}"'],
+        )
+    if not (found := holds(tables, table, column, person)):
+        return text, values
+    condition, sought = found
+    if is_own(tables, table, column, person):
+        return f"CASE WHEN {condition} THEN %s ELSE {text} END", [*sought, ERASED, *values]
+    if column.name in UNIQUE.get(tables.label(table.oid), ()):
+        unique = "pg_catalog.concat(%s::pg_catalog.text, ' ', pg_catalog.gen_random_uuid())"
+        return f"CASE WHEN {condition} THEN {unique} ELSE {text} END", [*sought, ERASED, *values]
+    pattern, flags = patterns_for(person.id, person.email).address, "g" if person.has_twin else "gi"
+    return f"pg_catalog.regexp_replace({text}, %s, %s, '{flags}')", [*values, pattern and pattern.text, rf"\1{ERASED}"]
