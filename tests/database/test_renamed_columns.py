@@ -60,9 +60,9 @@ def test_a_column_is_not_added_unread_where_another_may_be_it():
     assert found == [
         (
             f"users.{name}", "column.missing",
-            f"Column {name} of users is missing, unless nachname, theirs or vorname is it, renamed: check the values, then rename that column"
+            f"Column {name} of users is missing, unless nachname, theirs or vorname is the same column, renamed: check the values, then rename that column"
             " back; otherwise restore the values from a backup, or add the column empty.",
-            "nachname, theirs or vorname may be it, renamed",
+            "nachname, theirs or vorname may be the same column, renamed",
         )
         for name in ("firstName", "lastName")
     ]  # fmt: skip
@@ -81,7 +81,7 @@ def test_a_renamed_column_of_another_type_is_renamed_before_its_type_is_changed(
         ("users.firstName", "column.renamed"),
         ("users.firstName", "column.different"),
     ]
-    assert " and first_name has its name, but for case and underscores: " in found[0][2]
+    assert " and first_name has its name except for case and underscores: " in found[0][2]
     run(*cures)
     assert names() == ("Ana", "Lima")
     assert verify(connection).findings == ()

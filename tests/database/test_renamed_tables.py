@@ -75,9 +75,9 @@ def test_no_table_is_created_unread_where_another_may_be_it(case):
 
     assert (missing.code, missing.message, missing.loses) == (
         "table.missing",
-        f"Table wishlist_items is missing, unless {name} is it, renamed or moved: check the rows, then rename or move it back;"
+        f"Table wishlist_items is missing, unless {name} is the same table, renamed or moved: check the rows, then rename or move it back;"
         " otherwise restore the table from a backup, or create it empty.",
-        f"{name} may be it, and wishlist_items would be empty",
+        f"{name} may be the same table, and wishlist_items would be empty",
     )
     assert (fk.code, fk.loses) == ("foreign_key.missing", "it needs the table in the place of another relation first")
     run(missing.cure, fk.cure)

@@ -85,7 +85,7 @@ def _missing(to: Comparing) -> None:
 
 
 def _renamed(to: Comparing, column: Column, other: Column) -> None:
-    has = "its definition" if replace(other, name=column.name) == column else "its name, but for case and underscores"
+    has = "its definition" if replace(other, name=column.name) == column else "its name except for case and underscores"
     to.add(
         "column.renamed",
         column,
@@ -104,11 +104,11 @@ def _added(to: Comparing, column: Column, candidates: list[str]) -> None:
     message = f"{title}, and its values with it: restore them from a backup, or add it empty."
     if candidates:
         message = (
-            f"{title}, unless {names} is it, renamed: check the values, then rename that column back;"
+            f"{title}, unless {names} is the same column, renamed: check the values, then rename that column back;"
             " otherwise restore the values from a backup, or add the column empty."
         )
     reasons = [GRANTS] if (column.type, column.default) == ("boolean", "true") else []
-    reasons += [f"{names} may be it, renamed"] if candidates else []
+    reasons += [f"{names} may be the same column, renamed"] if candidates else []
     to.add("column.missing", column, message, cures.add_column(column), loses="; ".join(reasons))
 
 

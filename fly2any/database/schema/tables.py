@@ -150,10 +150,10 @@ def _missing(to: Comparing, table: Table, live: Table | None) -> None:
         message, maybe = f"Table {table.name} is missing, with its rows: restore it from a backup, or create it empty.", ""
         if names:
             message = (
-                f"Table {table.name} is missing, unless {names} is it, renamed or moved: check the rows, then rename or move it back;"
+                f"Table {table.name} is missing, unless {names} is the same table, renamed or moved: check the rows, then rename or move it back;"
                 " otherwise restore the table from a backup, or create it empty."
             )
-            maybe = f"{names} may be it, and {table.name} would be empty"
+            maybe = f"{names} may be the same table, and {table.name} would be empty"
             to.replaced.add(table.name)
         to.add("table.missing", table, message, create, loses=maybe)
     else:
