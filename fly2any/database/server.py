@@ -18,6 +18,7 @@ from .errors import NO_SCHEMA
 from .event_triggers import EVENT_TRIGGERS_SQL, LOGIN_TRIGGERS_SQL, of_event_triggers
 from .extensions import UNAVAILABLE_SQL, of_unavailable
 from .findings import Finding, Severity
+from .other_schemas import OTHER_SCHEMAS_SQL, of_other_schemas
 from .schema_owner import SCHEMA_OWNER_SQL, of_schema_owner
 from .session_settings import (
     MARKING_TABLE,
@@ -107,6 +108,7 @@ SERVER_SQL = f"""
                    AND EXISTS (SELECT FROM pg_catalog.pg_class AS own JOIN pg_catalog.pg_namespace AS n ON n.oid = own.relnamespace
                                WHERE n.nspname = home.schema AND own.relname = found.relname)
                  ORDER BY found.relname COLLATE "C") AS hiding,
+           ARRAY({OTHER_SCHEMAS_SQL}) AS elsewhere,
            current_setting('server_encoding') AS encoding,
            COALESCE((SELECT s.version || ' ' || s.cipher FROM pg_catalog.pg_stat_ssl AS s WHERE s.pid = pg_backend_pid() AND s.ssl), '') AS tls,
            (SELECT s.reset_val FROM pg_catalog.pg_settings AS s WHERE s.name = 'TimeZone') AS time_zone,
@@ -156,6 +158,7 @@ HOME_SQL = f"""
            {SCHEMA_OWNER_SQL}
     FROM home
 """
+OTHER_HOMES_SQL = f"{HOME_CTES} {OTHER_SCHEMAS_SQL}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +170,7 @@ class Server:
     schema: str | None  # where our tables are
     creates_in: str | None  # where a new table would be
     hiding: list[str]  # relations that statements use instead of our tables, since their schema comes first in the search path
+    elsewhere: list[str]  # schemas outside the search path that have our tables, if none in it has
     encoding: str
     tls: str  # protocol and cipher of the server's connection, which is the pooler's behind one; "" without TLS
     pooled: bool  # whether the connection goes through a pooler
@@ -234,6 +238,8 @@ class Server:
                 Severity.ERROR, "server.schema", self.database, f"No schema in the search path{path} exists, so no table can be found.",
                 f"Correct ?schema= in POSTGRES_URL, create the schema, or: {cure}",
             )  # fmt: skip
+        elif self.elsewhere:
+            yield of_other_schemas(self.database, self.schema, self.elsewhere, next(iter(self.sets_path), None))
         elif self.hiding:
             few = ", ".join(self.hiding[:3]) + (f" and {len(self.hiding) - 3} more" if self.hiding[3:] else "")
             come = "comes" if len(self.hiding) == 1 else "come"
@@ -311,6 +317,13 @@ def read_home(connection) -> tuple[str | None, bool]:
             f" SCHEMA {quote(place)} TO {quote(owner)} WITH GRANT OPTION; otherwise drop it."
         )
     return schema, recorded
+
+
+def read_other_homes(connection) -> list[str]:
+    """Return the schemas outside the search path that have our tables, none if the path leads to them."""
+    with pinned(connection) as path, connection.cursor() as cursor:
+        cursor.execute(OTHER_HOMES_SQL, {"path": names_of(path)})
+        return [schema for (schema,) in cursor.fetchall()]
 
 
 def read_schema(connection) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from ..errors import Refusal
 from ..findings import Finding, Severity
+from ..other_schemas import refuse_second_home
 from ..schema import Catalog, read_catalog
 from ..schema import contract as contracts
 from ..schema.contract import FIRST_MIGRATIONS
 from ..schema.drift import compare
 from ..schema.ledgers import PRISMAS_LEDGER
 from ..schema.live import Live
-from ..server import read_home
+from ..server import read_home, read_other_homes
 from .state import MigrationState, Unrecorded, read_migrations, unrecorded
 
 NONE_IS_RECORDED = "All tables match our migrations, but none is recorded: the rows of django_migrations are lost."
@@ -58,6 +59,8 @@ def refuse_tables_of_other_tools(connection, *, fake: bool = False) -> None:
     schema, recorded = read_home(connection)
     if schema is None:
         return  # The server will report the error.
+    if not recorded:
+        refuse_second_home(connection, schema, read_other_homes(connection))
     migrations = read_migrations(connection, schema=schema, recorded=recorded, readable=True)
     migrations.refuse_hidden()
     if not migrations.pending or migrations.lost:  # Django reports the error.
