@@ -1,13 +1,13 @@
 """Sign-ins take turns: a few at a time per process, one at a time per user name and network.
 
-A browser in which staff have signed in before has slots of its own, so other clients cannot keep it out.
+A browser in which staff have signed in before also has slots of its own, so other clients cannot keep it out.
 """
 
 import logging
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import wraps
 from threading import Lock
@@ -80,25 +80,41 @@ by_network = SignInSlots(3, each=2)
 by_user = SignInSlots(2, each=1)
 
 
-def slots_for(request) -> tuple[SignInSlots, str]:
-    """Return the slots for a request, and its client: the user if one has signed in with this browser, otherwise the network."""
-    if user := request.user.pk or user_of_device(request):
-        return by_user, str(user)
-    return by_network, str(network_of(request))
+@contextmanager
+def _slot_for(request) -> Iterator[SignInSlots]:
+    """Hold a slot for a request: that of the user if one has signed in with this browser, otherwise or if none is free that of the network."""
+    user = request.user.pk or user_of_device(request)
+    places = [(by_user, str(user)), (by_network, str(network_of(request)))]
+    with ExitStack() as stack:
+        for slots, client in places if user else places[1:]:
+            try:
+                stack.enter_context(slots.slot(client))
+                break
+            except TooManySignIns:
+                if slots is by_network:
+                    raise
+        yield slots
 
 
 def user_of_device(request) -> str | None:
-    """Return the user that this browser's cookie names, None if it is missing, forged or expired."""
+    """Return the user that this browser's cookie names; None if it is missing, forged or expired, or the user has left or has a new password."""
     try:
-        return signing.loads(request.COOKIES.get(DEVICE, ""), salt=DEVICE_SALT, max_age=REMEMBERED)
-    except signing.BadSignature:
+        key, mark = signing.loads(request.COOKIES.get(DEVICE, ""), salt=DEVICE_SALT, max_age=REMEMBERED)
+    except (signing.BadSignature, ValueError):  # A cookie of earlier versions has the key alone.
         return None
+    user = User._default_manager.filter(pk=key, is_active=True, is_staff=True).first()
+    return key if user and mark in _marks(user) else None
+
+
+def _marks(user) -> list[str]:
+    """Return what a cookie has of a user's password: part of the digest that ends sessions, also under former keys."""
+    return [digest[:16] for digest in (user.get_session_auth_hash(), *user.get_session_auth_fallback_hash())]
 
 
 def remember_device(request, response) -> None:
     """Set a signed cookie that names the user who has just signed in with this browser. It grants no access."""
     response.set_cookie(
-        DEVICE, signing.dumps(request.user.pk, salt=DEVICE_SALT), max_age=REMEMBERED,
+        DEVICE, signing.dumps([request.user.pk, _marks(request.user)[0]], salt=DEVICE_SALT), max_age=REMEMBERED,
         secure=settings.SESSION_COOKIE_SECURE, httponly=True, samesite="Strict",
     )  # fmt: skip
 
@@ -189,8 +205,7 @@ def in_turn(view, *, before=lambda request: None):
     @wraps(view)
     def answer(request, *args, **kwargs):
         try:
-            slots, client = slots_for(request)
-            with slots.slot(client):
+            with _slot_for(request) as slots:
                 with slots.turn_within(TURN_PATIENCE):
                     before(request)
                 ends = time.monotonic() + TURN_PATIENCE

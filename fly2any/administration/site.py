@@ -83,6 +83,11 @@ class OwnPassword(PasswordChangeView):
             return get_lockout_response(request, credentials=self.lockout_credentials())
         return super().post(request, *args, **kwargs)
 
+    def form_valid(self, form):
+        response = super().form_valid(form)
+        remember_device(self.request, response)  # The cookie is of the old password.
+        return response
+
     def form_invalid(self, form):
         if "old_password" in form.errors:
             user_login_failed.send(sender=__name__, credentials=self.lockout_credentials(), request=self.request)

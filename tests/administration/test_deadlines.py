@@ -9,7 +9,9 @@ from threading import Thread
 import pytest
 from django.contrib import admin
 from django.contrib.auth.models import Group
+from django.core import signing
 from django.db import connection, connections, transaction
+from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
 
@@ -305,10 +307,33 @@ def test_a_known_browser_signs_in_although_others_hold_every_slot(client, settin
             stack.enter_context(backends.by_network.slot(f"192.0.2.{number}"))
         stack.enter_context(backends.by_network.turn_within(1))
         statuses = [sign_in(one).status_code for one in (Client(), forged, client)]
+    client.post(reverse("admin:logout"))
+    with ExitStack() as stack:
+        for number in range(backends.by_user.number):
+            stack.enter_context(backends.by_user.slot(f"other {number}"))
+        statuses.append(sign_in(client).status_code)
 
     cookie = first.cookies[backends.DEVICE]
-    assert (statuses, cookie["httponly"], cookie["samesite"]) == ([429, 429, 302], True, "Strict")
+    assert (statuses, cookie["httponly"], cookie["samesite"]) == ([429, 429, 302, 302], True, "Strict")
     assert backends.DEVICE not in Client().post(reverse("admin:login"), {"username": "a@example.com", "password": "p"}).cookies
+
+
+def test_a_browser_is_known_while_its_user_is_staff_and_keeps_the_password(rf):
+    boss = User.objects.create_superuser("boss@example.com")
+    request, response = rf.get("/"), HttpResponse()
+    request.user = boss
+    backends.remember_device(request, response)
+    request.COOKIES[backends.DEVICE] = response.cookies[backends.DEVICE].value
+    found = [backends.user_of_device(request)]
+    for change in ({"is_staff": False}, {"is_active": False}, {"password": "another"}):
+        User.objects.update(**change)
+        found.append(backends.user_of_device(request))
+        User.objects.update(is_staff=True, is_active=True, password=None)
+    found.append(backends.user_of_device(request))
+    request.COOKIES[backends.DEVICE] = signing.dumps(boss.pk, salt=backends.DEVICE_SALT)  # As earlier versions wrote it.
+    found.append(backends.user_of_device(request))
+
+    assert found == [boss.pk, None, None, None, boss.pk, None]
 
 
 def test_one_sign_in_of_a_network_is_tried_at_a_time(client, monkeypatch):

@@ -12,6 +12,7 @@ from django.urls import reverse
 
 from accounts.models import User, UserPreferences
 from engagement.models import Notification, WishlistItem
+from fly2any.administration.backends import DEVICE
 from fly2any.administration.options import ReadOnlyModelAdmin
 from tests.administration.conftest import address
 from tests.administration.html_form import controls
@@ -313,6 +314,7 @@ def test_a_new_password_writes_only_the_password_and_the_time_of_change(ana, sta
 
     assert written == [frozenset({"password", "updated_at"})]
     assert User.objects.get(pk=user.pk).check_password("a-long-password-9")
+    assert (DEVICE in staff.cookies) is own  # The browser stays known.
 
 
 def test_no_list_of_the_admin_is_editable():
