@@ -9,6 +9,7 @@ from typing import Any
 from . import staff_permissions
 from .extensions import read_untrusted
 from .findings import Finding, Severity
+from .hidden_duplicates import with_duplicates
 from .marked_databases import read_leftovers
 from .migration import journal
 from .migration.activity import HOLDER_SQL, Activity, read_activity
@@ -136,7 +137,10 @@ def verify(
         permissions = _read_permissions(connection, schema, migrations, actual)
     stale = [name for name in migrations.known if name not in contract.migrations]
     ours, site = _our_tables(final, actual)
-    findings = [*of_server(server, connection.alias), *lacking(server, ours, site=site), *left]
+    names = {table.name for table in ours}
+    managed = actual.where(lambda thing: thing.table in names)
+    findings = [with_duplicates(one, managed) for one in of_server(server, connection.alias)]
+    findings += [*lacking(server, ours, site=site), *left]
     findings += [*migrations.findings(), *untrusted, *_of_records(contract, migrations, comparison, found, maker, schema)]
     findings += [*_failed(runs, migrations, running), *_stale(stale), *permissions, *_of_prisma(prisma, migrations, comparison)]
     if applied.isdisjoint(stale):  # Otherwise the expected schema is unknown.

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+from psycopg.errors import UniqueViolation
 
 from fly2any.database.backup.render import verdict
 from fly2any.database.backup.store import Folder
@@ -187,3 +188,33 @@ def test_another_collation_of_a_missing_version_is_found_and_cured(database, mis
     ]
     cure(database, finding)
     assert found(database) == []
+
+
+def test_the_cure_finds_the_duplicates_that_an_index_let_in_and_works_without_them(migrated):
+    """As where text sorts in another order: two rows have one address, and the rebuild of its index would fail."""
+    if version_of(migrated) < 150000:
+        return  # It stores no version of a database's collation.
+    ignored = "UPDATE pg_index SET indisready = {0}, indisvalid = {0} WHERE indexrelid = 'users_email_key'::regclass"
+    migrated.execute(ignored.format("false"))
+    for identity in ("a", "b"):
+        migrated.execute(f"INSERT INTO users (id, email, \"updatedAt\") VALUES ('{identity}', 'a@example.com', now())")
+    migrated.execute(ignored.format("true"))
+    migrated.execute(f"UPDATE pg_database SET datcollversion = '0.5' WHERE datname = '{migrated.name}'")
+
+    [finding] = found(migrated)
+
+    lines = finding.cure.split("\n")
+    place = lines.index(f'REINDEX DATABASE CONCURRENTLY "{migrated.name}";')
+    off, *queries = [line.partition(": ")[2] for line in lines[:place]]
+    assert lines[0].startswith("-- Read the tables, not their indexes: SET enable_indexscan TO off; ")
+    assert {line.partition(": ")[0] for line in lines[1:place]} == {"-- Remove duplicates first"}
+    with migrated.connect() as client:
+        client.execute(off)
+        rows = [row for query in queries for row in client.execute(query)]
+    assert rows == [("a@example.com",)]
+    with pytest.raises(UniqueViolation):
+        cure(migrated, finding)
+    assert found(migrated) == [finding]
+    migrated.execute(f"{off} DELETE FROM users WHERE id = 'b'")
+    cure(migrated, finding)
+    assert found(migrated) == []
