@@ -13,9 +13,10 @@ TRIGGER = """
 """
 
 
-def run(sql):
+def run(*statements):
     with connection.cursor() as cursor:
-        cursor.execute(within(sql))
+        for sql in statements:
+            cursor.execute(within(sql))
 
 
 @pytest.mark.sampled(3)
@@ -49,6 +50,44 @@ def test_the_cure_of_a_column_names_what_must_be_dropped_first(made, blocker, dr
     run(drop)
     run(finding.cure)
     assert [one for one in verify(connection).findings if one.severity == "error"] == []
+
+
+ENUM = """
+    CREATE TYPE priority AS ENUM ('low', 'medium', 'high', 'urgent');
+    ALTER TABLE notifications ALTER priority DROP DEFAULT, ALTER priority TYPE priority USING priority::priority;
+    ALTER TABLE notifications ALTER priority SET DEFAULT 'medium';
+    CREATE INDEX notif_urgent ON notifications ("userId") WHERE priority = 'urgent'; CREATE INDEX plain ON notifications (priority);
+    ALTER TABLE notifications ADD CONSTRAINT prio_check CHECK (priority <> 'low' OR title <> 'x'), ADD CHECK (priority IS NOT NULL)
+"""
+
+
+@pytest.mark.django_db
+def test_a_check_and_an_index_that_compare_the_column_block_its_type():
+    run(ENUM)
+
+    [finding] = [one for one in verify(connection).findings if one.code == "column.different"]
+
+    named = "constraint prio_check on table notifications, index notif_urgent"
+    assert (finding.loses, finding.cure.splitlines()[0]) == (FIRST + named, f"-- F{FIRST[1:]}{named}")
+    with pytest.raises(Error, match=r"operator does not exist: text [<=]+ priority"), transaction.atomic():
+        run(finding.cure)
+    run("ALTER TABLE notifications DROP CONSTRAINT prio_check; DROP INDEX notif_urgent")
+    run(finding.cure)
+    assert [one for one in verify(connection).findings if one.code == "column.different"] == []
+
+
+@pytest.mark.django_db
+def test_a_check_and_an_index_that_the_new_type_has_too_do_not_block_it():
+    run("CREATE FUNCTION slug(text) RETURNS text LANGUAGE sql IMMUTABLE RETURN lower($1)")
+    run("ALTER TABLE users ALTER name TYPE varchar(200), ADD CHECK (name <> 'x'); CREATE INDEX theirs ON users (slug(name))")
+    run('ALTER TABLE price_alerts ALTER "notificationCount" TYPE numeric, ADD CHECK ("notificationCount" < 9)')
+
+    found = {one.where: one for one in verify(connection).findings if one.code == "column.different"}
+
+    assert {place: FIRST in one.loses for place, one in found.items()} == {
+        "users.name": False, "price_alerts.notificationCount": False
+    }  # fmt: skip
+    run(*(one.cure for one in found.values()))
 
 
 @pytest.mark.django_db

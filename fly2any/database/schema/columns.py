@@ -13,7 +13,7 @@ from . import cures
 from .comparing import MAY_BE_ANOTHERS, Comparing, folded
 from .contract import MAY_BE_NULL
 from .conversions import compares_as_text, lost_by_type_change
-from .objects import Column, ForeignKey, Key, where
+from .objects import Check, Column, ForeignKey, Index, Key, where
 
 # What a row gets from another default in place of CURRENT_TIMESTAMP, with the same effect on all queries.
 MOMENTS = {
@@ -158,7 +158,7 @@ def _type(to: Comparing, column: Column, live: Column) -> Column:
         change, then = cures.retype(wanted, found, computed, to.actual)
         changes += change
         following += then
-        blockers |= {blocker for one in (found, *computed) for blocker in one.used_by}
+        blockers |= {blocker for one in (found, *computed) for blocker in one.used_by} | _unreadable(to, found, wanted)
         for key in _including(to, found):
             blockers |= {*key.used_by}
             fks += [fk for fk in to.referring(key) if fk not in fks]
@@ -173,6 +173,28 @@ def _type(to: Comparing, column: Column, live: Column) -> Column:
     to.add("column.different", column, message, cure, severity, loses=lost)
     set_anew = live.default is not None and column.default is not None and not same
     return replace(live, default=column.default if set_anew else live.default)
+
+
+def _unreadable(to: Comparing, live: Column, wanted: Column) -> set[str]:
+    """Return the checks and indexes that compare a column with values of its type: PostgreSQL reads their text again for the new one."""
+    if to.live is None:
+        return set()
+    columns = tuple(one for one in to.actual.columns if one.table == live.table)
+    retyped = tuple(replace(wanted, name=live.name, domain=None) if one.name == live.name else one for one in columns)
+    texts: list[tuple[Check | Index, str, list[str]]]
+    texts = [(check, f"constraint {check.name} on table {check.table}", [check.expression]) for check in to.actual.checks]
+    for index in to.actual.indexes:
+        plain = {one.name for one in columns}
+        computed = [*(part for part in index.columns if part not in plain), *filter(None, [index.predicate])]
+        texts.append((index, f"index {index.name}", computed))
+
+    def is_unreadable(thing: Check | Index, part: str) -> bool:  # Code of other roles is not sent to the server.
+        return not (to.live.can_read(part, retyped) if to.live and thing.own else compares_as_text(wanted, live))
+
+    ours = ((thing, title, parts) for thing, title, parts in texts if thing.table == live.table)
+    return {
+        title for thing, title, parts in ours for part in parts if cures.mentions(part, live) and is_unreadable(thing, part)
+    }
 
 
 def _is_wider(type_: str, than: str) -> bool:

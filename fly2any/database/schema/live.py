@@ -188,6 +188,12 @@ class Live:
         rows = Rows(columns, whole=whole)
         return self.never(f"({one}) AND NOT ({other})", rows) and self.never(f"({other}) AND NOT ({one})", rows)
 
+    def can_read(self, expression: str, columns: tuple[Column, ...]) -> bool:
+        """Return whether the server accepts an expression over columns of these types."""
+        text = expression.removeprefix("CHECK ")
+        used = tuple(column for column in columns if mentions(text, column))
+        return self._explain(f"SELECT ({text}) FROM {Rows(used).sql()}") is not None
+
     def has_row(self, table: str, values: dict[str, str]) -> bool | None:
         """Return whether `table` has a row with the constants `values`; None if it cannot be read."""
         wanted = " AND ".join(f"{quote(name)} = ({value})" for name, value in values.items())
