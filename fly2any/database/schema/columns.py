@@ -165,7 +165,7 @@ def _type(to: Comparing, column: Column, live: Column) -> Column:
         theirs += [where(found)] if where(found) not in ours else []
         again += [where(one) for one in computed if where(one) not in ours]
     cure = cures.after(sorted(blockers), "\n".join([cures.without(fks, changes), *following]))
-    lost = lost_by_type_change(column, live) or cures.blocked(sorted(blockers))
+    lost = lost_by_type_change(column, live) or cures.blocked(sorted(blockers)) or _local_times(to, column, live)
     if theirs and not lost:
         lost = f"it changes the type of {', '.join(theirs)} too: ask the owner first"
     elif again and not lost:
@@ -195,6 +195,18 @@ def _unreadable(to: Comparing, live: Column, wanted: Column) -> set[str]:
     return {
         title for thing, title, parts in ours for part in parts if cures.mentions(part, live) and is_unreadable(thing, part)
     }
+
+
+def _local_times(to: Comparing, column: Column, live: Column) -> str:
+    """Return that the cure reads local times as UTC, "" if the database writes no others."""
+    without_zone = live.type.startswith("timestamp") and live.type.endswith("without time zone")
+    if to.live is None or not without_zone or column.type != "timestamp with time zone":
+        return ""
+    zones = get_text_list(to.live.other_zones(live.table), "or")
+    return zones and (
+        f"it reads the times as UTC, but those that the database wrote (by a default or a trigger) are in {zones}:"
+        " to read all of them so, name that zone in the statement"
+    )
 
 
 def _is_wider(type_: str, than: str) -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 from django.db import Error
 
 from ..extensions import NEEDED_SQL
+from ..server import UTC_ZONES
 from ..sql import TRUSTED_ROLES_SQL, pinned, quote
 from .cures import mentions
 from .expressions import TEXT, counts
@@ -66,6 +67,17 @@ COLUMNS_ELSEWHERE_SQL = f"""
     JOIN pg_catalog.pg_namespace AS ours ON ours.nspname = %(schema)s
     WHERE c.relname = %(table)s AND c.relkind IN ('r', 'p') AND n.oid <> ours.oid AND n.nspname !~ '^(pg_|information_schema$)'
       AND c.relowner IN ({TRUSTED_ROLES_SQL.format(schema="ours.oid")})
+    ORDER BY 1
+"""
+# The zone of this session is UTC, that of Django; reset_val is what the server, the database or the role sets.
+ZONES_SQL = """
+    SELECT s.reset_val FROM pg_catalog.pg_settings AS s WHERE s.name = 'TimeZone' AND s.reset_val <> ALL (%(utc)s)
+    UNION
+    SELECT pg_catalog.split_part(c.setting, '=', 2) AS zone
+    FROM pg_catalog.pg_db_role_setting AS z CROSS JOIN LATERAL pg_catalog.unnest(z.setconfig) AS c (setting)
+    WHERE pg_catalog.lower(c.setting) LIKE 'timezone=%%' AND pg_catalog.split_part(c.setting, '=', 2) <> ALL (%(utc)s)
+      AND z.setdatabase IN (0, (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = current_database()))
+      AND (z.setrole = 0 OR pg_catalog.has_table_privilege(z.setrole, %(table)s, 'INSERT, UPDATE'))
     ORDER BY 1
 """
 CASES = 64  # Parts of a table's rows in one query.
@@ -193,6 +205,11 @@ class Live:
         text = expression.removeprefix("CHECK ")
         used = tuple(column for column in columns if mentions(text, column))
         return self._explain(f"SELECT ({text}) FROM {Rows(used).sql()}") is not None
+
+    def other_zones(self, table: str) -> list[str]:
+        """Return the time zones other than UTC in which sessions that may write `table` begin."""
+        rows = self.ask(ZONES_SQL, {"table": f"{quote(self.schema)}.{quote(table)}", "utc": [*UTC_ZONES]}, every=True)
+        return [zone for (zone,) in rows] if isinstance(rows, list) else []
 
     def has_row(self, table: str, values: dict[str, str]) -> bool | None:
         """Return whether `table` has a row with the constants `values`; None if it cannot be read."""
