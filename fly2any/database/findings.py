@@ -67,6 +67,7 @@ CODES = frozenset(
         "foreign_key.restricts",
         "migrations.unknown",
         "migrations.unrecorded",
+        "migrations.name_taken",
         "migrations.out_of_order",
         "migrations.unreadable",
         "migrations.untrusted",

@@ -26,6 +26,7 @@ from .migration.state import (
     unrecorded,
     unrecorded_findings,
 )
+from .migration.taken_names import read_taken_names
 from .privileges import Privilege, counted, lacking, of_server
 from .schema import Catalog, Column, ForeignKey, Index, Key, Object, Table, key_of, read_catalog
 from .schema import contract as contracts
@@ -134,6 +135,8 @@ def verify(
         comparison = _compare(contract, applied, actual, live)
         found = unrecorded(contract, migrations, actual)
         maker = not_adopted(contract, migrations, found, actual, live)
+        taken = () if maker else read_taken_names(connection, contract, migrations, actual, schema=schema)
+        left += [in_schema(name.finding, schema) for name in taken]
         permissions = _read_permissions(connection, schema, migrations, actual)
     stale = [name for name in migrations.known if name not in contract.migrations]
     ours, site = _our_tables(final, actual)

@@ -1,4 +1,7 @@
-"""Refuses to migrate a database whose tables another tool created, such as Prisma; `dbadopt` adopts it."""
+"""Refuses to migrate a database whose tables another tool created, such as Prisma; `dbadopt` adopts it.
+
+Also one where another object has a name that a pending migration needs (taken_names.py).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from ..schema.ledgers import PRISMAS_LEDGER
 from ..schema.live import Live
 from ..server import read_home, read_other_homes
 from .state import MigrationState, Unrecorded, read_migrations, unrecorded
+from .taken_names import read_taken_names
 
 NONE_IS_RECORDED = "All tables match our migrations, but none is recorded: the rows of django_migrations are lost."
 RECORDED_ANEW = "`manage.py migrate --fake` records them again, and changes nothing else."
@@ -83,3 +87,5 @@ def refuse_tables_of_other_tools(connection, *, fake: bool = False) -> None:
             f"{made[0].migration} is not recorded, but its objects already exist ({made[0].places}): another tool"
             " created this database. Adopt it with `manage.py dbadopt`, which shows its plan and changes nothing without --yes."
         )
+    for taken in () if fake else read_taken_names(connection, contract, migrations, live, schema=schema):
+        raise Refusal(f"{taken.message}: ask the role, then rename it ({taken.cure}) or drop it. Nothing was changed.")

@@ -46,13 +46,14 @@ IS_SEQUENCE_SQL = """
 # Relations share a namespace, and the type of a table's rows has its name; PostgreSQL renames an array's type that has it.
 HOLDERS_SQL = """
     SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' WHEN 'c' THEN 'TYPE' WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW'
-                WHEN 'f' THEN 'FOREIGN TABLE' WHEN 'i' THEN 'INDEX' WHEN 'I' THEN 'INDEX' ELSE 'TABLE' END, c.relname::text
+                WHEN 'f' THEN 'FOREIGN TABLE' WHEN 'i' THEN 'INDEX' WHEN 'I' THEN 'INDEX' ELSE 'TABLE' END, c.relname::text,
+           pg_catalog.pg_get_userbyid(c.relowner)::text
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE n.nspname = %(schema)s AND c.relname = ANY (%(names)s::text[])
     UNION ALL
-    SELECT CASE t.typtype WHEN 'd' THEN 'DOMAIN' ELSE 'TYPE' END, t.typname::text
+    SELECT CASE t.typtype WHEN 'd' THEN 'DOMAIN' ELSE 'TYPE' END, t.typname::text, pg_catalog.pg_get_userbyid(t.typowner)::text
     FROM pg_catalog.pg_type AS t JOIN pg_catalog.pg_namespace AS n ON n.oid = t.typnamespace
-    WHERE n.nspname = %(schema)s AND t.typname = %(table)s AND t.typrelid = 0::oid AND t.typcategory <> 'A'
+    WHERE n.nspname = %(schema)s AND t.typname = ANY (%(tables)s::text[]) AND t.typrelid = 0::oid AND t.typcategory <> 'A'
     ORDER BY 2, 1
 """
 VOLATILE_SQL = """
@@ -219,8 +220,8 @@ class Live:
 
     def holders(self, names: list[str], *, table: str = "") -> list[tuple[str, str]]:
         """Return the kind and the name of each relation that has one of `names`, and of a type that has that of a new `table`."""
-        found = self.ask(HOLDERS_SQL, {"schema": self.schema, "names": names, "table": table}, every=True)
-        return found if isinstance(found, list) else []
+        found = self.ask(HOLDERS_SQL, {"schema": self.schema, "names": names, "tables": [table]}, every=True)
+        return [(kind, name) for kind, name, _ in found] if isinstance(found, list) else []
 
     def elsewhere(self, table: str) -> dict[tuple[str, str], set[tuple[str, str]]]:
         """Return the columns, and their types, of each table of this name in other schemas, by its qualified name and its schema."""
