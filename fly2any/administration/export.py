@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from threading import BoundedSemaphore
 
 from django.contrib import admin, messages
+from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import PermissionDenied
 from django.db import connections, models
 from django.db.models import Func, TextField
@@ -30,6 +31,8 @@ from .models import Access
 CHUNK = 64 * 1024  # Bytes sent at once.
 LARGEST = 1024**3  # Bytes of an export.
 AT_ONCE = 3  # Exports of a process that are being sent: fewer than its threads.
+
+FORMULAS = "=+@＝＋＠－-"  # The first characters of formulas, as a regular expression has them in brackets.
 
 places = BoundedSemaphore(AT_ONCE)
 
@@ -71,17 +74,32 @@ def spooled(chunks: Iterable[bytes]) -> Export:
         raise BadParameter(f"The export cannot be written to {tempfile.gettempdir()}: {error.strerror}.") from error
 
 
-class FormulaEscaped(Func):
+class PartsEscaped(Func):
+    """A value as text in which no part is a formula where a spreadsheet separates cells by ; or tab, or begins a row within quotes.
+
+    Excel opens a CSV with the list separator of its locale, which is ; in much of Europe and in Brazil.
+    """
+
+    template = rf"""regexp_replace(%(expressions)s::text, '([;\t\r\n][ "]*)([{FORMULAS}])', '\1''\2', 'g')"""
+    output_field = TextField()
+
+
+class FormulaEscaped(PartsEscaped):
     """A text that no spreadsheet treats as a formula: an apostrophe precedes = + - @, their full-width forms, tab, return or line feed (OWASP)."""
 
-    template = r"(CASE WHEN %(expressions)s ~ '^[=+@＝＋＠－\t\r\n-]' THEN '''' || %(expressions)s ELSE %(expressions)s END)"
-    output_field = TextField()
+    template = rf"(CASE WHEN %(expressions)s ~ '^[\t\r\n{FORMULAS}]' THEN '''' ELSE '' END || {PartsEscaped.template})"
+
+
+def _cell(field: models.Field) -> Func | models.F:
+    if isinstance(field, models.CharField | TextField):
+        return FormulaEscaped(field.attname)
+    return PartsEscaped(field.attname) if isinstance(field, models.JSONField | ArrayField) else models.F(field.attname)
 
 
 def rows_as_csv(rows: models.QuerySet, *, without: tuple[str, ...]) -> Iterator[bytes]:
     """Yield `rows` as CSV (UTF-8, a header line), in no order, without the fields in `without`."""
     fields = [field for field in rows.model._meta.local_fields if field.name not in without]
-    columns = [FormulaEscaped(field.attname) if isinstance(field, TextField) else models.F(field.attname) for field in fields]
+    columns = [_cell(field) for field in fields]
     plain = rows.order_by().select_related(None).values_list(*columns)
     sql, parameters = plain.query.get_compiler(rows.db, elide_empty=False).as_sql()
     yield (",".join(field.attname for field in fields) + "\r\n").encode()

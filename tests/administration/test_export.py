@@ -2,6 +2,8 @@
 
 import csv
 import io
+import itertools
+import re
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg.pq import TransactionStatus
 
-from accounts.models import User
+from accounts.models import User, UserPreferences
 from engagement.models import Notification
 from fly2any.administration import export
 from fly2any.administration.export import rows_as_csv
@@ -34,7 +36,23 @@ def test_texts_are_exported_unchanged_or_with_an_apostrophe_before_a_formula(tex
 
     header, row = exported(User.objects.filter(email="ana@example.com"), without=("password",))
 
-    assert row[header.index("name")] == (f"'{text}" if text[0] in "=+-@＝＋－＠\t\r\n" else text)
+    inside = re.sub(r'([;\t\r\n][ "]*)([=+@＝＋＠－-])', r"\1'\2", text)
+    assert row[header.index("name")] == (f"'{inside}" if text[0] in "=+-@＝＋－＠\t\r\n" else inside)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(st.sampled_from(';\t\r\n "=-x,'), min_size=1))
+def test_no_cell_is_a_formula_where_another_character_separates_cells(text):
+    User.objects.filter(email="ana@example.com").delete()
+    user = User.objects.create(email="ana@example.com", name=text)
+    UserPreferences.objects.create(user=user, preferred_airlines=[text])
+    Notification.objects.create(user=user, type="t", title="t", message="m", metadata={text: text})
+
+    for rows in (User.objects.filter(pk=user.pk), UserPreferences.objects.all(), Notification.objects.all()):
+        sent = b"".join(rows_as_csv(rows, without=("password",))).decode()
+        for separator, lines in itertools.product(";\t", (io.StringIO(sent, newline=""), re.split(r"[\r\n]+", sent))):
+            cells = [cell for row in csv.reader(lines, delimiter=separator) for cell in row]
+            assert [cell for cell in cells if cell.startswith(("=", "-"))] == []
 
 
 def test_rows_are_also_exported_in_development(member, settings):
