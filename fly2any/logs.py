@@ -1,4 +1,7 @@
-"""The log of this process: requests and all other messages, as text or as JSON, without passwords."""
+"""The log of this process: requests and all other messages, as text or as JSON, without passwords.
+
+postgres/error_text.py has already cut the errors of the server to their messages, without DETAIL.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Staff of the admin and their roles, changed from the command line by anyone who may write to the database."""
+"""Staff of the admin and their roles, changed from the command line by anyone who may write to the database.
+
+The pages of the admin use keep_an_administrator() too.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The differences of the live database from the contract and from the migration ledger."""
+"""The differences of the live database from the contract and from the migration ledger.
+
+Backups are verified by backup/trial_restore.py.
+"""
 
 from __future__ import annotations
 

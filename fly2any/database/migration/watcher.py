@@ -1,6 +1,6 @@
 """Watches a statement over another connection: its blockers, and the progress of its index build.
 
-activity.py names them, and run.py says so when it gives way to them.
+activity.py has the queries that find and cancel them, and run.py says so when it gives way to them.
 """
 
 from __future__ import annotations

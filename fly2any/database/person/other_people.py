@@ -1,4 +1,7 @@
-"""Rows that depend on a person's rows but are about other people: an export leaves them out."""
+"""Rows that depend on a person's rows but are about other people: an export leaves them out.
+
+An erasure that would delete other people is refused: trace.py finds them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The cures of a report as a script for psql."""
+"""The cures of a report as a script for psql.
+
+A cure is commented out if its finding has a reason in `loses`, which the module that found it sets, or drift.py.
+"""
 
 from __future__ import annotations
 

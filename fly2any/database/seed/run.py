@@ -1,4 +1,7 @@
-"""Adds demo data to all tables of the four apps, in SQL on the server: the same rows for the same seed."""
+"""Adds demo data to all tables of the four apps, in SQL on the server: the same rows for the same seed.
+
+The demo staff is created by management/commands/dbseed.py.
+"""
 
 from __future__ import annotations
 
