@@ -19,10 +19,14 @@ from .server_settings import read_settings
 from .subscriptions import subscriptions
 from .wal_archive import archiving
 
-# A client that replays nothing, such as pg_receivewal, confirms only what it has flushed.
+# A client that replays nothing, such as pg_receivewal, confirms only what it has written and, after each whole file, flushed; its
+# replay_lag and flush_lag grow all the while.
 REPLICAS_SQL = """
     SELECT pid, COALESCE(NULLIF(application_name, ''), client_addr::text, 'a local socket') AS name, state,
-           pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), COALESCE(replay_lsn, flush_lsn))::bigint AS behind, replay_lag AS lag
+           pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), COALESCE(replay_lsn, flush_lsn, write_lsn))::bigint AS behind,
+           CASE WHEN replay_lsn IS NOT NULL THEN replay_lag END AS lag,
+           replay_lsn < flush_lsn AND pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), flush_lsn) <= %(most)s
+           AND COALESCE(flush_lag <= %(longest)s, true) AS has_received
     FROM pg_catalog.pg_stat_replication ORDER BY 1
 """
 # A slot without restart_lsn or xmin keeps nothing.
@@ -38,7 +42,9 @@ STANDBY_SQL = """
     SELECT s.standby, NOT s.receives AND current_setting('restore_command') = '' AS is_cut_off,
            CASE WHEN s.receives AND pg_catalog.pg_last_wal_receive_lsn() = pg_catalog.pg_last_wal_replay_lsn() THEN interval '0'
                 ELSE now() - pg_catalog.pg_last_xact_replay_timestamp() END AS behind,
-           CASE WHEN s.receives THEN pg_catalog.pg_last_wal_receive_lsn()::text END AS received
+           CASE WHEN s.receives THEN pg_catalog.pg_last_wal_receive_lsn()::text END AS received,
+           s.standby AND pg_catalog.pg_get_wal_replay_pause_state() <> 'not paused' AS is_paused,
+           current_setting('recovery_min_apply_delay')::interval AS delay
     FROM (SELECT pg_catalog.pg_is_in_recovery() AS standby, EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver) AS receives) AS s
 """
 REACHED_SQL = "SELECT pg_catalog.pg_last_wal_replay_lsn() >= %(received)s::pg_lsn AS reached"
@@ -48,6 +54,7 @@ REPLAYED_SQL = """
            now() - pg_catalog.pg_last_xact_replay_timestamp()
 """
 MEANWHILE = "until then the admin's lists are read from the primary."
+SLOW = "Check its log, and whether the network or its disk is too slow."
 SOON = 1.0  # Seconds that a replica has to replay the latest WAL.
 NAMES = "synchronous_standby_names"
 # A role without pg_read_all_stats sees neither which standbys are synchronous nor which sessions wait.
@@ -66,13 +73,13 @@ def replication(
     """Report replicas that lag, and slots that retain WAL or dead rows without a reader."""
     here = read.one(STANDBY_SQL)
     if here.standby:
-        yield from _of_standby(here, _behind(read, here, longest), longest)
+        yield from _of_standby(here, _behind(read, here, longest + here.delay), longest + here.delay)
         return
     yield from _configured(read, most, longest)
     yield from commits_that_wait(read)
     yield from archiving(read, most=most)
     yield from subscriptions(read)
-    replicas = read(REPLICAS_SQL)
+    replicas = read(REPLICAS_SQL, most=most, longest=longest)
     yield Figure("replicas", str(len(replicas)), len(replicas), "replicas")
     for row in replicas:
         if row.state is None:
@@ -81,20 +88,29 @@ def replication(
         behind = "lag not known: it has confirmed no position" if row.behind is None else f"{size(row.behind)} behind"
         yield Figure(row.name, f"{row.state}, {behind}", row.behind, "replica_behind_bytes", row.name)
         if (row.behind is not None and row.behind > most) or (row.lag and row.lag > longest):
-            lags = [*([] if row.behind is None else [size(row.behind)]), *([span(row.lag)] if row.lag else [])]
-            yield Finding(
-                Severity.WARNING, "replication.lag", row.name,
-                f"Replica {row.name} is {' and '.join(lags)} behind (limits {size(most)}, {span(longest)}).",
-                "Check its log, and whether the network or its disk is too slow.",
-            )  # fmt: skip
+            yield _lagging(row, f"(limits {size(most)}, {span(longest)})")
     late = {row.pid for row in replicas if row.behind is not None and row.behind > most}
     for row in read(SLOTS_SQL):
         yield from _slot(row, most, oldest, is_late=row.pid in late)
 
 
+def _lagging(row, limits: str) -> Finding:
+    behind = " and ".join([*([] if row.behind is None else [size(row.behind)]), *([span(row.lag)] if row.lag else [])])
+    if row.has_received:
+        message = f"Replica {row.name} has received the latest WAL, but has not replayed the last {behind} of it {limits}."
+        cure = (
+            "On the replica: SELECT pg_get_wal_replay_pause_state(); SHOW recovery_min_apply_delay; and end long queries, which delay"
+            " the replay. If it is delayed on purpose, waive this finding."
+        )
+    else:
+        message, cure = f"Replica {row.name} is {behind} behind {limits}.", SLOW
+    return Finding(Severity.WARNING, "replication.lag", row.name, message, cure)
+
+
 def _of_standby(here, behind: timedelta | None, longest: timedelta) -> Iterator[Figure | Finding]:
     text = "has replayed nothing since its start" if behind is None else f"{span(behind)} behind"
-    yield Figure("this standby", text, behind and behind.total_seconds(), "standby_lag_seconds")
+    delayed = f", delayed by {span(here.delay)} (recovery_min_apply_delay)" if here.delay else ""
+    yield Figure("this standby", text + delayed, behind and behind.total_seconds(), "standby_lag_seconds")
     if here.is_cut_off:
         yield Finding(
             Severity.ERROR, "replication.lag", "this standby",
@@ -105,8 +121,8 @@ def _of_standby(here, behind: timedelta | None, longest: timedelta) -> Iterator[
     elif behind and behind > longest:
         yield Finding(
             Severity.WARNING, "replication.lag", "this standby",
-            f"This standby is {span(behind)} behind its primary (limit {span(longest)}).",
-            "Check its log, and whether the network or its disk is too slow.",
+            f"This standby is {span(behind)} behind its primary (limit {span(longest)}){': its replay is paused' if here.is_paused else ''}.",
+            "SELECT pg_wal_replay_resume();" if here.is_paused else SLOW,
         )  # fmt: skip
 
 
