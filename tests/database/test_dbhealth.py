@@ -274,17 +274,6 @@ def test_a_sequence_near_its_end_is_found(migrated):
     assert found(migrated, "sequences") == [("sequences.near_end", "theirs")]
 
 
-def test_cache_misses_are_found(own_server):
-    server = own_server(shared_buffers="1MB")
-    server.execute("CREATE TABLE t AS SELECT i, repeat('x', 500) FROM generate_series(1, 20000) AS i")
-    assert found(of(server), "cache") == []
-    for _ in range(5):
-        server.execute("SELECT count(*) FROM t")
-
-    assert wait_until(of(server), "SELECT 1 FROM pg_stat_database WHERE datname = 'fly2any' AND blks_read > 5000")
-    assert found(of(server), "cache", least=1000) == [("cache.misses", "shared_buffers")]
-
-
 @pytest.mark.slow
 def test_an_unused_slot_and_a_lagging_replica_are_found(own_server, tmp_path_factory):
     server = own_server()

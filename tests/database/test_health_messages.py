@@ -128,23 +128,6 @@ def test_unsafe_settings_are_reported_with_what_they_can_do(own_server):
     ]
 
 
-def test_cache_misses_are_counted_as_requests(own_server):
-    server = own_server(shared_buffers="1MB")
-    server.execute("CREATE TABLE t AS SELECT i, repeat('x', 500) FROM generate_series(1, 20000) AS i")
-    for _ in range(5):
-        server.execute("SELECT count(*) FROM t")
-    assert wait_until(of(server), "SELECT 1 FROM pg_stat_database WHERE datname = 'fly2any' AND blks_read > 5000")
-
-    figures, [finding] = asked(of(server), "cache", least=1000)
-
-    assert re.fullmatch(r"[\d.]+% of [\d,]+ block requests since \d{4}-\d\d-\d\d", figures["cache hits"][0])
-    assert re.fullmatch(
-        r"[\d.]+% of requested blocks were in shared_buffers \(limit 95\.0%\): the rest were read from disk or the operating"
-        r" system's cache\.",
-        finding.message,
-    )
-
-
 def test_the_cure_of_a_cheap_hash_names_the_rounds_of_a_new_one(migrated):
     password = HASH.replace("$12$", "$09$")
     migrated.execute("INSERT INTO users (id, email, password, \"updatedAt\") VALUES ('u', 'u@b.c', %s, now())", [password])
