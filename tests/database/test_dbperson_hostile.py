@@ -14,6 +14,20 @@ from tests.database.people import ANA, BOB, EMAIL, erased, exported, mentions, p
 from tests.servers import wait_until
 
 
+def test_an_export_has_no_character_that_a_terminal_obeys(two):
+    name = "\\\x9b31m\x7f\u202eAna\u2066"
+    two.execute("CREATE TABLE theirs (note text, person text REFERENCES users ON DELETE CASCADE)")
+    two.execute("UPDATE users SET name = %s WHERE id = %s", [name, ANA])
+    two.execute("INSERT INTO theirs VALUES (%s, %s)", [name, ANA])
+
+    with django(two) as connection:
+        text = "".join(export(connection, find(connection, EMAIL)))
+
+    tables = json.loads(text)["tables"]
+    assert [tables["users"][0]["name"], tables["theirs"][0]["note"]] == [name] * 2
+    assert [one for one in text if not one.isprintable() and one != "\n"] == []
+
+
 @pytest.mark.slow
 def test_keys_of_other_schemas_of_several_columns_and_to_the_address_are_followed(two):
     two.execute(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from .. import facts
+from ..printable import printable
 from ..roles import SECRETS
 from ..sql import as_written
 from .copied import rows_at
@@ -26,8 +27,13 @@ OF_SUBJECT = facts.columns("ids_of_subject")
 def export(connection, person: Person) -> Iterator[str]:
     """Yield the parts of one JSON text with every row that an erasure removes, changes or clears, of one snapshot, without secrets and facts about staff.
 
-    Rows about other people are left out and counted by table, and ids of others in logs are NULL.
+    Rows about other people are left out and counted by table, and ids of others in logs are NULL. Characters that a terminal would
+    obey are escaped: people choose their names.
     """
+    return map(printable, _parts(connection, person))
+
+
+def _parts(connection, person: Person) -> Iterator[str]:
     with reading(connection):
         with connection.cursor() as cursor:
             tables = read_tables(connection)
