@@ -114,7 +114,7 @@ class Verify(StaffPage):
             return get_lockout_response(request, credentials=guessed)
         form = CodeForm(request.POST)
         if form.is_valid():
-            if device := match_token(request.user, form.cleaned_data["code"].replace(" ", "")):
+            if device := match_token(request.user, form.cleaned_data["code"].replace(" ", "").lower()):
                 login(request, device)
                 request.session.cycle_key()
                 return self.redirect_to_next(request)

@@ -86,7 +86,7 @@ def test_the_next_sign_in_asks_for_a_code_and_takes_each_once(client, boss):
     client.post(reverse("admin:logout"))
     sign_in(client, boss)
     without_throttling()
-    away = client.post(f"{reverse(VERIFY)}?next=https://evil.example/", {"code": codes[0]})
+    away = client.post(f"{reverse(VERIFY)}?next=https://evil.example/", {"code": codes[0].upper()})
     assert away.headers["Location"] == reverse(INDEX)
     assert StaticToken.objects.count() == 9
 
