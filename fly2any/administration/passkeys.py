@@ -1,11 +1,17 @@
 """Passkeys of the staff: django-otp-webauthn's ceremonies (WebAuthn), for staff only, each ending in a session with a new key."""
 
+from contextlib import suppress
 from urllib.parse import urlsplit
 
+from django.contrib.sessions.backends.base import UpdateError
+from django.db import DatabaseError
+from django.http import JsonResponse
 from django.urls import path
 from django.views.i18n import JavaScriptCatalog
 from django_otp_webauthn import exceptions, views
 from django_otp_webauthn.helpers import WebAuthnHelper
+
+from .refusals import in_one_sentence, is_refusal
 
 app_name = "otp_webauthn"  # The namespace by which the library's templates find these URLs.
 
@@ -21,7 +27,23 @@ class Helper(WebAuthnHelper):
 
 
 class ForStaff:
-    """Also refuses what the library accepts: people who are not staff, and JSON that Python cannot read."""
+    """Also refuses what the library accepts: people who are not staff, and JSON that Python cannot read.
+
+    A refusal of the database is answered as JSON too, whose sentence the page's script shows.
+    """
+
+    def dispatch(self, request, *args, **kwargs):
+        try:
+            response = super().dispatch(request, *args, **kwargs)  # type: ignore[misc]
+            if request.session.modified:
+                with suppress(UpdateError):  # Django reports it when it saves the session.
+                    request.session.save()  # The write that a read-only database refuses.
+            return response
+        except DatabaseError as error:
+            if not is_refusal(error):
+                raise
+            request.session.modified = False
+            return JsonResponse({"detail": in_one_sentence(error), "code": "refused"}, status=503)
 
     def _parse_request_data(self, request):
         try:

@@ -173,7 +173,8 @@ def test_a_read_only_database_still_allows_signing_out_in_this_browser(client, b
         (503, True)
     ] * 2
     assert (signed_in, passkey.status_code) == ([302, 302, 200], 503)
-    assert "The database is read-only at the moment" in passkey.content.decode()
+    sentence = "The database is read-only at the moment: nothing was saved. Try again when it accepts writes."
+    assert passkey.json() == {"detail": sentence, "code": "refused"}
 
 
 def test_five_wrong_old_passwords_close_the_page_that_changes_it(client, boss, settings):
