@@ -1,5 +1,6 @@
 """Who may sign in to the admin, changed from the command line."""
 
+import shlex
 from datetime import UTC, datetime
 from io import StringIO
 
@@ -184,16 +185,20 @@ def test_contradictory_options_are_refused(words):
         call_command("dbstaff", *words)
 
 
-def test_createsuperuser_points_to_the_command_for_an_existing_person():
-    User.objects.create_user(EMAIL)
+def test_commands_for_an_existing_person_are_printed_as_a_shell_reads_them(capsys):
+    email = "o'ana@example.com"
+    User.objects.create_user(email)
 
     with pytest.raises(CommandError) as error:
-        call_command("createsuperuser", "--noinput", "--email", EMAIL)
+        call_command("createsuperuser", "--noinput", "--email", email)
 
+    quoted = shlex.quote(email)
     assert str(error.value) == (
         "Error: That e-mail is already taken."
-        f" Run `manage.py dbstaff {EMAIL} --role administrator` to make this person an administrator."
+        f" Run `manage.py dbstaff {quoted} --role administrator` to make this person an administrator."
     )
+    appoint(connection, email, "support")
+    assert f"`manage.py changepassword {quoted}` sets another." in run(capsys, email, "--role", "operations")
 
 
 @pytest.mark.parametrize("change", [lambda: dismiss(connection, EMAIL), lambda: appoint(connection, EMAIL, "operations")])

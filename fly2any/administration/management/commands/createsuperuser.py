@@ -1,3 +1,5 @@
+import shlex
+
 from django.contrib.auth.management.commands import createsuperuser
 from django.db import connections
 
@@ -14,5 +16,5 @@ class Command(createsuperuser.Command):
     def _validate_username(self, username, verbose_field_name, database):
         error = super()._validate_username(username, verbose_field_name, database)  # type: ignore[misc]
         if error and error.endswith(" is already taken."):
-            return f"{error} Run `manage.py dbstaff {username} --role administrator` to make this person an administrator."
+            return f"{error} Run `manage.py dbstaff {shlex.quote(username)} --role administrator` to make this person an administrator."
         return error

@@ -1,3 +1,5 @@
+import shlex
+
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
@@ -41,7 +43,7 @@ def sentence(done, role):
     """Return what `appoint` did, with the password if there is a new one."""
     started = f"{done.email} was created with the role {role}." if done.is_new else f"{done.email} now has the role {role}."
     if done.password is None:
-        return f"{started} The password stays; `manage.py changepassword {done.email}` sets another."
+        return f"{started} The password stays; `manage.py changepassword {shlex.quote(done.email)}` sets another."
     replaced = " The old password was replaced, because others may have set it before the person became staff."
     return (
         f"{started}{replaced if done.replaces else ''}"
