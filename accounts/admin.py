@@ -174,7 +174,7 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
             self.message_user(request, REPLACED.format(email=obj.email), messages.WARNING)
 
     def title_of(self, row):
-        return formats.beginning(row.name or row.email)
+        return formats.beginning(row.name or str(row))
 
     def guard(self):
         return keep_an_administrator(connection)

@@ -76,11 +76,11 @@ class User(AbstractBaseUser, PermissionsMixin):
         ]
 
     def __str__(self):
-        return self.email
+        return self.email or self.pk  # The column may be nullable in another schema, which `dbstatus` reports.
 
     def get_full_name(self):
         """Return the name of the person: the profile's, otherwise first and last name, otherwise the e-mail address."""
-        return self.name or " ".join(filter(None, [self.first_name, self.last_name])) or self.email
+        return self.name or " ".join(filter(None, [self.first_name, self.last_name])) or str(self)
 
     def get_short_name(self):
         """Return the first name, otherwise get_full_name()."""

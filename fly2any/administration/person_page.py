@@ -148,7 +148,7 @@ class PersonMixin(admin.ModelAdmin):
         """Return the person of a page; raise PermissionDenied, and Refusal for staff and if there is none."""
         row = self._row(request, object_id, permission)
         with writing_limit():
-            person = find(connection, row.email)
+            person = find(connection, row.email or row.pk)
         if person.id != row.pk:
             raise Refusal("Another person's e-mail address differs from this one only in case. Run manage.py dbperson.")
         return person
@@ -176,7 +176,7 @@ class PersonMixin(admin.ModelAdmin):
             person = self._person(request, object_id, ERASE)
             wrong = ""
             if request.method == "POST":
-                if request.POST.get("email", "").strip().lower() == str(person.email).lower():
+                if request.POST.get("email", "").strip().lower() == person.address_or_id.lower():
                     return self._erase(request, person)
                 wrong = "This is not the e-mail address of this person: nothing was erased."
             with writing_limit():
@@ -221,7 +221,7 @@ class PersonMixin(admin.ModelAdmin):
     def _page(self, request, template: str, person: Person, verb: str, **more):
         context = {
             **self.admin_site.each_context(request),
-            "title": f"{verb} {person.email}",
+            "title": f"{verb} {person.address_or_id}",
             "opts": self.opts,
             "person": person,
             "overview_url": self._overview(person.id),

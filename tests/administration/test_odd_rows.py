@@ -32,6 +32,26 @@ def sql(statement, *parameters):
         return cursor.fetchall() if cursor.description else None
 
 
+@pytest.mark.parametrize("email", [None, " ", "ana@example.com "])
+def test_a_person_without_an_exact_address_has_every_page_and_can_be_erased(client, email):
+    sql("ALTER TABLE users ALTER email DROP NOT NULL")
+    client.force_login(User.objects.create_superuser("staff@example.com"))
+    key = User.objects.create(email="ana@example.com").pk
+    sql("UPDATE users SET email = %s WHERE id = %s", email, key)
+    erase, export = (f"{address(User, 'overview', key)}{name}/" for name in ("erase", "give-out"))
+
+    pages = [*(address(User, name, key) for name in ("change", "history", "overview", "delete")), erase, export]
+    for page in pages:
+        assert (client.get(page).status_code, page) == (200, page)
+    held = json.loads(b"".join(client.post(export).streaming_content))
+    left = []
+    for typed in ("", (email or "").strip() or key):
+        client.post(erase, {"email": typed})
+        left.append(User.objects.filter(pk=key).exists())
+
+    assert (held["person"], left) == ({"id": key, "email": email}, [True, False])
+
+
 def open_everything(client, *rows):
     client.force_login(User.objects.create_superuser("staff@example.com"))
     pages = [reverse("admin:index"), reverse("admin:app_list", args=["engagement"])]

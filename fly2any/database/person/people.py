@@ -22,6 +22,11 @@ class Person:
     email: str | None
     has_twin: bool = False
 
+    @property
+    def address_or_id(self) -> str:
+        """The e-mail address without blanks around it, or the ID if there is none."""
+        return (self.email or "").strip() or self.id
+
 
 def is_same_address(one: str, other: str) -> bool:
     """Return whether two e-mail addresses differ at most in the case of ASCII letters.
