@@ -16,7 +16,7 @@ from django.db.models import F, Q, Value
 from django.db.models.functions import Left
 from django.db.models.lookups import Exact
 
-from fly2any.database.person.people import MOST_SIMILAR, is_same_address
+from fly2any.database.person.people import MOST_SIMILAR, is_same_address, similar
 from fly2any.postgres.expressions import Folded, Words
 
 from .deadlines import TooSlow, within
@@ -155,8 +155,8 @@ class Related(Probe):
             return None
         ids = list(others.filter(**{self.name: term})[:1])
         if not ids and self.is_address:
-            similar = others.filter(**{f"{self.name}__iexact": term}).order_by("pk").values_list("pk", self.name)[:MOST_SIMILAR]
-            ids = [key for key, address in similar if is_same_address(address, term)]
+            alike = others.filter(similar(self.name, term)).order_by("pk").values_list("pk", self.name)[:MOST_SIMILAR]
+            ids = [key for key, address in alike if is_same_address(address, term)]
         if not ids:
             return Found(Q(pk__in=[]), is_final=True) if self.is_address else None
         return Found(Q((f"{self.key}_id", ids[0])), {self.key: ids[0]}, is_final=self.is_address)

@@ -20,7 +20,7 @@ from django.db import transaction
 
 from fly2any.database.errors import Refusal, leaves_commit_open
 from fly2any.database.marked_databases import refuse_during_restore
-from fly2any.database.person.people import is_same_address
+from fly2any.database.person.people import is_same_address, similar
 from fly2any.database.schema.untrusted_code import refuse_untrusted_code
 
 from .roles import GROUPS, OPERATIONS, SUPPORT
@@ -196,8 +196,8 @@ def keep_an_administrator(connection) -> Iterator[None]:
 def _find(connection, email: str) -> Any:
     """Return the person with this address, locked, or None; only the case of ASCII letters may be another."""
     model = get_user_model()
-    similar = model._default_manager.using(connection.alias).select_for_update().filter(email__iexact=email).order_by("email")
-    people = [user for user in similar if is_same_address(user.email, email)]
+    alike = model._default_manager.using(connection.alias).select_for_update().filter(similar("email", email)).order_by("email")
+    people = [user for user in alike if is_same_address(user.email, email)]
     exact = [user for user in people if user.email == email]
     if len(people) > 1 and not exact:
         raise Refusal(

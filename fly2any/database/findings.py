@@ -146,6 +146,7 @@ CODES = frozenset(
         "server.clock",
         "server.leftover",
         "server.encoding",
+        "server.letters",
         "server.collation",
         "maintenance.unfinished",
         "maintenance.locked",

@@ -110,6 +110,7 @@ SERVER_SQL = f"""
                  ORDER BY found.relname COLLATE "C") AS hiding,
            ARRAY({OTHER_SCHEMAS_SQL}) AS elsewhere,
            current_setting('server_encoding') AS encoding,
+           lower('I' COLLATE "default") AS lower_i,
            COALESCE((SELECT s.version || ' ' || s.cipher FROM pg_catalog.pg_stat_ssl AS s WHERE s.pid = pg_backend_pid() AND s.ssl), '') AS tls,
            (SELECT s.reset_val FROM pg_catalog.pg_settings AS s WHERE s.name = 'TimeZone') AS time_zone,
            COALESCE((SELECT 'ALTER ROLE ' || quote_ident(session_user) || CASE WHEN z.setdatabase = 0 THEN '' ELSE ' IN DATABASE ' || quote_ident(current_database()) END
@@ -172,6 +173,7 @@ class Server:
     hiding: list[str]  # relations that statements use instead of our tables, since their schema comes first in the search path
     elsewhere: list[str]  # schemas outside the search path that have our tables, if none in it has
     encoding: str
+    lower_i: str  # the letter that lower('I') is in the database's locale
     tls: str  # protocol and cipher of the server's connection, which is the pooler's behind one; "" without TLS
     pooled: bool  # whether the connection goes through a pooler
     encrypted: bool  # whether our own connection, to the pooler or the server, is encrypted
@@ -220,6 +222,7 @@ class Server:
         yield from of_event_triggers(self.database, self.event_triggers, self.login_triggers)
         yield from map(of_unavailable, self.unavailable)
         yield from self._encoding()
+        yield from self._letters()
         yield from self._collation()
         yield from self._encryption()
         yield from self._time_zone()
@@ -265,6 +268,16 @@ class Server:
                 Severity.ERROR, "server.encoding", self.database,
                 f"The database's encoding is {self.encoding}, which cannot hold every character.",
                 "Dump it, create a new database with ENCODING 'UTF8' TEMPLATE template0, and restore the dump there.",
+            )  # fmt: skip
+
+    def _letters(self) -> Iterator[Finding]:
+        if self.lower_i != "i":
+            yield Finding(
+                Severity.NOTE, "server.letters", self.database,
+                f"In the locale of the database, lower('I') is {self.lower_i}, not i: the admin's search for a word with this letter finds no name"
+                " that is written in another case.",
+                "Enter names as they are stored, or move the data to a database of another locale: dump it, create a database with another"
+                " LOCALE and TEMPLATE template0, and restore the dump there.",
             )  # fmt: skip
 
     def _collation(self) -> Iterator[Finding]:

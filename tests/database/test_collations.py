@@ -3,14 +3,18 @@
 import dataclasses
 
 import pytest
+from django.contrib.auth import get_user_model
 from psycopg.errors import UniqueViolation
 
 from fly2any.database.backup.render import verdict
 from fly2any.database.backup.store import Folder
 from fly2any.database.backup.take import take
 from fly2any.database.backup.trial_restore import check
+from fly2any.database.person import Person, find
+from fly2any.database.person.people import similar
 from fly2any.database.progress import Progress
 from fly2any.database.report.collect import collect
+from fly2any.database.server import read_server
 from fly2any.database.verification import verify
 from tests.conftest import django
 
@@ -39,6 +43,16 @@ def made(database, one, provider):
     database.execute(f"CREATE DATABASE {one.name} TEMPLATE template0 ENCODING 'UTF8' {provider}")
     yield one
     database.execute(f"DROP DATABASE {one.name} WITH (FORCE)")
+
+
+@pytest.fixture
+def turkish(database):
+    """A database in which the lower case of I is not i, None where the server has no ICU."""
+    if not database.execute("SELECT 1 FROM pg_collation WHERE collname = 'tr-x-icu'") or version_of(database) < 150000:
+        yield None
+        return
+    one = dataclasses.replace(database, name=f"{database.name}_turkish")
+    yield from made(database, one, "LOCALE_PROVIDER icu ICU_LOCALE 'tr-TR' LOCALE 'C.UTF-8'")
 
 
 def found(database):
@@ -218,3 +232,30 @@ def test_the_cure_finds_the_duplicates_that_an_index_let_in_and_works_without_th
     migrated.execute(f"{off} DELETE FROM users WHERE id = 'b'")
     cure(migrated, finding)
     assert found(migrated) == []
+
+
+def test_addresses_are_compared_without_the_locale_which_a_note_names_if_its_i_has_another_case(database, turkish):
+    with django(database) as connection:
+        assert [one.code for one in read_server(connection).findings()] == []
+    if turkish is None:
+        return
+    turkish.execute('CREATE TABLE users (id text, email text, "isStaff" bool DEFAULT false, "isSuperuser" bool DEFAULT false)')
+    for identity, email in (("1", "bill.irwin@example.com"), ("2", "BILL.IRWIN@example.com"), ("3", "ibis@example.com")):
+        turkish.execute("INSERT INTO users (id, email) VALUES (%s, %s)", [identity, email])
+
+    with django(turkish) as connection:
+        people = [find(connection, email) for email in ("bill.irwin@example.com", "Ibis@example.com")]
+        [finding] = [one for one in read_server(connection).findings() if one.code == "server.letters"]
+        alike = (
+            get_user_model()
+            .objects.using(connection.alias)
+            .filter(similar("email", "IBIS@example.com"))
+            .values_list("pk", flat=True)
+        )
+        assert [*alike] == ["3"]
+
+    assert people == [Person("1", "bill.irwin@example.com", has_twin=True), Person("3", "ibis@example.com")]
+    assert (finding.severity, finding.message.partition(":")[0]) == (
+        "note",
+        "In the locale of the database, lower('I') is ı, not i",
+    )

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from django.db.models import BooleanField, F, Q, Value
+from django.db.models.expressions import RawSQL
+from django.db.models.functions import Collate, Lower
+from django.db.models.lookups import Exact
+
 from ..errors import Refusal
 from .patterns import same_address
 from .tables import read_tables
 from .transactions import reading
 
-SAME_ADDRESS = "pg_catalog.lower(email) OPERATOR(pg_catalog.=) pg_catalog.lower(%s) ORDER BY id"
+# In the database's locale too, where other letters may be the same; in a Turkish one, I is not the upper case of i.
+SAME_ADDRESS = (
+    'pg_catalog.lower(email COLLATE pg_catalog."C") OPERATOR(pg_catalog.=) pg_catalog.lower(%(email)s COLLATE pg_catalog."C")'
+    " OR pg_catalog.lower(email) OPERATOR(pg_catalog.=) pg_catalog.lower(%(email)s) ORDER BY id"
+)
 SAME_LETTERS = "email OPERATOR(pg_catalog.~*) %s ORDER BY id"  # It reads all people.
+# In a Turkish or Azeri locale, where I is not the upper case of i, no index serves a comparison that ignores the case of ASCII letters.
+# PostgreSQL computes this while it plans, so that an index on UPPER(…) is used in any other locale.
+HAS_OTHER_I = RawSQL("pg_catalog.lower('I') OPERATOR(pg_catalog.<>) 'i'", [], output_field=BooleanField())
 MOST_SIMILAR = 20  # Candidates with the same address to PostgreSQL, which is_same_address() then checks.
 
 
@@ -36,6 +48,12 @@ def is_same_address(one: str, other: str) -> bool:
     return one.encode().lower() == other.encode().lower()
 
 
+def similar(field: str, email: str) -> Q:
+    """Return a condition for the people whose address, in `field`, may be `email`; is_same_address() then checks them."""
+    same = Exact(Lower(Collate(F(field), "C")), Lower(Collate(Value(email), "C")))
+    return Q(**{f"{field}__iexact": email}) | (Q(HAS_OTHER_I) & Q(same))
+
+
 def find(connection, email: str) -> Person:
     """Return the person with this e-mail address, ignoring the case of ASCII letters, or with this id.
 
@@ -52,7 +70,7 @@ def find(connection, email: str) -> Person:
         people = read_tables(connection)
         table = people.require(people.people.oid, "which holds the people")
         rows_sql = f'SELECT id, email, "isStaff" OR "isSuperuser" FROM {table.sql} WHERE '
-        cursor.execute(rows_sql + SAME_ADDRESS, [email])
+        cursor.execute(rows_sql + SAME_ADDRESS, {"email": email})
         similar = cursor.fetchall()
         found = [row for row in similar if is_same_address(row[1], email)]
         cursor.execute(rows_sql + "id OPERATOR(pg_catalog.=) %s", [email])
@@ -64,7 +82,7 @@ def find(connection, email: str) -> Person:
             )
         if not found:
             found = named
-            cursor.execute(rows_sql + SAME_ADDRESS, [found[0][1] if found else None])
+            cursor.execute(rows_sql + SAME_ADDRESS, {"email": found[0][1] if found else None})
             similar = cursor.fetchall()
         if found and found[0][1] and not found[0][1].isascii():  # In the locale C, lower() changes ASCII letters only.
             cursor.execute(rows_sql + SAME_LETTERS, [same_address(found[0][1])])
