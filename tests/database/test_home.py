@@ -42,6 +42,16 @@ def test_a_person_in_a_table_of_another_schema_is_refused(behind):
     assert behind.execute("SELECT count(*) FROM users") == [(3,)]
 
 
+def test_a_person_in_a_database_without_migrations_is_refused(database):
+    shown = manage("dbperson", "export", "1@x.de", url=database.url)
+
+    assert (shown.returncode, shown.stderr) == (
+        2,
+        "The table users is not in the schema public, and no migrations are recorded there: run `manage.py migrate`, or correct"
+        " ?schema= in POSTGRES_URL.\n",
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("made", ["TABLE app.{} (id int)", "VIEW app.{} AS SELECT 1", "SEQUENCE app.{}"])
 def test_a_relation_that_hides_a_table_is_an_error(behind, made):

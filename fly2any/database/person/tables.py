@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from ..errors import Refusal
 from ..schema.relations import Kind, has_citus, read_placed
 from ..schema.used_code import USED_CODE_SQL
-from ..server import read_schema
+from ..server import read_home, read_schema
 from ..sql import PEOPLE, TRUSTED_ROLES_SQL, catalogue, fetch_all, quote
 
 # 'c' is CASCADE, 'n' SET NULL, 'd' SET DEFAULT, 'r' RESTRICT, 'a' NO ACTION.
@@ -350,8 +350,12 @@ def read_tables(connection) -> Tables:
         if untrusted_role := untrusted_roles.get(found.lineage(oid)[-1]):
             tables[oid] = replace(table, untrusted_role=table.untrusted_role or untrusted_role)
     if found.own(PEOPLE) is None:
+        _, is_recorded = read_home(connection)
         raise Refusal(
             f"The table {PEOPLE} is not in the schema {schema}, where our migrations are recorded: correct ?schema= in POSTGRES_URL."
+            if is_recorded
+            else f"The table {PEOPLE} is not in the schema {schema}, and no migrations are recorded there: run `manage.py migrate`, or"
+            " correct ?schema= in POSTGRES_URL."
         )
     return found
 
