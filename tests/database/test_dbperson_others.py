@@ -118,6 +118,17 @@ def test_a_failed_sign_in_of_another_stays_without_the_address_and_is_not_given_
     ]
 
 
+def test_statistics_with_a_longer_address_of_another_are_not_about_the_person(two):
+    two.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('jo', %s, now())", [f"jo{EMAIL}"])
+    two.execute("ANALYZE users")
+
+    remaining = [(one["table"], one["holds"], one["rows"]) for one in erased(two)["remaining"]]
+
+    assert remaining == [("users", "similar", 1)]
+    bounds = "SELECT histogram_bounds::text FROM pg_stats WHERE tablename = 'users' AND attname = 'email'"
+    assert two.execute(bounds) == [("{bob@example.com,joAna.Silva@Example.com}",)]
+
+
 def test_an_export_names_no_row_of_others_in_which_only_a_query_has_the_address(two):
     """Staff searched another's conversation for the address, and changed another person."""
     access = 'INSERT INTO fly2any_accesses (staff_id, staff_email, action, "table", row_id, person_id, query) VALUES (%s, %s, %s, %s, %s, %s, %s)'

@@ -11,7 +11,7 @@ from django.db import Error, transaction
 
 from ..schema.extents import OF_INDEXES, OF_TABLES, SHARDS_SQL, ask_nodes
 from ..sql import ask, catalogue, literal, pinned, time_limits
-from .patterns import patterns_for
+from .patterns import is_address, patterns_for
 from .people import Person
 from .search import Found, Place, Unsearched
 from .tables import Table, Tables
@@ -83,7 +83,9 @@ def refresh_statistics(connection, tables: Tables, person: Person) -> Found:
     """Run ANALYZE on tables whose statistics hold the person's address or id, and return where these remain."""
     on_nodes = _on_nodes(connection, tables, person)
     done = set()
-    for table in {one.table.oid: one.table for one in (*_here(connection, tables, person), *(on_nodes or ()))}.values():
+    for table in {
+        one.table.oid: one.table for one in (*_here(connection, tables, _pattern(person)), *(on_nodes or ()))
+    }.values():
         # The code of another role's index may take any time, while this transaction holds its locks.
         limit = None if table.is_ours else time_limits(connection, statement=LONGEST_ANALYZE)
         with (
@@ -112,13 +114,13 @@ def refresh_statistics(connection, tables: Tables, person: Person) -> Found:
 
 def _cleared(connection, tables: Tables, person: Person, done: set[int]) -> list[Sample]:
     """Remove the statistics of empty tables that still hold a value, where PostgreSQL can, and return what remains on this server."""
-    found = _here(connection, tables, person)
+    found = _here(connection, tables, _pattern(person))
     left = {one.table.oid: one.table for one in found if one.table.oid in done}.values()
     empty = [table for table in left if _is_empty(connection, table)] if connection.pg_version >= 180000 else []
     for table in empty:
         with suppress(Error), transaction.atomic(using=connection.alias), catalogue(connection) as cursor:
             cursor.execute(CLEAR_SQL, [_pattern(person), table.oid])
-    return _here(connection, tables, person) if empty else found
+    return _here(connection, tables, _own_pattern(person)) if found else []
 
 
 def _cure(connection, tables: Tables, table: Table, column: str, shard: str, done: set[int]) -> str:
@@ -150,10 +152,10 @@ def _is_empty(connection, table: Table) -> bool:
     return False
 
 
-def _here(connection, tables: Tables, person: Person) -> list[Sample]:
-    """Return the samples with the person's address or id in this server's statistics, those of expressions in indexes included."""
+def _here(connection, tables: Tables, pattern: str) -> list[Sample]:
+    """Return the samples that match a pattern, in this server's statistics, those of expressions in indexes included."""
     with catalogue(connection) as cursor:
-        cursor.execute(STATISTICS_SQL, [_pattern(person)])
+        cursor.execute(STATISTICS_SQL, [pattern])
         found = [Sample(tables.tables[oid], column) for column, oid in cursor.fetchall() if oid in tables.tables]
     return [one for one in found if _is_searched(tables, one)]
 
@@ -188,7 +190,16 @@ def _left(connection, samples: list[Sample], done: set[int]) -> Iterator[Sample]
 
 
 def _pattern(person: Person) -> str:
+    """Return the pattern for samples that a fresh ANALYZE should replace."""
     return patterns_for(person.id, person.email).any.text
+
+
+def _own_pattern(person: Person) -> str:
+    """Return the pattern without longer addresses: those of other people are samples of rows that exist, which ANALYZE takes again."""
+    wanted = patterns_for(person.id, person.email)
+    if wanted.address is None or not is_address(str(person.email)):
+        return wanted.any.text
+    return (wanted.address | wanted.id).text
 
 
 def _is_searched(tables: Tables, one: Sample) -> bool:
