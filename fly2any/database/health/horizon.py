@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..migration.activity import BACKUP_PROGRAMS, LONGEST_BACKUP, describe_prepared, roll_back_prepared
+from ..migration.activity import BACKUP_PROGRAMS, BUILDS_SQL, LONGEST_BACKUP, VACUUMS_SQL, describe_prepared, roll_back_prepared
 from ..schema.extents import Extent
 from ..sql import literal
 from .examine import Reader
@@ -21,13 +21,16 @@ HOLDERS_SQL = f"""
           FROM pg_catalog.pg_stat_replication AS r WHERE r.backend_xmin IS NOT NULL
           UNION ALL
           SELECT CASE WHEN a.application_name IN ({", ".join(map(literal, BACKUP_PROGRAMS))})
-                       AND a.xact_start > now() - pg_catalog.make_interval(days => {LONGEST_BACKUP.days}) THEN 'backup' ELSE 'session' END, a.pid::text, GREATEST(pg_catalog.age(a.backend_xmin), pg_catalog.age(a.backend_xid)), true, a.xact_start
+                       AND a.xact_start > now() - pg_catalog.make_interval(days => {LONGEST_BACKUP.days}) THEN 'backup'
+                      WHEN {BUILDS_SQL} THEN 'build' ELSE 'session' END, a.pid::text, GREATEST(pg_catalog.age(a.backend_xmin), pg_catalog.age(a.backend_xid)), true, a.xact_start
           FROM pg_catalog.pg_stat_activity AS a
-          WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a.pid <> pg_catalog.pg_backend_pid()
+          WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a.pid <> pg_catalog.pg_backend_pid() AND NOT {VACUUMS_SQL}
             AND (a.backend_xmin IS NOT NULL OR a.backend_xid IS NOT NULL)) AS h
     ORDER BY h.age DESC, h.active, h.kind, h.name LIMIT 1
 """
 OLD = 100_000  # Transactions: the snapshot of a busy standby is younger.
+# Sessions to wait for: what each is, and when it is over.
+WAITS = {"backup": (", a backup", "backup ends"), "build": (", which builds an index", "index is built")}
 
 
 def read_holder(read: Reader):
@@ -48,8 +51,8 @@ def describe(holder) -> str:
     if holder.kind == "prepared":
         return describe_prepared(holder.name)
     unread = "" if holder.active or holder.kind != "slot" else ", which no client reads"
-    if holder.kind in ("session", "backup"):
-        return f"session {holder.name}{', a backup' if holder.kind == 'backup' else ''}"
+    if holder.kind in ("session", *WAITS):
+        return f"session {holder.name}{WAITS.get(holder.kind, ('',))[0]}"
     return f"the {'replication slot' if holder.kind == 'slot' else holder.kind} {holder.name}{unread}"
 
 
@@ -57,8 +60,8 @@ def end(holder) -> str:
     """Return what ends the hold."""
     if holder.kind == "prepared":
         return roll_back_prepared(holder.name)
-    if holder.kind == "backup":
-        return "Wait until the backup ends."
+    if holder.kind in WAITS:
+        return f"Wait until the {WAITS[holder.kind][1]}."
     if holder.kind == "session":
         return f"Run `manage.py dbhealth transactions --terminate {holder.name} --yes`."
     if holder.active:

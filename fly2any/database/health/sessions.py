@@ -10,9 +10,11 @@ from ..findings import Finding, Severity
 from ..migration.activity import (
     ACTIVITY,
     BACKUP_PROGRAMS,
+    BUILDS_SQL,
     HOLDER_SQL,
     LONGEST_BACKUP,
     PREPARED_HOLDERS_SQL,
+    VACUUMS_SQL,
     WAITERS_SQL,
     describe_prepared,
     read_activity,
@@ -61,11 +63,13 @@ EXPIRING_SQL = f"""
            OR NOT r.rolsuper AND (c.relowner = r.oid OR pg_catalog.has_table_privilege(r.oid, c.oid, 'SELECT')))
     ORDER BY r.rolvaliduntil, r.rolname COLLATE "C"
 """
-LONG_SQL = """
+LONG_SQL = f"""
     SELECT pid, COALESCE(application_name, '') AS application, COALESCE(usename, '') AS role, state, query,
-           now() - xact_start AS age, CASE WHEN state LIKE 'idle in transaction%%' THEN now() - state_change END AS idle
-    FROM pg_catalog.pg_stat_activity
+           now() - xact_start AS age, CASE WHEN state LIKE 'idle in transaction%%' THEN now() - state_change END AS idle,
+           {BUILDS_SQL} AS builds
+    FROM pg_catalog.pg_stat_activity AS a
     WHERE xact_start IS NOT NULL AND pid <> pg_catalog.pg_backend_pid() AND backend_type = 'client backend' AND datname = current_database()
+      AND NOT {VACUUMS_SQL}
     ORDER BY xact_start
 """
 # A role without pg_read_all_stats sees neither the kind nor the state of other roles' sessions.
@@ -244,14 +248,13 @@ def transactions(
                 cure,
             )
         elif row.age > longest:
+            ends = "backup ends" if is_backup else "index is built" if row.builds else ""
             yield Finding(
-                Severity.NOTE if is_backup else Severity.WARNING,
+                Severity.NOTE if ends else Severity.WARNING,
                 "transactions.long",
                 where,
                 f"The transaction of {where} is {span(row.age)} old (limit {span(longest)}): {session}.",
-                "Wait until the backup ends: until then, VACUUM cannot remove rows that died after it began."
-                if is_backup
-                else cure,
+                f"Wait until the {ends}: until then, VACUUM cannot remove rows that died after it began." if ends else cure,
             )
     for row in read(PREPARED_SQL):
         if row.age > idle:

@@ -13,6 +13,11 @@ PREPARED = "a prepared transaction, which `SELECT gid, prepared, owner FROM pg_p
 ROLLBACK_PREPARED = "ROLLBACK PREPARED '…' or COMMIT PREPARED '…' with its gid, after asking its owner."
 
 HASHING = "fly2any dbbackup"  # The application name of the session that reads the rows beside pg_dump.
+# Whether the session `a` runs VACUUM, whose snapshot other runs of VACUUM ignore, or builds an index without blocking writes.
+VACUUMS_SQL = "EXISTS (SELECT FROM pg_catalog.pg_stat_progress_vacuum AS v WHERE v.pid = a.pid)"
+BUILDS_SQL = """
+    EXISTS (SELECT FROM pg_catalog.pg_stat_progress_create_index AS b WHERE b.pid = a.pid AND b.command LIKE '%%CONCURRENTLY')
+"""
 BACKUP_PROGRAMS = ("pg_dump", "pg_dumpall", HASHING)
 LONGEST_BACKUP = timedelta(days=1)  # Until then a backup may take its time.
 
