@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from .findings import Finding
 from .schema.conversions import is_text
 from .schema.cures import comment, duplicates
-from .schema.objects import Catalog, Key
+from .schema.objects import Catalog, Key, Table
 
 # An index that misses rows would hide duplicates of them.
 OF_TABLES = "Read the tables, not their indexes: SET enable_indexscan TO off; SET enable_indexonlyscan TO off;"
 
 
-def with_duplicates(finding: Finding, actual: Catalog) -> Finding:
-    """Return `finding` with the queries for duplicates before the cure that rebuilds all indexes; others as they are.
+def with_duplicates(finding: Finding, actual: Catalog, ours: Iterable[Table]) -> Finding:
+    """Return `finding` with the queries for duplicates in the tables `ours` before the cure that rebuilds all indexes; others as they are.
 
     Primary keys are left out: their values are random or numbers, and are generated only once.
     """
-    if finding.code != "server.collation" or not (keys := _of_text(actual)):
+    if finding.code != "server.collation" or not (keys := _of_text(actual, {table.name for table in ours})):
         return finding
     queries = [comment(f"Remove duplicates first: {duplicates(key)}") for key in keys]
     return replace(finding, cure="\n".join([comment(OF_TABLES), *queries, finding.cure]))
 
 
-def _of_text(actual: Catalog) -> list[Key]:
+def _of_text(actual: Catalog, tables: set[str]) -> list[Key]:
     texts = {(column.table, column.name) for column in actual.columns if is_text(column.type)}
-    return [key for key in actual.keys if not key.primary and any((key.table, name) in texts for name in key.columns)]
+    keys = (key for key in actual.keys if key.table in tables and not key.primary)
+    return [key for key in keys if any((key.table, name) in texts for name in key.columns)]

@@ -138,15 +138,11 @@ def verify(
         comparison = _compare(contract, applied, actual, live)
         found = unrecorded(contract, migrations, actual)
         maker = not_adopted(contract, migrations, found, actual, live)
-        taken = () if maker else read_taken_names(connection, contract, migrations, actual, schema=schema)
-        left += [in_schema(name.finding, schema) for name in taken]
+        left += [] if maker else _read_taken(connection, contract, migrations, actual, schema)
         permissions = _read_permissions(connection, schema, migrations, actual)
     stale = [name for name in migrations.known if name not in contract.migrations]
     ours, site = _our_tables(final, actual)
-    names = {table.name for table in ours}
-    managed = actual.where(lambda thing: thing.table in names)
-    findings = [with_duplicates(one, managed) for one in of_server(server, connection.alias)]
-    findings += [*lacking(server, ours, site=site), *left]
+    findings = [*_of_server(server, connection.alias, actual, ours), *lacking(server, ours, site=site), *left]
     findings += [*migrations.findings(), *untrusted, *_of_records(contract, migrations, comparison, found, maker, schema)]
     findings += [*_failed(runs, migrations, running), *_stale(stale), *permissions, *_of_prisma(prisma, migrations, comparison)]
     if applied.isdisjoint(stale):  # Otherwise the expected schema is unknown.
@@ -190,6 +186,16 @@ def _hidden_runs(server: Server, actual: Catalog) -> list[Finding]:
         return []
     message = f"Row-level security may hide rows of {journal.JOURNAL} from the role {server.role}: no failed run of a migration is reported."
     return [Finding(Severity.NOTE, "migrations.unreadable", journal.JOURNAL, message, reveal(journal.JOURNAL, server.role))]
+
+
+def _of_server(server: Server, alias: str, actual: Catalog, ours: tuple[Table, ...]) -> Iterable[Finding]:
+    return (with_duplicates(one, actual, ours) for one in of_server(server, alias))
+
+
+def _read_taken(connection, contract: Contract, migrations: MigrationState, actual: Catalog, schema: str) -> list[Finding]:
+    """Return the findings about names that pending migrations need and other objects have."""
+    taken = read_taken_names(connection, contract, migrations, actual, schema=schema)
+    return [in_schema(name.finding, schema) for name in taken]
 
 
 def _read_untrusted(connection, schema: str, actual: Catalog) -> list[Finding]:
