@@ -94,3 +94,23 @@ def test_a_database_with_a_lost_record_is_not_adopted():
 
     with pytest.raises(Refusal, match=re.escape("although travel.0002_monitor_queue_index, which needs it, is")):
         assess(connection)
+
+
+@pytest.mark.django_db
+def test_records_of_an_app_that_the_code_does_not_have_are_one_note_whose_cure_removes_them():
+    for app, name in (("cms", "0001_initial"), ("cms", "0002_pages"), ("debug", "0001_initial"), ("travel", "0099_branch")):
+        MigrationRecorder(connection).record_applied(app, name)
+
+    warning, cms, debug = verify(connection).findings
+
+    assert (warning.severity, warning.code, warning.where) == ("warning", "migrations.unknown", "travel.0099_branch")
+    assert [(one.severity, one.code, one.where) for one in (cms, debug)] == [
+        ("note", "migrations.unknown", "cms"), ("note", "migrations.unknown", "debug")
+    ]  # fmt: skip
+    assert cms.message == (
+        "2 migrations of cms, an app that this code does not have, are recorded as applied: newer code ran here, the app was removed,"
+        " or another project uses this database."
+    )
+    assert debug.message.startswith("1 migration of debug, an app that this code does not have, is recorded as applied: ")
+    run(*(one.cure.partition("removed: ")[2] for one in (cms, debug)))
+    assert verify(connection).findings == (warning,)

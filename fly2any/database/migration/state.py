@@ -18,6 +18,7 @@ from ..schema.cures import preceded
 from ..schema.ledgers import LEDGERS
 from ..schema.row_security import RESTRICTED_SQL, reveal
 from ..sql import RECORD, fetch_all, fetch_one, literal, quote
+from ..units import plural
 
 RECORDS_SQL = """
     SELECT app || '.' || name AS name, applied FROM {schema}.django_migrations ORDER BY id
@@ -112,13 +113,32 @@ class MigrationState:
                 "This role may not read django_migrations, so the schema is compared as if every migration were applied.",
                 "GRANT SELECT ON django_migrations (and fly2any_migration_runs) to the role, or connect as one that may read it.",
             )
+        yield from self._unknown()
+
+    def _unknown(self) -> Iterator[Finding]:
+        """Yield the findings about migrations that the code does not have: those of an app that it does not have either change nothing here."""
+        apps = {name.partition(".")[0] for name in self.known}
+        others: dict[str, int] = {}
         for name in self.unknown:
+            app = name.partition(".")[0]
+            if app not in apps:
+                others[app] = others.get(app, 0) + 1
+                continue
             yield Finding(
                 Severity.WARNING,
                 "migrations.unknown",
                 name,
                 f"The migration {name} is recorded as applied, but this code does not have it: newer code, or another branch, ran here.",
                 "Deploy the code that has it, or reverse it with that code.",
+            )
+        for app, number in others.items():
+            yield Finding(
+                Severity.NOTE,
+                "migrations.unknown",
+                app,
+                f"{plural(number, 'migration')} of {app}, an app that this code does not have, {'is' if number == 1 else 'are'} recorded"
+                " as applied: newer code ran here, the app was removed, or another project uses this database.",
+                f"Deploy the code that has it; if the app was removed: DELETE FROM {RECORD} WHERE app = {literal(app)};",
             )
 
 
