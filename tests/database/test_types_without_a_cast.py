@@ -107,3 +107,34 @@ def test_what_a_text_loses_as_json_is_named():
         "jsonb keeps neither the order of the keys of an object nor a key that occurs twice, and a value that is not JSON stops the"
         " statement"
     )
+
+
+MESSAGE = """
+    INSERT INTO ai_conversations (id, "sessionId", metadata, "searchHistory", "updatedAt") VALUES ('c', 's', '{}', '[]', now());
+    INSERT INTO ai_messages (id, "conversationId", role, content, timestamp) VALUES ('m', 'c', 'user', 'Rome?', 1790000000123);
+    INSERT INTO accounts (id, "userId", type, provider, "providerAccountId", expires_at) VALUES ('g', 'a', 'oauth', 'google', '7', 1790000000);
+    SET CONSTRAINTS ALL IMMEDIATE
+"""
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("zone", ["with", "without"])
+def test_times_in_place_of_numbers_become_numbers_again(zone):
+    as_time = {"with": "to_timestamp({})", "without": "to_timestamp({}) AT TIME ZONE 'UTC'"}[zone]
+    run(
+        PERSON,
+        MESSAGE,
+        f"ALTER TABLE ai_messages ALTER timestamp TYPE timestamp(3) {zone} time zone USING {as_time.format('timestamp / 1000.0')}",
+        f"ALTER TABLE accounts ALTER expires_at TYPE timestamp {zone} time zone USING {as_time.format('expires_at')}",
+    )
+
+    findings = [one for one in verify(connection).findings if one.code == "column.different"]
+
+    assert {one.where: one.loses for one in findings} == {
+        "accounts.expires_at": "the times become seconds since 1970",
+        "ai_messages.timestamp": "the times become milliseconds since 1970",
+    }
+    run(*(one.cure for one in findings))
+    assert ask(connection, "SELECT timestamp FROM ai_messages") == 1790000000123
+    assert ask(connection, "SELECT expires_at FROM accounts") == 1790000000
+    assert verify(connection).findings == ()

@@ -3,11 +3,13 @@ would run other code."""
 
 from __future__ import annotations
 
+import re
 from itertools import permutations, product
 
 from ..sql import as_written, quote
 from .objects import Column
 
+MODIFIER = re.compile(r"\([\d,-]+\)")  # Such as the precision of timestamp(3) with time zone.
 LARGEST = {"smallint": 2**15 - 1, "integer": 2**31 - 1}
 INTEGERS = (*LARGEST, "bigint")
 # Pairs of types other than text of which the second keeps or rejects every value of the first.
@@ -36,6 +38,14 @@ UNCAST: dict[tuple[str, str], tuple[str, str]] = {
     ("bit", "boolean"): ("{}::integer::boolean", "every number other than 0 becomes true"),
     ("real", "double precision"): ("{}::text::double precision", ""),
     ("money", "double precision"): ("{}::numeric::double precision", "lc_monetary decides what the digits mean"),
+    **{
+        (one, two): (f"{how}::{two}", f"the times become {unit} since 1970")
+        for one in ("timestamp with time zone", "timestamp without time zone")
+        for two, how, unit in (
+            ("bigint", "(EXTRACT(epoch FROM {}) * 1000::numeric)", "milliseconds"),
+            ("integer", "EXTRACT(epoch FROM {})", "seconds"),
+        )
+    },
     **{
         (one, "text[]"): (
             "pg_catalog.translate({}::text, '[]', '{{}}')::text[]",
@@ -105,7 +115,7 @@ def converted(column: Column, live: Column) -> tuple[str, str]:
     name = quote(live.name)
     if live.type.endswith("[]") and column.type == "jsonb" and not live.casts:
         return f"pg_catalog.to_jsonb({name})", "each list becomes an array of JSON"
-    expression, check = UNCAST.get((live.type.partition("(")[0], column.type), (f"{{}}::{column.type}", ""))
+    expression, check = UNCAST.get((MODIFIER.sub("", live.type), column.type), (f"{{}}::{column.type}", ""))
     if live.casts:
         written = as_written(name)
         return written if is_text(column.type) else f"({written})::{column.type}", check
