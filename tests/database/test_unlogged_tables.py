@@ -3,6 +3,7 @@
 from graphlib import TopologicalSorter
 
 import pytest
+from django.db import connection
 
 from tests.database.mutation import EXPECTED
 from tests.database.test_moved_tables import drift
@@ -40,5 +41,21 @@ def test_unmanaged_tables_that_ours_refer_to_are_logged_first_once_their_owner_a
     assert (finding.code, finding.where) == ("table.weaker", "price_history")
     assert finding.loses == "ask the owner of top, middle first, because a logged table can refer to logged tables only"
     assert finding.cure.splitlines() == [f'ALTER TABLE "{name}" SET LOGGED;' for name in ("top", "middle", "price_history")]
+    run(finding.cure)
+    assert drift() == ()
+
+
+@pytest.mark.django_db
+def test_a_sequence_that_a_crash_sets_back_is_logged_again():
+    if connection.pg_version < 150000:
+        pytest.skip("Unlogged sequences are new in PostgreSQL 15.")
+    run("ALTER SEQUENCE auth_group_id_seq SET UNLOGGED")
+
+    (finding,) = drift()
+
+    assert (finding.severity, finding.code, finding.where) == ("error", "table.weaker", "auth_group.id")
+    assert finding.message == (
+        "The sequence of column id of auth_group is UNLOGGED: a crash sets it back to a value that is in use, and INSERTs fail."
+    )
     run(finding.cure)
     assert drift() == ()

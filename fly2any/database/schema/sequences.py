@@ -30,7 +30,8 @@ NEXT_SQL = f"""
            CASE WHEN s.seqincrement < 0 THEN CASE WHEN NOT s.seqcycle OR s.seqmin < -t.most - 1 THEN GREATEST(s.seqmin, -t.most - 1) END
                 WHEN NOT s.seqcycle OR s.seqmax > t.most THEN LEAST(s.seqmax, t.most) END,
            s.seqrelid::regclass::text, pg_catalog.format_type(s.seqtypid, NULL), current_user::text,
-           a.attidentity <> '' OR pg_catalog.has_sequence_privilege(s.seqrelid, 'USAGE, UPDATE'), s.seqcycle
+           a.attidentity <> '' OR pg_catalog.has_sequence_privilege(s.seqrelid, 'USAGE, UPDATE'), s.seqcycle,
+           (SELECT q.relpersistence = 'u' FROM pg_catalog.pg_class AS q WHERE q.oid = s.seqrelid)
     FROM pg_catalog.pg_attribute AS a
     CROSS JOIN LATERAL (
         SELECT d.objid FROM pg_catalog.pg_depend AS d
@@ -76,6 +77,7 @@ class Next:
     role: str = ""
     usable: bool = True  # by this role, for a default
     cycles: bool = False
+    unlogged: bool = False  # from PostgreSQL 15 on
 
     @property
     def step(self) -> int:
@@ -139,6 +141,7 @@ def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Fin
             asked.append(Asked(column, False))
     found = [*next_values(live, asked)]
     yield from _unknown(found)
+    yield from _unlogged(found, {table.name for table in actual.tables if table.logged})
     for following in found:
         column = following.asked.column
         title = f"column {column.name} of {column.table}"
@@ -166,6 +169,16 @@ def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Fin
             )
         cure, is_sql = _cure(following, alter)
         yield Finding(Severity.ERROR, "column.sequence", where(column), message, cure, is_sql=is_sql)
+
+
+def _unlogged(found: list[Next], logged: set[str]) -> Iterator[Finding]:
+    """Yield a finding for each sequence that a crash sets back, unlike the table whose column it belongs to."""
+    for following in found:
+        column = following.asked.column
+        if following.unlogged and following.asked.unique and column.table in logged:
+            message = f"The sequence of column {column.name} of {column.table} is UNLOGGED: a crash sets it back to a value that is in use, and INSERTs fail."
+            cure = f"ALTER SEQUENCE {following.sequence} SET LOGGED;"
+            yield Finding(Severity.ERROR, "table.weaker", where(column), message, cure, is_sql=True)
 
 
 def _cure(following: Next, alter: str) -> tuple[str, bool]:
