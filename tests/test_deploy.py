@@ -197,6 +197,34 @@ def commands_of_units():
         yield from commands_in(unit.read_text())
 
 
+def railway_crons():
+    files = sorted((PROJECT / "deploy" / "railway").iterdir())
+    return {file.stem: json.loads(file.read_text())["deploy"] for file in files}
+
+
+def test_railways_cron_services_run_the_commands_of_the_timers_at_the_same_times():
+    timers = {
+        "backup": "0 2 * * *",
+        "maintain-monthly": "15 4 1 * *",
+        "maintain-quarterly": "15 5 1 1,4,7,10 *",
+        "maintain-weekly": "15 3 * * 0",
+    }
+    page = (PROJECT / "docs" / "how-to" / "railway.md").read_text()
+    table = re.findall(r"^   \| `/deploy/railway/(\S+)\.json` \| `(.*?)`", page, re.M)
+
+    assert {name: cron["cronSchedule"] for name, cron in railway_crons().items()} == timers
+    assert {f"fly2any-{name}" for name in timers} == {one.stem for one in UNITS if one.suffix == ".timer"}
+    assert {cron["startCommand"] for cron in railway_crons().values()} == {
+        f"python manage.py {line}" for line in commands_of_units() if line.startswith(("dbbackup", "dbmaintain"))
+    }
+    assert {name: f"python manage.py {line}" for name, line in table} == {
+        name: cron["startCommand"] for name, cron in railway_crons().items()
+    }
+    # Railway reads these files in place of railway.json: no release phase, no health check, and no second run after a finding.
+    assert {tuple(cron) for cron in railway_crons().values()} == {("startCommand", "cronSchedule", "restartPolicyType")}
+    assert {cron["restartPolicyType"] for cron in railway_crons().values()} == {"NEVER"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("line", sorted(set(commands_of_units())))
 def test_each_command_of_a_unit_runs(migrated, tmp_path, line):
