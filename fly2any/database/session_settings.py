@@ -47,12 +47,26 @@ class _Setting:
     condition: str
     code: str
     effect: str  # {digits} are those of a float.
+    severity: Severity = Severity.WARNING
 
 
 # Less than 100 milliseconds, and less than 10 seconds, after which a pool of connections may use one again.
 _SHORT = "0*[1-9][0-9]? ?(ms)?|[1-9][0-9]* ?us|0?[.]0[0-9]*[1-9]0* ?s"
 _SHORT_IDLE = "0*[1-9][0-9]{0,3} ?(ms)?|[1-9][0-9]* ?us|0?[.][0-9]*[1-9]0* ?s|0*[1-9]([.][0-9]*)? ?s"
 _WRITES = f"(configured.is_ours OR {_MAY_WRITE.format(role='configured.role')})"
+# Another role that signs in, may write our tables, and whose path leads to none: a setting for this database precedes one of the role.
+_LEADS_ELSEWHERE = f"""
+    NOT configured.is_ours AND {_MAY_WRITE.format(role="configured.role")}
+    AND (SELECT a.rolcanlogin FROM pg_catalog.pg_roles AS a WHERE a.oid = configured.role)
+    AND (configured.place LIKE '%% IN DATABASE %%' OR NOT EXISTS (
+        SELECT FROM pg_catalog.pg_db_role_setting AS z JOIN pg_catalog.pg_database AS d ON d.oid = z.setdatabase
+        CROSS JOIN LATERAL pg_catalog.unnest(z.setconfig) AS c (setting)
+        WHERE z.setrole = configured.role AND d.datname = current_database() AND c.setting LIKE 'search_path=%%'))
+    AND NOT EXISTS (
+        SELECT FROM pg_catalog.unnest(pg_catalog.string_to_array(configured.value, ',')) AS part (name)
+        WHERE home.schema = CASE pg_catalog.btrim(part.name, ' "') WHEN '$user' THEN pg_catalog.pg_get_userbyid(configured.role)
+                            ELSE pg_catalog.btrim(part.name, ' "') END)
+"""
 _OTHERS = {
     "extra_float_digits": _Setting(
         "0|-[0-9]+", "true", "database.float_digits", "clients read a price rounded to {digits}",
@@ -92,6 +106,9 @@ _OTHERS = {
     "client_encoding": _Setting(
         "(?!(utf-?8|unicode)$).+", _WRITES, "database.encoding",
         "a client that sets no encoding cannot read every text, and what it writes is misread if it sends UTF-8",
+    ),
+    "search_path": _Setting(
+        ".+", _LEADS_ELSEWHERE, "server.schema", "unless the client sets another path, it finds none of our tables", Severity.NOTE,
     ),
     "role": _Setting(
         ".+", f"configured.is_ours AND r.oid IS NOT NULL AND {_MAY_WRITE.format(role='session_user')} AND NOT {_MAY_WRITE.format(role='r.oid')}",
@@ -158,7 +175,7 @@ def of_setting(database: str, name: str, place: str, value: str) -> Finding:
     digits = plural(max(1, 15 + int(value)), "significant digit") if "{digits}" in setting.effect else ""
     cure, is_sql = reset(name, place, database)
     message = f"{_sessions_of(place)} begin with {name} = {value}: {setting.effect.format(digits=digits)}."
-    return Finding(Severity.WARNING, setting.code, place, message, cure, is_sql=is_sql)
+    return Finding(setting.severity, setting.code, place, message, cure, is_sql=is_sql)
 
 
 def _sessions_of(place: str) -> str:

@@ -66,6 +66,38 @@ def test_a_default_of_another_role_is_found_if_it_may_write(writes):
     ] * writes
 
 
+LOST = "ALTER ROLE site SET search_path TO app"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("settings", "places"),
+    [
+        ([LOST], ["ROLE site"]),
+        (['ALTER ROLE site IN DATABASE {} SET search_path TO app, "$user"'], ["ROLE site IN DATABASE {}"]),
+        ([LOST, "ALTER ROLE site IN DATABASE {} SET search_path TO app, public"], []),
+        (['ALTER ROLE site SET search_path TO "$user", "public"'], []),
+        ([LOST, "REVOKE INSERT ON ALL TABLES IN SCHEMA public FROM site"], []),
+        ([LOST, "ALTER ROLE site NOLOGIN"], []),
+    ],
+)
+def test_the_path_of_another_role_that_writes_is_noted_if_it_leads_to_no_table_of_ours(settings, places):
+    run("CREATE ROLE site LOGIN; GRANT INSERT ON ALL TABLES IN SCHEMA public TO site")
+    name = connection.settings_dict["NAME"]
+    run(*(setting.format(name) for setting in settings))
+
+    findings = verify(connection).findings
+
+    assert [(str(one.severity), one.code, one.where, one.cure) for one in findings] == [
+        ("note", "server.schema", place.format(name), f"ALTER {place.format(name)} RESET search_path;") for place in places
+    ]
+    for one in findings:
+        assert one.message.startswith(f"Sessions of {one.where} begin with search_path = app")
+        assert one.message.endswith(": unless the client sets another path, it finds none of our tables.")
+        run(one.cure)
+    assert found() == []
+
+
 def test_arrays_and_texts_differ_as_the_findings_say(migrated):
     migrated.execute(
         f"ALTER DATABASE {migrated.name} SET array_nulls TO off; ALTER DATABASE {migrated.name} SET client_encoding TO 'LATIN1'"
