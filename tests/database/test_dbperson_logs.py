@@ -64,8 +64,12 @@ def test_admin_sessions_of_the_person_or_with_their_address_are_removed(two):
                 salt="django.contrib.sessions.SessionStore",
                 compress=True,
             )
-            two.execute("INSERT INTO django_session VALUES (%s, %s, now())", [f"key{number}", data])
+            two.execute(
+                "INSERT INTO django_session VALUES (%s, %s, '2026-05-01T00:00Z'::timestamptz + %s * interval '1 day')",
+                [f"key{number}", data, number],
+            )
 
+    assert [row["expire_date"][:10] for row in exported(two)["django_session"]] == ["2026-05-01"]  # Another's has the address.
     assert erased(two)["removed"] == {"users": 1, "django_session": 2}
     assert two.execute("SELECT session_key FROM django_session ORDER BY 1") == [("key2",), ("key3",), ("key4",)]
 

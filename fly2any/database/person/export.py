@@ -13,11 +13,11 @@ from ..sql import as_written
 from .copied import rows_at
 from .other_people import Others
 from .people import Person
-from .plan import reach, rows_of_person
+from .plan import Reach, reach, rows_of_person
 from .tables import Column, Table, Tables, quoted, read_tables
 from .trace import Rows, counts_by_table, rows_of
 from .transactions import reading
-from .without_foreign_key import LOG, TEXTS_OF_OTHERS
+from .without_foreign_key import LOG, TEXTS_OF_OTHERS, sessions_of_others
 
 FORMAT = 1
 OF_STAFF = facts.columns("fields_of_staff")
@@ -39,13 +39,7 @@ def _parts(connection, person: Person) -> Iterator[str]:
             tables = read_tables(connection)
             others = Others(cursor, tables, rows_of_person(cursor, tables, person, lock=False))
             found = reach(cursor, tables, person, lock=False, leave=others.find)
-        rows = rows_of()
-        for part in (found.trace.removed, *found.trace.changed.values(), found.cleared):
-            for oid, places in part.items():
-                if part is found.cleared and tables.label(oid) in TEXTS_OF_OTHERS:
-                    others.left_out[oid] |= places
-                else:
-                    rows[oid] |= places
+            rows = _given(found, others, tables, sessions_of_others(cursor, tables, person))
         head = {"format": FORMAT, "at": datetime.now(UTC).isoformat(), "person": {"id": person.id, "email": person.email}}
         yield json.dumps(head, ensure_ascii=False)[:-1] + ', "tables": {'
         for place, (name, parts) in enumerate(_by_name(tables, rows).items()):
@@ -57,6 +51,20 @@ def _parts(connection, person: Person) -> Iterator[str]:
                     first = False
             yield "]"
         yield f'\n}}, "left_out": {json.dumps(counts_by_table(tables, others.left_out), ensure_ascii=False)}}}\n'
+
+
+def _given(found: Reach, others: Others, tables: Tables, sessions: Rows) -> Rows:
+    """Return the rows to give out; failed sign-ins and `sessions` of other people, which contain the address, are left out."""
+    rows = rows_of()
+    for part in (found.trace.removed, *found.trace.changed.values(), found.cleared):
+        for oid, places in part.items():
+            left = (
+                places if part is found.cleared and tables.label(oid) in TEXTS_OF_OTHERS else places & sessions.get(oid, set())
+            )
+            others.left_out[oid] |= left
+            if given := places - left:
+                rows[oid] |= given
+    return rows
 
 
 def _by_name(tables: Tables, rows: Rows) -> dict[str, list[tuple[int, set[str]]]]:

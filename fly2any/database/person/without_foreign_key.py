@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 
 from django.apps import apps
@@ -65,9 +65,21 @@ def _removals(cursor, tables: Tables, person: Person) -> Iterator[tuple[Table, s
         if table := _known(tables, name):
             yield table, *mentions(tables, table, person, ADDRESSES[name])
     if table := _known(tables, SESSIONS):
-        cursor.execute(f"SELECT session_key, session_data FROM {table.sql}", [])
-        keys = [key for key, data in cursor.fetchall() if _is_session_of(decoded(data), person, wanted)]
-        yield table, "c.session_key OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.text[])" if keys else "", [keys]
+        yield table, *_sessions(cursor, table, lambda text: _is_session_of(text, person) or _names(text, person, wanted))
+
+
+def _sessions(cursor, table: Table, is_chosen: Callable[[str], bool]) -> tuple[str, list]:
+    cursor.execute(f"SELECT session_key, session_data FROM {table.sql}", [])
+    keys = [key for key, data in cursor.fetchall() if is_chosen(decoded(data))]
+    return "c.session_key OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.text[])" if keys else "", [keys]
+
+
+def sessions_of_others(cursor, tables: Tables, person: Person) -> Rows:
+    """Return the sessions of the admin that are not the person's; some are deleted because they contain the address."""
+    if not (table := _known(tables, SESSIONS)):
+        return {}
+    condition, parameters = _sessions(cursor, table, lambda text: not _is_session_of(text, person))
+    return places_of(cursor, table, condition, parameters, lock=False) if condition else {}
 
 
 def _known(tables: Tables, name: str) -> Table | None:
@@ -95,10 +107,13 @@ def decoded(data: str) -> str:
     return ""
 
 
-def _is_session_of(text: str, person: Person, wanted: Patterns) -> bool:
-    """Return whether a session is the person's, or contains their address, for example in a URL."""
-    if wanted.address and wanted.address.compiled.search(text) and (not person.has_twin or str(person.email) in text):
-        return True
+def _names(text: str, person: Person, wanted: Patterns) -> bool:
+    """Return whether a session contains the person's address, for example in a URL."""
+    found = wanted.address and wanted.address.compiled.search(text)
+    return bool(found) and (not person.has_twin or str(person.email) in text)
+
+
+def _is_session_of(text: str, person: Person) -> bool:
     with suppress(ValueError, RecursionError):
         held = json.loads(text)
         return isinstance(held, dict) and held.get("_auth_user_id") == person.id
