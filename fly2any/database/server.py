@@ -40,8 +40,9 @@ UTC_ZONES = (
     *("Zulu", "Etc/Zulu", "Universal", "Etc/Universal"),
 )
 
+OF_SESSION = "r.rolname = session_user"  # The roles whose limit counts.
 # The limits of connections, and how many clients count towards each. Not every role sees the backend type of other roles' sessions.
-CONNECTIONS_SQL = """
+CONNECTIONS_SQL = f"""
     SELECT l.what, l."limit", l.reserved, count(s.pid)::int AS used, count(*) FILTER (WHERE s.state = 'active') AS active,
            count(*) FILTER (WHERE s.state LIKE 'idle in transaction%%') AS idle_in_transaction,
            count(*) FILTER (WHERE s.pid IS NOT NULL AND s.backend_type IS NULL) AS hidden
@@ -50,7 +51,7 @@ CONNECTIONS_SQL = """
           UNION ALL
           SELECT 'database ' || datname, datconnlimit, 0 FROM pg_catalog.pg_database WHERE datname = current_database() AND datconnlimit >= 0
           UNION ALL
-          SELECT 'role ' || rolname, rolconnlimit, 0 FROM pg_catalog.pg_roles WHERE rolname = session_user AND rolconnlimit >= 0) AS l
+          SELECT 'role ' || r.rolname, r.rolconnlimit, 0 FROM pg_catalog.pg_roles AS r WHERE {OF_SESSION} AND r.rolconnlimit >= 0) AS l
     LEFT JOIN pg_catalog.pg_stat_activity AS s
            ON s.usesysid IS NOT NULL AND COALESCE(s.backend_type, 'client backend') = 'client backend'
               AND l.what IN ('max_connections', 'database ' || s.datname, 'role ' || s.usename)

@@ -1,4 +1,7 @@
-"""Roles whose passwords expire."""
+"""Roles whose passwords expire, or whose limit of connections is reached."""
+
+import dataclasses
+from contextlib import ExitStack, closing
 
 import pytest
 
@@ -7,6 +10,7 @@ from fly2any.database.health.examine import Reader
 from fly2any.database.health.sessions import describe_expiring
 from fly2any.database.health.topics import TOPICS
 from tests.conftest import django
+from tests.database.test_dbhealth import found
 
 pytestmark = pytest.mark.usefixtures("server")
 
@@ -67,3 +71,20 @@ def test_roles_that_a_program_creates_for_a_short_time_are_one_note(migrated):
 )
 def test_passwords_that_have_expired_are_told_from_those_that_will(expired, said):
     assert describe_expiring(4, expired, "14 days") == said
+
+
+def test_the_limit_of_a_role_that_writes_is_found_by_another_role(migrated):
+    """Which has no limit itself: the role that has reached its limit could not connect to find that."""
+    writer, reader = f"{migrated.name}_writer", f"{migrated.name}_reader"
+    migrated.execute(f"CREATE ROLE {writer} LOGIN CONNECTION LIMIT 2; CREATE ROLE {reader} LOGIN CONNECTION LIMIT 2")
+    migrated.execute(f"GRANT SELECT, INSERT ON users TO {writer}; GRANT SELECT ON users TO {reader}")
+    try:
+        before = found(migrated, "connections")
+        with ExitStack() as sessions:
+            for role in (writer, writer, reader, reader):
+                sessions.enter_context(closing(dataclasses.replace(migrated, user=role).connect()))
+            used_up = found(migrated, "connections")
+    finally:
+        migrated.execute(f"DROP OWNED BY {writer}, {reader}; DROP ROLE {writer}, {reader}")
+
+    assert (before, used_up) == ([], [("connections.near_limit", f"role {writer}")])

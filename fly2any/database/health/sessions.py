@@ -22,7 +22,7 @@ from ..migration.activity import (
 )
 from ..migration.lock import NAMES
 from ..redaction import without_literals
-from ..server import CONNECTIONS_SQL
+from ..server import CONNECTIONS_SQL, OF_SESSION
 from ..sql import PEOPLE, fetch_one, literal, quote
 from ..units import plural, share, span
 from .examine import Figure, Reader
@@ -50,6 +50,14 @@ BLOCKED_SQL = f"""
     WHERE a.datname = current_database() AND (holder.pid IS NOT NULL OR chain.by = 0)
     ORDER BY since DESC NULLS LAST, chain.pid, chain.by, chain.gid
 """
+# The limits of other roles that write too: only a session of such a role would notice that its own is reached.
+LIMITS_SQL = CONNECTIONS_SQL.replace(
+    OF_SESSION,
+    f"""({OF_SESSION} OR NOT r.rolsuper AND EXISTS (
+        SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname = %(schema)s AND c.relname = {literal(PEOPLE)} AND c.relkind IN ('r', 'p')
+          AND pg_catalog.has_table_privilege(r.oid, c.oid, 'INSERT')))""",
+)
 MOST_EXPIRING = 2  # Of more roles, a program creates each for a short time.
 # The role of the connection, and those that own or read our people, superusers excluded.
 EXPIRING_SQL = f"""
@@ -92,7 +100,7 @@ SESSION_SQL = f"""
 
 def connections(read: Reader, *, near: float = 0.8, longest: timedelta = timedelta(days=14)) -> Iterator[Figure | Finding]:
     """Report the number of connections, its limit, and roles that soon cannot connect."""
-    rows = read(f"{CONNECTIONS_SQL} ORDER BY l.what = 'max_connections' DESC, l.what")
+    rows = read(f"{LIMITS_SQL} ORDER BY l.what = 'max_connections' DESC, l.what")
     server = rows[0]
     limit = server.limit - server.reserved
     of = f"; this role cannot see the state of {server.hidden} (GRANT pg_monitor)" if server.hidden else ""
