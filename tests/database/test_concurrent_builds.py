@@ -217,7 +217,9 @@ def test_an_invalid_index_of_another_table_is_not_dropped(migrated):
     result = manage("migrate", url=migrated.url)
 
     assert result.returncode == 2
-    assert result.stderr.startswith("An object that a migration creates already exists")
+    assert result.stderr.startswith(
+        "The name login_history_timestamp_idx, which engagement.0004_login_timestamp_index needs, is that of an index of the"
+    )
     assert migrated.execute(
         """SELECT indrelid::regclass::text FROM pg_index WHERE indexrelid = '"login_history_timestamp_idx"'::regclass"""
     ) == [("theirs",)]

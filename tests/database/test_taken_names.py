@@ -6,10 +6,10 @@ from fly2any.database.verification import verify
 from tests.conftest import django, manage
 
 TAKEN = {
-    "CREATE TYPE price_alerts AS ENUM ('a')": ("price_alerts", "travel.0001_initial", "type"),
-    "CREATE DOMAIN users AS text": ("users", "accounts.0001_initial", "domain"),
-    "CREATE SEQUENCE price_history": ("price_history", "travel.0001_initial", "sequence"),
-    "CREATE TYPE wishlist_items AS (a int)": ("wishlist_items", "engagement.0001_initial", "type"),
+    "CREATE TYPE price_alerts AS ENUM ('a')": ("price_alerts", "travel.0001_initial", "a type"),
+    "CREATE DOMAIN users AS text": ("users", "accounts.0001_initial", "a domain"),
+    "CREATE SEQUENCE price_history": ("price_history", "travel.0001_initial", "a sequence"),
+    "CREATE TYPE wishlist_items AS (a int)": ("wishlist_items", "engagement.0001_initial", "a type"),
     'CREATE TABLE theirs (id int); CREATE INDEX "users_email_key" ON theirs (id)': (
         "users_email_key",
         "accounts.0001_initial",
@@ -31,8 +31,8 @@ def test_a_name_that_another_object_has_is_refused_before_the_first_migration(da
         "SELECT current_user::text, count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'theirs'"
     )
 
-    sentence = f"The name {name}, which {migration} needs, is already used by a {kind} of the role {owner}"
-    rename = f'ALTER {kind.upper()} "{name}" RENAME TO "{name}_old";'
+    sentence = f"The name {name}, which {migration} needs, is that of {kind} of the role {owner}"
+    rename = f'ALTER {kind.split()[1].upper()} "{name}" RENAME TO "{name}_old";'
     assert (result.returncode, result.stderr, tables) == (
         2,
         f"{sentence}: ask the role, then rename it ({rename}) or drop it. Nothing was changed.\n",

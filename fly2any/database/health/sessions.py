@@ -173,7 +173,7 @@ def locks(read: Reader, *, longest: timedelta = timedelta(seconds=10)) -> Iterat
 def _blocked(rows: list, longest: timedelta) -> Finding:
     """Return the finding for a lock holder; `rows` are the sessions that wait for it, directly or behind others, the longest wait first."""
     first, is_one = rows[0], len(rows) == 1
-    others = "" if is_one else f", which blocks {len(rows)} sessions"
+    others = "" if is_one else f", which blocks {plural(len(rows), 'session')}"
     # Only statements with CONCURRENTLY wait for transactions without their IDs.
     is_harmless = all(row.of_transaction for row in rows)
     statement = (

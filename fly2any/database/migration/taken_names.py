@@ -25,7 +25,8 @@ class TakenName:
 
     @property
     def message(self) -> str:
-        return f"The name {self.name}, which {self.migration} needs, is already used by a {self.kind.lower()} of the role {self.owner}"
+        kind = f"{'an' if self.kind[0] in 'AEIOU' else 'a'} {self.kind.lower()}"
+        return f"The name {self.name}, which {self.migration} needs, is that of {kind} of the role {self.owner}"
 
     @property
     def cure(self) -> str:
