@@ -28,11 +28,11 @@ CONFIGURED_SQL = """
 ON, OFF = "on|t|tr|tru|true|y|ye|yes|1", "off|of|f|fa|fal|fals|false|n|no|0"  # The spellings of a boolean.
 _SETTING_SQL = f"SELECT * FROM ({CONFIGURED_SQL}) AS c WHERE c.name = '{{name}}' AND c.value ~* '^({{values}})$'"
 READ_ONLY, REPLICATION_ROLE = "default_transaction_read_only", "session_replication_role"
-_MAY_WRITE = f"EXISTS (SELECT FROM known WHERE known.relname = {literal(MARKING_TABLE)} AND has_table_privilege({{role}}, known.oid, 'INSERT'))"
+MAY_WRITE = f"EXISTS (SELECT FROM known WHERE known.relname = {literal(MARKING_TABLE)} AND has_table_privilege({{role}}, known.oid, 'INSERT'))"
 # For another role, only if it may write otherwise; `known` is the relation of server.HOME_CTES.
 READ_ONLY_SQL = f"""
     SELECT configured.place, configured.is_ours FROM ({_SETTING_SQL.format(name=READ_ONLY, values=ON)}) AS configured
-    WHERE configured.is_ours OR {_MAY_WRITE.format(role="configured.role")}
+    WHERE configured.is_ours OR {MAY_WRITE.format(role="configured.role")}
 """
 REPLICATION_ROLE_SQL = f"""
     SELECT configured.place, configured.value FROM ({_SETTING_SQL.format(name=REPLICATION_ROLE, values="replica")}) AS configured ORDER BY 1
@@ -53,10 +53,10 @@ class _Setting:
 # Less than 100 milliseconds, and less than 10 seconds, after which a pool of connections may use one again.
 _SHORT = "0*[1-9][0-9]? ?(ms)?|[1-9][0-9]* ?us|0?[.]0[0-9]*[1-9]0* ?s"
 _SHORT_IDLE = "0*[1-9][0-9]{0,3} ?(ms)?|[1-9][0-9]* ?us|0?[.][0-9]*[1-9]0* ?s|0*[1-9]([.][0-9]*)? ?s"
-_WRITES = f"(configured.is_ours OR {_MAY_WRITE.format(role='configured.role')})"
+_WRITES = f"(configured.is_ours OR {MAY_WRITE.format(role='configured.role')})"
 # Another role that signs in, may write our tables, and whose path leads to none: a setting for this database precedes one of the role.
 _LEADS_ELSEWHERE = f"""
-    NOT configured.is_ours AND {_MAY_WRITE.format(role="configured.role")}
+    NOT configured.is_ours AND {MAY_WRITE.format(role="configured.role")}
     AND (SELECT a.rolcanlogin FROM pg_catalog.pg_roles AS a WHERE a.oid = configured.role)
     AND (configured.place LIKE '%% IN DATABASE %%' OR NOT EXISTS (
         SELECT FROM pg_catalog.pg_db_role_setting AS z JOIN pg_catalog.pg_database AS d ON d.oid = z.setdatabase
@@ -111,7 +111,7 @@ _OTHERS = {
         ".+", _LEADS_ELSEWHERE, "server.schema", "unless the client sets another path, it finds none of our tables", Severity.NOTE,
     ),
     "role": _Setting(
-        ".+", f"configured.is_ours AND r.oid IS NOT NULL AND {_MAY_WRITE.format(role='session_user')} AND NOT {_MAY_WRITE.format(role='r.oid')}",
+        ".+", f"configured.is_ours AND r.oid IS NOT NULL AND {MAY_WRITE.format(role='session_user')} AND NOT {MAY_WRITE.format(role='r.oid')}",
         "database.role", "that role may not write here, although the role that connects may",
     ),
 }  # fmt: skip
