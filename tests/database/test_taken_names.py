@@ -13,7 +13,7 @@ TAKEN = {
     'CREATE TABLE theirs (id int); CREATE INDEX "users_email_key" ON theirs (id)': (
         "users_email_key",
         "accounts.0001_initial",
-        "index",
+        "an index",
     ),
 }
 
