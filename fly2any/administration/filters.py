@@ -153,7 +153,7 @@ class TimeFilter(Filter):
         except (ValueError, OverflowError):
             moment = None
         if moment is None:
-            raise BadParameter(f"“{formats.beginning(text)}” is not a date. Enter it as {timezone.now():%Y-%m-%d}.")
+            raise BadParameter(f"“{formats.beginning(text)}” is not a date. Enter it as YYYY-MM-DD.")
         return moment.replace(tzinfo=moment.tzinfo or UTC)
 
     @property

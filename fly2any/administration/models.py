@@ -17,7 +17,7 @@ class Access(models.Model):
         EXPORTED = "exported", "Exported"
         ERASED = "erased", "Erased"
 
-    at = models.DateTimeField(db_default=CurrentTimestamp(), editable=False)
+    at = models.DateTimeField("time", db_default=CurrentTimestamp(), editable=False)
     # No foreign keys: the record stays when the staff or the person is deleted.
     staff_id = models.TextField("staff")
     staff_email = models.TextField("staff e-mail")
@@ -62,7 +62,7 @@ class Access(models.Model):
 class Note(models.Model):
     """A note by staff about a person. Only ever added to; it is deleted with the person."""
 
-    at = models.DateTimeField(db_default=CurrentTimestamp(), editable=False)
+    at = models.DateTimeField("time", db_default=CurrentTimestamp(), editable=False)
     person = models.ForeignKey(settings.AUTH_USER_MODEL, DB_CASCADE, db_index=False, related_name="staff_notes")
     # No foreign key: the note stays when its author is deleted.
     staff_id = models.TextField("staff")

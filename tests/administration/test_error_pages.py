@@ -42,6 +42,17 @@ def test_an_unknown_address_leads_back_to_the_admin(quiet):
     )
 
 
+def test_a_host_that_is_not_allowed_is_named_as_a_reason(quiet, caplog):
+    page = quiet.get("/admin/", headers={"host": "elsewhere.example"})
+
+    assert text_of(page) == (
+        400,
+        "This request could not be processed The server rejected the request: its host name is not in ALLOWED_HOSTS, it has an"
+        " invalid parameter, or it is too large. The admin's log gives the reason. Go to the admin",
+    )
+    assert "Invalid HTTP_HOST header: 'elsewhere.example'" in caplog.text
+
+
 def test_a_form_from_before_the_last_sign_in_says_what_to_do(staff):
     browser = Client(enforce_csrf_checks=True)
     browser.cookies = staff.cookies
@@ -66,6 +77,6 @@ def test_an_error_of_ours_does_not_claim_that_nothing_was_saved(quiet, monkeypat
 
     assert text_of(page) == (
         500,
-        "This page failed The server's log has the error. A change that you were saving may have been saved: open its page again to see"
+        "This page failed The admin's log has the error. A change that you were saving may have been saved: open its page again to see"
         " whether it was.",
     )

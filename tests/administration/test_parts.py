@@ -1,5 +1,6 @@
 """The parts of the lists: orders and positions, indexes, searches, deadlines and formats."""
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -283,7 +284,10 @@ def test_a_time_range_is_a_preset_or_days_and_anything_else_is_reported(member):
     assert label(timestamp__until="2026-01-01T09:30+02:00") == ["to 2026-01-01 09:30 UTC+02:00"]
     for bad in ("yesterday", "2026-13-01"):
         said = client.get(address(LoginHistory), {"timestamp__from": bad}, follow=True).content.decode()
-        assert "is not a date. Enter it as" in said
+        assert "is not a date. Enter it as YYYY-MM-DD." in said
+    page = client.get(address(Access), {"at__within": "7d"})
+    assert [(label, chosen) for label, chosen, _ in page.context["cl"].chips] == [("time", "Last 7 days")]
+    assert {"From (UTC)", "To (UTC)"} <= {*re.findall(r"<label>([^<]*?) <input", page.content.decode())}
 
 
 @pytest.mark.django_db

@@ -20,7 +20,12 @@ class Migration(migrations.Migration):
             name="Note",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
-                ("at", models.DateTimeField(db_default=fly2any.postgres.expressions.CurrentTimestamp(), editable=False)),
+                (
+                    "at",
+                    models.DateTimeField(
+                        db_default=fly2any.postgres.expressions.CurrentTimestamp(), editable=False, verbose_name="time"
+                    ),
+                ),
                 ("staff_id", models.TextField(verbose_name="staff")),
                 ("text", models.TextField()),
                 (
