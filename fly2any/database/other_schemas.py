@@ -9,7 +9,7 @@ from .findings import Finding, Severity
 from .session_settings import MARKING_TABLE
 from .sql import RECORD, TRUSTED_SQL, literal, quote
 
-# Those with both the migration ledger and the people's table, of trusted roles, unless the path leads to one of the two;
+# Those with both the migration ledger and the table that marks our schema, of trusted roles, unless the path leads to one of the two;
 # `path` and `known` are those of server.HOME_CTES.
 OTHER_SCHEMAS_SQL = f"""
     SELECT n.nspname::text FROM pg_catalog.pg_namespace AS n

@@ -6,7 +6,7 @@ from .findings import Finding, Severity
 from .session_settings import MAY_WRITE
 from .sql import quote
 
-# Roles that sign in and may insert people, and lack CONNECT or USAGE; `home` and `known` are those of server.HOME_CTES.
+# Roles that sign in and may insert into the table that marks our schema, and lack CONNECT or USAGE; `home` and `known` are those of server.HOME_CTES.
 OTHER_WRITERS_SQL = f"""
     SELECT * FROM (
         SELECT r.rolname::text AS role, pg_catalog.has_database_privilege(r.oid, current_database(), 'CONNECT')::text AS connects,

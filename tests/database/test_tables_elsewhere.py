@@ -36,8 +36,8 @@ def test_the_path_is_corrected_where_it_is_set(renamed):
     assert schema_errors(renamed.url) == []
 
 
-def test_a_table_of_the_name_users_alone_is_none_of_ours(database):
-    database.execute("CREATE SCHEMA auth; CREATE TABLE auth.users (id int)")
+def test_the_tables_of_another_project_of_django_are_none_of_ours(database):
+    database.execute("CREATE SCHEMA blog; CREATE TABLE blog.users (id int); CREATE TABLE blog.django_migrations (id int)")
 
     assert schema_errors(database.url) == []
 
