@@ -14,7 +14,7 @@ from fly2any.administration.options import ModelAdmin, ReadOnlyModelAdmin, UserR
 from fly2any.administration.person_page import PersonMixin
 from fly2any.administration.saving import SavedInline, remove_rows
 from fly2any.administration.search import Key, KeyWithin, PersonNamed
-from fly2any.administration.staff import keep_an_administrator, replace_password
+from fly2any.administration.staff import keep_an_administrator, remove_password
 from fly2any.administration.steps import Action, Step
 
 from .actions import deactivate, reactivate
@@ -25,9 +25,9 @@ KEPT = (
     "manage.py dbperson erase removes the person with this history."
 )
 
-REPLACED = (
-    "The password of {email} was replaced by a random one, because others may have set the old one before this person became staff. "
-    "Set a new password, and use “Sign out everywhere” to end sessions on the site."
+REMOVED = (
+    "The password of {email} was removed, because others may have set it before this person became staff. "
+    "Set a new one, and use “Sign out everywhere” to end sessions on the site."
 )
 STAFF_HELP = {
     "is_staff": "May sign in to the admin, with the permissions of their groups.",
@@ -167,11 +167,11 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
     add_fieldsets = [(None, {"fields": ["email", "name", "usable_password", "password1", "password2"]})]
 
     def save_model(self, request, obj, form, change):
-        """Save the person, and replace the password of one who becomes staff: until then others may have set it."""
+        """Save the person, and remove the password of one who becomes staff: until then others may have set it."""
         super().save_model(request, obj, form, change)
         if obj.is_staff and "is_staff" in form.changed_data and obj.has_usable_password():
-            replace_password(connection, obj)
-            self.message_user(request, REPLACED.format(email=obj.email), messages.WARNING)
+            remove_password(connection, obj)
+            self.message_user(request, REMOVED.format(email=obj.email), messages.WARNING)
 
     def title_of(self, row):
         return formats.beginning(row.name or str(row))

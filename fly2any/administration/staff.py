@@ -98,12 +98,24 @@ def replace_password(connection, user: Any) -> str:
     Raises Refusal if the database does not have it afterwards.
     """
     password = secrets.token_urlsafe(12)
+    _store(connection, user, password)
+    return password
+
+
+def remove_password(connection, user: Any) -> None:
+    """Remove the password of a person who becomes staff, since others may have set it: no one can sign in until there is a new one.
+
+    Raises Refusal if the database has one afterwards.
+    """
+    _store(connection, user, None)
+
+
+def _store(connection, user: Any, password: str | None) -> None:
     user.set_password(password)
     user.save(using=connection.alias, update_fields=PASSWORD)
     people = get_user_model()._default_manager.using(connection.alias)
     if not people.filter(pk=user.pk, password=user.password).exists():
         raise Refusal(PREVENTED)
-    return password
 
 
 def dismiss(connection, email: str) -> str:
