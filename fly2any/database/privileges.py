@@ -120,5 +120,8 @@ def _missing(server: Server, privileges: Iterable[Privilege]) -> Iterator[Findin
         yield Finding(
             Severity.NOTE, "server.privileges", server.role,
             f"The role {server.role} does not hold {', '.join(lacks)}: enough for this report, but not for every command.",
-            "This is as intended for a role that `dbroles` made to serve or to read. To migrate, connect as the owner of the tables; the site needs SELECT, INSERT, UPDATE and DELETE.",
+            "This is as intended for a role that `dbroles` made to serve or to read. To migrate, connect as the owner of the tables; the site needs SELECT, INSERT, UPDATE and DELETE."
+            if server.owner_to_set is None
+            else f"The role is a member of {server.owner_to_set}, the owner of the tables, but does not inherit its privileges:"
+            f" ALTER ROLE {quote(server.role)} SET role TO {quote(server.owner_to_set)};",
         )  # fmt: skip

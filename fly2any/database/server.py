@@ -122,6 +122,10 @@ SERVER_SQL = f"""
                      ORDER BY z.setdatabase DESC LIMIT 1), 'ALTER DATABASE ' || quote_ident(current_database())) AS sets_zone,
            {SETS_PATH_SQL} AS sets_path,
            {SCHEMA_OWNER_SQL} AS schema_owner,
+           (SELECT known.owner::text FROM known
+            WHERE known.relname = {literal(MARKING_TABLE)} AND known.nspname = home.schema AND NOT pg_catalog.pg_has_role(known.owner, 'USAGE')
+              AND pg_catalog.pg_has_role(known.owner, CASE WHEN current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'SET' END))
+               AS owner_to_set,
            pg_is_in_recovery() AS standby,
            pg_backend_pid() AS process,
            {TIME} AS time,
@@ -192,6 +196,7 @@ class Server:
     sets_zone: str  # The beginning of the statement that sets the time zone for this role in this database.
     sets_path: list[str]  # The same for the search path, and its value; empty where it is the server's or the URL's.
     schema_owner: str | None  # of `schema`, if it is not trusted
+    owner_to_set: str | None  # of our tables, if this role may SET ROLE to it and does not inherit its privileges
     max_connections: int
     connections: int
     standby: bool

@@ -209,3 +209,20 @@ def test_what_the_owner_of_a_table_lacks_is_granted_by_the_owner():
         '-- As their owner:\nGRANT SELECT ON public.users TO "person";',
         "the owner of the tables must run it",
     )
+
+
+@pytest.mark.django_db
+def test_a_member_that_does_not_inherit_from_the_owner_is_told_to_become_it():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace")
+        given = [f'ALTER TABLE "{name}" OWNER TO owners' for (name,) in cursor.fetchall()]
+    roles = (
+        "CREATE ROLE owners; CREATE ROLE web NOINHERIT IN ROLE owners; GRANT ALL ON SCHEMA public TO owners WITH GRANT OPTION"
+    )
+
+    cures = [one.cure for one in seen_by("web", roles, *given)]
+
+    assert cures == [
+        "The role is a member of owners, the owner of the tables, but does not inherit its privileges:"
+        ' ALTER ROLE "web" SET role TO "owners";'
+    ]
