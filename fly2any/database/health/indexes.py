@@ -1,4 +1,4 @@
-"""Indexes, sequences and the cache: what is on the disk, and how well it is used."""
+"""Indexes: those that are invalid, unused, redundant, bloated or missing."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from ..schema.catalog import BUILDING_SQL
 from ..schema.cures import for_partitioned
 from ..schema.extents import Extent, IndexUse, read_extents, read_index_use
 from ..schema.objects import OF_REINDEX, of_invalid
-from ..schema.sequences import FIRST_VALUE_SQL
 from ..sql import literal, quote
-from ..units import plural, share, size, span
+from ..units import plural, size, span
 from .examine import Figure, Reader
 from .standby_use import StandbyUse, read_standby_use
 
@@ -26,18 +25,6 @@ RESET_SQL = """
     FROM pg_catalog.pg_stat_database AS s, pg_catalog.pg_stat_archiver AS a,
          LATERAL (SELECT GREATEST(COALESCE(s.stats_reset, pg_catalog.pg_postmaster_start_time()), a.stats_reset) AS since) AS r
     WHERE s.datname = current_database()
-"""
-# The scan of a large table reads its blocks into a small ring (the context bulkread), and finds none there. For the whole server; until
-# PostgreSQL 17, `reads` counts blocks.
-SINGLE_BLOCKS_SQL = """
-    SELECT COALESCE(sum(s.hits), 0)::float AS hit,
-           COALESCE(sum(COALESCE((pg_catalog.to_jsonb(s) ->> 'read_bytes')::numeric / current_setting('block_size')::numeric, s.reads)), 0)::float AS read
-    FROM pg_catalog.pg_stat_io AS s
-    WHERE s.object = 'relation' AND s.context = 'normal' AND s.backend_type IN ('client backend', 'background worker')
-"""
-# Before PostgreSQL 16, only the blocks of indexes are known to be read one by one.
-INDEX_BLOCKS_SQL = """
-    SELECT COALESCE(sum(idx_blks_hit), 0)::float AS hit, COALESCE(sum(idx_blks_read), 0)::float AS read FROM pg_catalog.pg_statio_all_indexes
 """
 # Whether the checks of the foreign key `k` can use the index `x` of the method `am`. They compare with "=", never with NULL: an index
 # over the rows that are not NULL serves them too.
@@ -98,29 +85,6 @@ FOREIGN_KEYS_SQL = f"""
                       JOIN pg_catalog.pg_am AS am ON am.oid = i.relam
                       WHERE x.indrelid = c.oid AND {SERVES_SQL})
     ORDER BY c.relname COLLATE "C", k.conname COLLATE "C"
-"""
-# `typed` and `held` are the bytes of the types of the sequence and of the smallest column that takes its values from it.
-SEQUENCES_SQL = f"""
-    SELECT c.relname AS name, columns.type, s.seqincrement > 0 AS ascending, s.seqcycle AS cycles,
-           CASE WHEN s.seqincrement > 0 THEN s.seqmin ELSE s.seqmax END AS origin,
-           CASE WHEN s.seqincrement > 0 THEN s.seqmax ELSE s.seqmin END AS "end",
-           CASE s.seqtypid WHEN 'int2'::regtype THEN 2 WHEN 'int4'::regtype THEN 4 ELSE 8 END AS typed, COALESCE(columns.bytes, 8) AS held,
-           CASE WHEN pg_catalog.has_sequence_privilege(c.oid, 'USAGE, SELECT')
-                THEN COALESCE(pg_catalog.pg_sequence_last_value(c.oid), {FIRST_VALUE_SQL.format(sequence="c.oid")}) END AS last
-    FROM pg_catalog.pg_sequence AS s
-    JOIN pg_catalog.pg_class AS c ON c.oid = s.seqrelid
-    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    LEFT JOIN LATERAL (
-        SELECT pg_catalog.format_type(a.atttypid, NULL) AS type, a.attlen::int AS bytes
-        FROM pg_catalog.pg_depend AS d
-        LEFT JOIN pg_catalog.pg_attrdef AS f ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND f.oid = d.objid
-        JOIN pg_catalog.pg_attribute AS a
-          ON a.attrelid = COALESCE(f.adrelid, d.refobjid) AND a.attnum = COALESCE(f.adnum::int, d.refobjsubid)
-        WHERE a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)
-          AND (f.oid IS NOT NULL AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = c.oid
-               OR d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i'))
-        ORDER BY a.attlen LIMIT 1) AS columns ON true
-    WHERE n.nspname = %(schema)s ORDER BY c.relname COLLATE "C"
 """
 
 
@@ -292,90 +256,3 @@ def _contained_in(row, rows, contract: set[str]):
         if other.valid and same and covered and (longer or kept):
             return other
     return None
-
-
-def sequences(read: Reader, *, near: float = 0.75) -> Iterator[Figure | Finding]:
-    """Report how near sequences are to the last value that the column can hold, ascending or descending."""
-    found = [(row, limit) for row in read(SEQUENCES_SQL) if (limit := _limit(row)) is not None]
-    hidden = [row.name for row, _ in found if row.last is None]
-    rows = [(row, limit, _used(row, limit)) for row, limit in found if row.last is not None]
-    fullest = max((used for *_, used in rows), default=0)
-    yield Figure("fullest sequence", share(fullest), fullest, "fullest_sequence_ratio")
-    if hidden:
-        yield Figure("not readable by this role", ", ".join(hidden), len(hidden))
-    for row, limit, used in rows:
-        if used > near:
-            kind = f" feeds a column of type {row.type} and" if row.type else ""
-            alter = _extended(row, near)
-            wider = (
-                "Change its column to bigint in a migration, and the sequence with it (ALTER SEQUENCE … AS bigint)."
-                if row.held < 8
-                else "No integer type is larger than bigint: reset it with setval if smaller values are unused."
-            )
-            yield Finding(
-                Severity.ERROR, "sequences.near_end", row.name,
-                f"Sequence {row.name}{kind} is at {row.last:,} of {limit:,}, {share(used)} (limit {share(near)}): after the last value, every insert fails.",
-                f"ALTER SEQUENCE {quote(row.name)} {alter};" if alter else wider,
-                is_sql=bool(alter), loses="its limit may be intended; ask its owner first" if alter else "",
-            )  # fmt: skip
-
-
-def _bound(row, length: int) -> int:
-    """Return the last value of an integer type of `length` bytes in the direction of the sequence."""
-    most = 2 ** (8 * length - 1)
-    return most - 1 if row.ascending else -most
-
-
-def _nearer(row, *bounds: int) -> int:
-    return min(bounds) if row.ascending else max(bounds)
-
-
-def _limit(row) -> int | None:
-    """Return the value after which inserts fail; None if there is none, as the sequence begins again before it."""
-    limit = _nearer(row, row.end, _bound(row, row.held))
-    return None if row.cycles and limit == row.end else limit
-
-
-def _used(row, limit: int) -> float:
-    return (row.last - row.origin) / ((limit - row.origin) or 1)
-
-
-def _extended(row, near: float) -> str:
-    """Return the change of the sequence that ends the finding, "" if its column must change too."""
-    typed, held = _bound(row, row.typed), _bound(row, row.held)
-    bound = "MAXVALUE" if row.ascending else "MINVALUE"
-    if row.cycles:
-        return f"{bound} {held}"
-    if _used(row, _nearer(row, typed, held)) <= near:
-        return f"NO {bound}"
-    return f"AS {row.type or 'bigint'} NO {bound}" if row.typed < row.held and _used(row, held) <= near else ""
-
-
-def cache(read: Reader, *, enough: float = 0.95, least: int = 1_000_000) -> Iterator[Figure | Finding]:
-    """Report how often a requested block was in memory."""
-    row = read.one(RESET_SQL)
-    asked = row.hit + row.read
-    if asked < least:
-        yield Figure(
-            "cache hits",
-            f"not enough data: {plural(asked, 'block request')} since {row.since:%Y-%m-%d}, and {least:,} are needed",
-        )
-        return
-    yield Figure(
-        "cache hits",
-        f"{share(row.hit / asked)} of {plural(asked, 'block request')} since {row.since:%Y-%m-%d}",
-        row.hit / asked,
-        "cache_hit_ratio",
-    )
-    if row.hit < enough * asked and _reads_single_blocks(read, enough):
-        yield Finding(
-            Severity.WARNING, "cache.misses", "shared_buffers",
-            f"{share(row.hit / asked)} of requested blocks were in shared_buffers (limit {share(enough)}): the rest were read from disk or the operating system's cache.",
-            "Give the server more memory, or set shared_buffers to a quarter of it.",
-        )  # fmt: skip
-
-
-def _reads_single_blocks(read: Reader, enough: float) -> bool:
-    """Return whether too few blocks were in memory also without scans of whole tables, as those of a backup, which more memory does not help."""
-    row = read.one(SINGLE_BLOCKS_SQL if read.connection.pg_version >= 160000 else INDEX_BLOCKS_SQL)
-    return row.hit < enough * (row.hit + row.read)

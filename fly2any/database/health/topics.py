@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import indexes, queries, replication, server, sessions, tables
+from . import cache, indexes, queries, replication, sequences, server, sessions, tables
 from .examine import Question
 
 TOPICS: dict[str, Question] = {
@@ -12,8 +12,8 @@ TOPICS: dict[str, Question] = {
     "queries": queries.queries,
     "indexes": indexes.indexes,
     "tables": tables.tables,
-    "cache": indexes.cache,
-    "sequences": indexes.sequences,
+    "cache": cache.cache,
+    "sequences": sequences.sequences,
     "replication": replication.replication,
     "wraparound": server.wraparound,
     "settings": server.settings,
