@@ -1,5 +1,6 @@
 """Blockers of an adoption are reported with their rows, and repaired if nothing is lost."""
 
+import json
 import re
 
 import pytest
@@ -323,6 +324,16 @@ def test_tables_behind_another_schema_of_the_search_path_are_found_and_not_rebui
     assert (migrate.returncode, "dbadopt" in migrate.stderr) == (2, True)
     assert [(blocker["code"], blocker["where"]) for blocker in report["blockers"]] == [("server.schema", exact.name)]
     assert exact.execute("SELECT count(*) FROM pg_class WHERE relnamespace = 'app'::regnamespace") == [(0,)]
+
+
+@pytest.mark.slow
+def test_the_search_path_of_another_role_is_no_blocker(exact):
+    with exact.role("GRANT INSERT ON ALL TABLES IN SCHEMA public TO {role}", "ALTER ROLE {role} SET search_path TO app"):
+        found = json.loads(manage("dbstatus", "--format", "json", url=exact.url).stdout)["findings"]
+        blockers = plan(exact)["blockers"]
+
+    assert [(one["severity"], one["code"]) for one in found if one["code"] == "server.schema"] == [("note", "server.schema")]
+    assert blockers == []
 
 
 @pytest.mark.slow

@@ -223,7 +223,9 @@ def _other_blockers(connection, site: _Site, names: list[str]) -> Iterator[Findi
     yield from blockers.extension(connection, schema, server.role)
     yield from blockers.zones(connection, schema, names, server)
     yield from (
-        finding for finding in server.findings() if finding.code in ("server.schema", "server.encoding", "server.collation")
+        finding
+        for finding in server.findings()
+        if finding.code in ("server.schema", "server.encoding", "server.collation") and finding.severity is not Severity.NOTE
     )
     yield from blockers.ownership_missing(connection, schema, names, server)
 
