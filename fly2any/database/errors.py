@@ -126,7 +126,7 @@ OF_STATEMENTS = (
     Cause("", r'(extension "(?P<name>[^"]*)" is not available|could not open extension control file)',
           "The server lacks an extension ({line}): install PostgreSQL's contrib package there, and run the command again."),
     Cause("", r'would be affected by row-level security', "Row-level security would hide rows ({line}): connect as a role with BYPASSRLS, or as the owner of the table if it has no FORCE ROW LEVEL SECURITY."),
-    Cause("", r'violates row-level security policy', "Row-level security refuses this ({line}): add a policy that admits the role, or connect as the owner of the table or as a role with BYPASSRLS."),
+    Cause("", r'violates row-level security policy', "Row-level security refuses this ({line}): add a policy that admits the role, or connect as a role with BYPASSRLS, or as the owner of the table if it has no FORCE ROW LEVEL SECURITY."),
     Cause("42501", "", "The role may not do this ({line}): connect as the owner of the tables, or GRANT it the privilege (for migrations CREATE on the schema)."),
     Cause("25006", "", "The database is read-only (a standby, or default_transaction_read_only is on): set POSTGRES_URL to the primary."),
     Cause("55P03", "", "Another transaction holds a lock ({line}): try again when it has ended. pg_stat_activity shows sessions, and pg_prepared_xacts prepared transactions, which end only by COMMIT PREPARED or ROLLBACK PREPARED."),

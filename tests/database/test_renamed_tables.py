@@ -19,12 +19,12 @@ DAMAGES = {
     "one more column": (f'{RENAME}; ALTER TABLE "WishlistItem" ADD priority int', "all", []),
     "a renamed column": (
         f'{RENAME}; ALTER TABLE "WishlistItem" RENAME "targetPrice" TO target_price',
-        "most of",
+        "at least half of",
         [("column.renamed", "wishlist_items.targetPrice")],
     ),
     "another type": (
         f'{RENAME}; ALTER TABLE "WishlistItem" ALTER notes TYPE varchar(500)',
-        "most of",
+        "at least half of",
         [("column.different", "wishlist_items.notes")],
     ),
     "a copy": (f"CREATE TABLE wishlist_backup (LIKE wishlist_items); {RENAME}", "all", []),

@@ -138,7 +138,7 @@ def test_row_security_of_supabase_is_no_error():
 
 HIDDEN = "Row-level security hides rows of django_migrations from the role site"
 REVEAL = (
-    "Connect as the owner of django_migrations or as a role with BYPASSRLS, or run as the owner:"
+    "Connect as a role with BYPASSRLS, or as the owner of django_migrations if it has no FORCE ROW LEVEL SECURITY; or run as the owner:"
     ' CREATE POLICY fly2any ON django_migrations FOR SELECT TO "site" USING (true);'
     " (or ALTER TABLE django_migrations DISABLE ROW LEVEL SECURITY;)"
 )

@@ -39,7 +39,7 @@ def test_unmanaged_tables_that_ours_refer_to_are_logged_first_once_their_owner_a
     (finding,) = drift()
 
     assert (finding.code, finding.where) == ("table.weaker", "price_history")
-    assert finding.loses == "ask the owner of top, middle first, because a logged table can refer to logged tables only"
+    assert finding.loses == "ask the owner of top, middle first, because a logged table can refer only to logged tables"
     assert finding.cure.splitlines() == [f'ALTER TABLE "{name}" SET LOGGED;' for name in ("top", "middle", "price_history")]
     run(finding.cure)
     assert drift() == ()

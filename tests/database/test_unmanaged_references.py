@@ -113,6 +113,30 @@ def test_what_keeps_a_person_is_found_and_resolved_by_its_cure(migrated, person,
     assert after == (False, [])
 
 
+@pytest.mark.parametrize(
+    ("made", "prevents"),
+    [
+        (child("ON DELETE SET NULL", column="NOT NULL"), "the deletion of the rows of users that it refers to: it would set NULL in a, which may not be NULL"),
+        (child("ON DELETE CASCADE", target="(email)", row="u@example.com"), "a change of email of users"),
+        (
+            "CREATE TABLE target (id text PRIMARY KEY, a text REFERENCES users ON DELETE CASCADE); CREATE TABLE child (a text REFERENCES target)",
+            "the deletion of the rows of target that it refers to, to which deletions from users cascade",
+        ),
+        (
+            "CREATE TABLE target (a text UNIQUE REFERENCES users ON DELETE SET NULL); CREATE TABLE child (a text REFERENCES target (a))",
+            "the deletion of the rows of target that it refers to, to which deletions from users cascade:"
+            " the deletions change the columns of target that it refers to",
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_foreign_key_prevents_is_named(migrated, person, made, prevents):
+    migrated.execute(made)
+
+    messages = [one.message for one in found(migrated) if one.code == "foreign_key.restricts"]
+
+    assert messages == [f"Foreign key child_a_fkey of child is unmanaged, and prevents {prevents}."]
+
+
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("made", "said"),

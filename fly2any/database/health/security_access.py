@@ -174,6 +174,6 @@ def ownership(read: Reader) -> Iterator[Figure | Finding]:
     for row in read(CREATORS_SQL, path=names_of(path)):
         yield Finding(
             Severity.WARNING, "security.create", f"SCHEMA {row.schema}",
-            f"{row.role} may create objects in this schema of the search path, which can shadow our tables and functions.",
+            f"{row.role} may create objects in this schema, which is in the search path; they can shadow our tables and functions.",
             f"REVOKE CREATE ON SCHEMA {quote(row.schema)} FROM {row.role};", is_sql=True,
         )  # fmt: skip

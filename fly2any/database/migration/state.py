@@ -111,7 +111,7 @@ class MigrationState:
                 "migrations.unreadable",
                 "django_migrations",
                 "This role may not read django_migrations, so the schema is compared as if every migration were applied.",
-                "GRANT SELECT ON django_migrations (and fly2any_migration_runs) to the role, or connect as one that may read it.",
+                "Grant the role SELECT on django_migrations and fly2any_migration_runs, or connect as a role that may read them.",
             )
         yield from self._unknown()
 

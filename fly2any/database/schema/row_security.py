@@ -74,6 +74,6 @@ def of_row_security(table: Table) -> Iterator[Finding]:
 def reveal(table: str, role: str, command: str = "FOR SELECT ") -> str:
     """Return how `role` gets to see every row of a table, or with another `command` also to write them."""
     return (
-        f"Connect as the owner of {table} or as a role with BYPASSRLS, or run as the owner: CREATE POLICY fly2any ON {table}"
+        f"Connect as a role with BYPASSRLS, or as the owner of {table} if it has no FORCE ROW LEVEL SECURITY; or run as the owner: CREATE POLICY fly2any ON {table}"
         f" {command}TO {quote(role)} USING (true);"
     )

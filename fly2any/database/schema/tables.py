@@ -60,7 +60,7 @@ def _owners(to: Comparing, tables: list[Table]) -> None:
 
 
 def _renamed(to: Comparing, table: Table) -> str | None:
-    """Return the only table of others that is `table`: it has all its columns, or most of them and the name of a key or an index of it."""
+    """Return the only table of others that is `table`: it has all its columns, or at least half of them and the name of a key or an index of it."""
     wanted, found = _shape(to.expected, table.name), _likenesses(to, table)
     holding = _holding(to, table)
     same = [name for name in found if name in holding] or [name for name in found if _shape(to.actual, name) == wanted]
@@ -100,7 +100,7 @@ def _rename_back(to: Comparing, table: Table, found: Table | None, other: str) -
     if found:
         rename, what = cures.together([cures.rename_to_old(found), rename]), f"is a {found.kind}, not a table"
         to.actual = to.actual.where(lambda thing: thing.table != table.name)
-    has = "all" if _shape(to.expected, table.name) <= _shape(to.actual, other) else "most of"
+    has = "all" if _shape(to.expected, table.name) <= _shape(to.actual, other) else "at least half of"
     message = f"Table {table.name} {what}, and {other} has {has} its columns: it was probably renamed."
     to.add("table.different" if found else "table.renamed", table, message, rename, loses=MAY_BE_ANOTHERS)
     to.actual = to.actual.renamed_table(other, table.name)
@@ -183,7 +183,7 @@ def _state(to: Comparing, table: Table, live: Table) -> None:
         message = f"Table {table.name} is UNLOGGED: a crash empties it."
         theirs = _unlogged_targets(to, table.name)
         lost = (
-            f"ask the owner of {', '.join(theirs)} first, because a logged table can refer to logged tables only"
+            f"ask the owner of {', '.join(theirs)} first, because a logged table can refer only to logged tables"
             if theirs
             else ""
         )

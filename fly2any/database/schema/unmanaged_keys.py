@@ -73,7 +73,9 @@ class Keys(Obstacles):
     def of_index(self, index: Index) -> Iterator[Finding]:
         if not ((index.valid and index.ready) or index.building):
             if self.is_copy(index):
-                message = f"Index {index.name} of {index.table} is what an interrupted REINDEX CONCURRENTLY left: {of_invalid(index)}."
+                message = (
+                    f"Index {index.name} of {index.table} was left by an interrupted REINDEX CONCURRENTLY: {of_invalid(index)}."
+                )
                 yield Finding(Severity.WARNING, "index.extra", where(index), message, cures.drop(index), is_sql=True)
             else:
                 message = f"Index {index.name} of {index.table} is unmanaged and invalid: {of_invalid(index)}."
@@ -108,7 +110,7 @@ class Keys(Obstacles):
         """Yield the finding about an index that refuses rows whose entry would be too long."""
         for one, limit in self.too_long(thing)[:1]:
             title = f"{'Index' if isinstance(thing, Index) else 'Unique constraint'} {thing.name} of {thing.table} is unmanaged"
-            message = f"{title}, and a write fails where {one} has more than {plural(limit, 'byte')} after compression, the most that its entries hold."
+            message = f"{title}, and a write fails where {one} exceeds {plural(limit, 'byte')} after compression, the maximum size of an index entry."
             cure = f"{cures.drop(thing)}\n{cures.comment(self.shorter(thing.table, one))}"
             severity = Severity.WARNING if self.is_long(thing.table, one) else Severity.NOTE
             yield obstacle("index.extra", thing, message, cure, severity)

@@ -1,4 +1,4 @@
-"""Findings about unmanaged tables whose foreign keys keep our rows from being deleted or changed, or could."""
+"""Findings about unmanaged tables whose foreign keys prevent the deletion or a change of our rows, or could."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ def of_references(expected: Catalog, actual: Catalog, live: Live | None) -> Iter
         renamed = "." not in place and bare not in there
         return not (bare in ours or renamed or (kept != table.name and kept in ours))
 
-    def when(table: Table, target: str, columns: str) -> str:
-        """Return what a foreign key follows or prevents, "" if we never do that: `columns` are "" for a deletion."""
+    def objects(table: Table, target: str, columns: str) -> str:
+        """Return the rows, or with `columns` the columns, whose deletion or change a key follows or prevents; "" if we change none."""
         changed = [one for one in columns.split(", ") if (table.name, one) in managed]
         if not columns:
-            return f"{_rows(table, target)} from being deleted"
-        return f"{', '.join(changed)} of {table.name} from being changed" if changed else ""
+            return _rows(table, target)
+        return f"{', '.join(changed)} of {table.name}" if changed else ""
 
     for table in (one for one in actual.tables if one.name in ours):
         for place, name, definition, target, required, owner in table.kept_by:
             if is_reported(table, place, target):
                 found[place, name] = _keeps(table, place, name, definition, target, required, owner)
         for place, name, definition, target, columns, owner in table.fixed_by:
-            kept = when(table, target, columns)
+            kept = objects(table, target, columns)
             if kept and is_reported(table, place, target):
-                why = "" if columns else f": they change the columns of {target} that it refers to"
-                message = f"Foreign key {name} of {place} is unmanaged, and keeps {kept}{why}."
+                why = "" if columns else f": the deletions change the columns of {target} that it refers to"
+                message = f"Foreign key {name} of {place} is unmanaged, and prevents {_event(kept, columns)}{why}."
                 cure = _asked(owner, _again(place, name, definition))
                 found[place, name, columns] = Finding(
                     Severity.WARNING, "foreign_key.restricts", _where(place, name), message, cure
                 )
         for met in table.met:
             place, name, target, kind, what, *_, columns = met
-            kept = when(table, target, columns)
+            kept = objects(table, target, columns)
             if kept and is_reported(table, place, target):
                 found[place, name, kind, what, columns] = _meets(_Met(*met, kept), live, readable)
     yield from filter(None, found.values())
@@ -67,7 +67,7 @@ def _keeps(table: Table, place: str, name: str, definition: str, target: str, re
         cure = AGREE + " ".join(f"{alter} ALTER COLUMN {quote(one)} DROP NOT NULL;" for one in required.split(", "))
     else:
         why, cure = "", _asked(owner, _again(place, name, definition))
-    message = f"Foreign key {name} of {place} is unmanaged, and keeps {_rows(table, target)} from being deleted{why}."
+    message = f"Foreign key {name} of {place} is unmanaged, and prevents {_event(_rows(table, target))}{why}."
     return Finding(Severity.WARNING, "foreign_key.restricts", _where(place, name), message, cure)
 
 
@@ -95,7 +95,7 @@ def _again(place: str, name: str, definition: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Met:
-    """An element of Table.met, and what it may prevent, such as "email of users from being changed"."""
+    """An element of Table.met, and the rows or columns whose deletion or change it may prevent, such as "email of users"."""
 
     place: str
     name: str
@@ -110,10 +110,12 @@ class _Met:
 
     @property
     def event(self) -> str:
-        return self.kept.replace(" from being ", " are " if "," in self.columns or not self.columns else " is ")
+        if self.columns:
+            return f"{self.kept} {'are' if ',' in self.kept else 'is'} changed"
+        return f"{self.kept}{',' if ',' in self.kept else ''} are deleted"
 
     def warning(self, why: str, cure: str) -> Finding:
-        return self._finding(Severity.WARNING, f"keeps {self.kept}: {why}.", cure)
+        return self._finding(Severity.WARNING, f"prevents {_event(self.kept, self.columns)}: {why}.", cure)
 
     def note(self, does: str) -> Finding:
         return self._finding(Severity.NOTE, f"{does}.", READ)
@@ -194,7 +196,12 @@ def _of_condition(met: _Met) -> Finding:
 def _rows(table: Table, target: str) -> str:
     if target.strip('"') == table.name:
         return f"the rows of {table.name} that it refers to"
-    return f"the rows of {target} that it refers to, to which deletions from {table.name} cascade,"
+    return f"the rows of {target} that it refers to, to which deletions from {table.name} cascade"
+
+
+def _event(kept: str, columns: str = "") -> str:
+    """Return the change of some columns, or the deletion of some rows."""
+    return f"{'a change' if columns else 'the deletion'} of {kept}"
 
 
 def _where(place: str, name: str) -> str:
