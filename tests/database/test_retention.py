@@ -146,19 +146,19 @@ def test_a_locked_table_is_reported_and_the_others_are_swept(filled):
 
 IN_THE_WAY = {
     "CREATE TABLE theirs (id int, a text REFERENCES notifications ON DELETE CASCADE)": (
-        "notifications", "notifications is referenced by a foreign key of theirs, whose rows would be deleted or changed too: remove notifications from RETENTION, or drop that foreign key, once its owner agrees: ALTER TABLE theirs DROP CONSTRAINT theirs_a_fkey;",
+        "notifications", "notifications is referenced by a foreign key of theirs, whose rows would be deleted too: remove notifications from RETENTION, or drop that foreign key, once its owner agrees: ALTER TABLE theirs DROP CONSTRAINT theirs_a_fkey;",
     ),
-    "CREATE TABLE theirs (id int, a text REFERENCES ai_messages ON DELETE CASCADE)": (
-        "ai_conversations", "ai_messages is referenced by a foreign key of theirs, whose rows would be deleted or changed too: remove ai_conversations from RETENTION, or drop that foreign key, once its owner agrees: ALTER TABLE theirs DROP CONSTRAINT theirs_a_fkey;",
+    "CREATE TABLE theirs (id int, a text REFERENCES ai_messages)": (
+        "ai_conversations", "ai_messages is referenced by a foreign key of theirs, whose rows would prevent the deletion: remove ai_conversations from RETENTION, or drop that foreign key, once its owner agrees: ALTER TABLE theirs DROP CONSTRAINT theirs_a_fkey;",
     ),
     'ALTER TABLE notifications ADD "parentId" text CONSTRAINT thread REFERENCES notifications ON DELETE CASCADE': (
-        "notifications", "notifications is referenced by a foreign key of its own, thread, so that newer rows would be deleted or changed too: remove notifications from RETENTION, or drop that foreign key, once its owner agrees: ALTER TABLE notifications DROP CONSTRAINT thread;",
+        "notifications", "notifications is referenced by a foreign key of its own, thread, so that newer rows would be deleted too: remove notifications from RETENTION, or drop that foreign key, once its owner agrees: ALTER TABLE notifications DROP CONSTRAINT thread;",
     ),
     'ALTER TABLE ai_messages ADD "replyTo" text CONSTRAINT reply REFERENCES ai_messages ON DELETE SET NULL': (
-        "ai_conversations", "ai_messages is referenced by a foreign key of its own, reply, so that newer rows would be deleted or changed too: remove ai_conversations from RETENTION, or drop that foreign key, once its owner agrees: ALTER TABLE ai_messages DROP CONSTRAINT reply;",
+        "ai_conversations", "ai_messages is referenced by a foreign key of its own, reply, so that newer rows would be changed too: remove ai_conversations from RETENTION, or drop that foreign key, once its owner agrees: ALTER TABLE ai_messages DROP CONSTRAINT reply;",
     ),
     'ALTER TABLE ai_messages ADD "quotedId" text REFERENCES ai_conversations ON DELETE CASCADE': (
-        "ai_conversations", "ai_conversations is referenced by a foreign key of ai_messages, whose rows would be deleted or changed too: remove ai_conversations from RETENTION, or drop that foreign key, once its owner agrees: ALTER TABLE ai_messages DROP CONSTRAINT \"ai_messages_quotedId_fkey\";",
+        "ai_conversations", "ai_conversations is referenced by a foreign key of ai_messages, whose rows would be deleted too: remove ai_conversations from RETENTION, or drop that foreign key, once its owner agrees: ALTER TABLE ai_messages DROP CONSTRAINT \"ai_messages_quotedId_fkey\";",
     ),
     "CREATE TABLE theirs () INHERITS (notifications)": (
         "notifications", "notifications has rows in theirs, which inherits from it: remove notifications from RETENTION, or end the inheritance, once the owner of that table agrees: ALTER TABLE theirs NO INHERIT notifications;",

@@ -50,7 +50,7 @@ CHILDREN_SQL = "SELECT {key}, count(*) FROM {children} WHERE {key} = ANY (%(ids)
 VERSIONS_SQL = "SELECT id, {version} FROM {rows} WHERE id = ANY (%(ids)s)"
 DELETE_BY_ID_SQL = "DELETE FROM {rows} WHERE id = ANY (%(ids)s) RETURNING id"
 DELETE_CHILDREN_SQL = "DELETE FROM {children} WHERE {key} = ANY (%(ids)s)"
-# Why these statements cannot be used, and the cure: rows are in an inheriting table, or rows that are not the rule's would be deleted too.
+# Why these statements cannot be used, and the cure: rows are in an inheriting table, or rows that are not the rule's refer to these.
 UNSUITABLE_SQL = """
     SELECT 'has rows in ' || i.inhrelid::regclass::text || ', which inherits from it',
            'end the inheritance, once the owner of that table agrees: ALTER TABLE ' || i.inhrelid::regclass::text || ' NO INHERIT ' || i.inhparent::regclass::text || ';'
@@ -58,8 +58,10 @@ UNSUITABLE_SQL = """
     WHERE i.inhparent = pg_catalog.to_regclass(%(table)s)::oid AND c.relkind <> 'p'
     UNION ALL
     SELECT 'is referenced by a foreign key of '
-           || CASE WHEN k.conrelid = k.confrelid THEN 'its own, ' || pg_catalog.quote_ident(k.conname) || ', so that newer rows would be deleted or changed too'
-                   ELSE k.conrelid::regclass::text || ', whose rows would be deleted or changed too' END,
+           || CASE WHEN k.conrelid = k.confrelid THEN 'its own, ' || pg_catalog.quote_ident(k.conname) || ', so that newer rows'
+                   ELSE k.conrelid::regclass::text || ', whose rows' END
+           || CASE WHEN k.confdeltype = 'c' THEN ' would be deleted too'
+                   WHEN k.confdeltype IN ('n', 'd') THEN ' would be changed too' ELSE ' would prevent the deletion' END,
            'drop that foreign key, once its owner agrees: ALTER TABLE ' || k.conrelid::regclass::text || ' DROP CONSTRAINT ' || pg_catalog.quote_ident(k.conname) || ';'
     FROM pg_catalog.pg_constraint AS k
     WHERE k.contype = 'f' AND k.conparentid = 0::oid AND k.confrelid = pg_catalog.to_regclass(%(table)s)::oid
@@ -90,7 +92,7 @@ def short_transaction(connection, rule: Rule | None = None) -> Iterator[Any]:
 
 
 def require_own(cursor, connection, rule: Rule) -> None:
-    """Lock the tables of the rule; raise Refusal if a deletion would run another role's code or delete rows that are not the rule's.
+    """Lock the tables of the rule; raise Refusal if a deletion would run another role's code, or if other rows refer to those of the rule.
 
     Each transaction that deletes asks: a table may get its foreign key during the run.
     """
