@@ -50,7 +50,7 @@ def code(read: Reader) -> Iterator[Figure | Finding]:
     database = read.one("SELECT pg_catalog.current_database() AS name").name  # A pooler may have another name for it.
     yield from (of_replication_role(database, *row) for row in read(REPLICATION_ROLE_SQL))
     definers = read(DEFINERS_SQL, **COLUMNS)
-    yield Figure("functions that show secrets", str(len(definers)), len(definers))
+    yield Figure("functions that expose secrets", str(len(definers)), len(definers))
     for row in definers:
         yield Finding(
             Severity.WARNING, "security.definer", row.place,

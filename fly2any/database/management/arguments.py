@@ -27,7 +27,8 @@ def add_database(parser: argparse.ArgumentParser, purpose: str) -> None:
 
 
 def add_lock_wait(
-    parser: argparse.ArgumentParser, waits: str = "the migration lock, and over all attempts for the other locks of each step"
+    parser: argparse.ArgumentParser,
+    waits: str = "the migration lock and, in total over all attempts, for the other locks of each step",
 ) -> None:
     """Add `--lock-wait`: how long the command `waits` for its advisory lock, and for others."""
     parser.add_argument(

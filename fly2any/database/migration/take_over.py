@@ -113,7 +113,7 @@ def _why_not(thing: Object, expected: Catalog) -> str:
 
 
 def _statements(thing: Object) -> Iterator[str]:
-    """Yield the statements that create `thing` without blocking writes while rows are read."""
+    """Yield the statements that create `thing`: only a unique or exclusion constraint blocks reads and writes while rows are read."""
     alter = f"ALTER TABLE {quote(thing.table)}"
     if isinstance(thing, Index):
         yield thing.sql()
