@@ -157,6 +157,8 @@ OF_RECORDS = ("migrations.unreadable", "migrations.unrecorded", "table.different
         ("CREATE POLICY reads ON django_migrations FOR SELECT TO site USING (true)", False),
         ("CREATE POLICY most ON django_migrations FOR SELECT USING (id > 0)", False),
         ("ALTER ROLE site BYPASSRLS", False),
+        ("ALTER TABLE django_migrations OWNER TO site", False),
+        ("ALTER TABLE django_migrations OWNER TO site; ALTER TABLE django_migrations FORCE ROW LEVEL SECURITY", True),
     ],
 )
 def test_a_record_of_migrations_whose_rows_are_hidden_is_not_taken_for_an_empty_one(policy, hidden):
