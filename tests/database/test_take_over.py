@@ -32,7 +32,7 @@ KEPT = [
 @pytest.mark.slow
 def test_an_object_taken_over_is_ours_here_and_in_a_new_database(migrated, database, tmp_path):
     project = shutil.copytree(
-        PROJECT, tmp_path / "project", ignore=shutil.ignore_patterns(".git", ".venv", ".fly2any", "*cache*")
+        PROJECT, tmp_path / "project", ignore=shutil.ignore_patterns(".git", ".venv", ".fly2any", "__pycache__", ".*_cache")
     )
 
     def manage(*arguments, url=migrated.url):
