@@ -226,7 +226,7 @@ class Server:
             )  # fmt: skip
         yield from self._read_only()
         yield from (of_replication_role(self.database, *one) for one in self.replication_roles)
-        yield from (of_setting(self.database, *one) for one in self.settings)
+        yield from (of_setting(self.database, self.schema or "", *one) for one in self.settings)
         yield from (of_other_writer(self.database, self.schema or "", *one) for one in self.other_writers)
         yield from (of_api_role(self.schema or "", *one) for one in self.served)
         yield from of_event_triggers(self.database, self.event_triggers, self.login_triggers)

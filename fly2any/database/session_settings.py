@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fly2any.postgres.search_path import names_of
+
 from . import facts
 from .findings import Finding, Severity
 from .sql import literal, quote
@@ -169,11 +171,15 @@ def of_replication_role(database: str, place: str, value: str) -> Finding:
     return Finding(Severity.ERROR, "security.replication_role", place, message, cure, is_sql=is_sql)
 
 
-def of_setting(database: str, name: str, place: str, value: str) -> Finding:
-    """Return the finding about a setting that hinders reads or writes, for a row of SETTINGS_SQL."""
+def of_setting(database: str, schema: str, name: str, place: str, value: str) -> Finding:
+    """Return the finding about a setting that hinders reads or writes, for a row of SETTINGS_SQL; `schema` has our tables."""
     setting = _OTHERS[name]
     digits = plural(max(1, 15 + int(value)), "significant digit") if "{digits}" in setting.effect else ""
     cure, is_sql = reset(name, place, database)
+    if name == "search_path":
+        # Its default may lack our schema too, and other statements of the role need the rest of the path.
+        here = place if " IN DATABASE " in place else f"{place} IN DATABASE {quote(database)}"
+        cure = f"ALTER {here} SET search_path TO {', '.join(map(quote, (*names_of(value), schema)))};"
     message = f"{_sessions_of(place)} begin with {name} = {value}: {setting.effect.format(digits=digits)}."
     return Finding(setting.severity, setting.code, place, message, cure, is_sql=is_sql)
 

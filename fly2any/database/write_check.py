@@ -13,6 +13,7 @@ from django.apps import apps
 from django.conf import settings
 from django.db import Error, IntegrityError, connections, models, transaction
 from django.utils import timezone
+from django.utils.timezone import is_aware
 
 from .schema import Check
 from .schema import contract as contracts
@@ -140,7 +141,7 @@ def _compare(made: models.Model, done: str, expected: Mapping[str, Any]) -> None
 
 
 def _is_as_expected(value: Any, expected: Any, now: datetime) -> bool:
-    return value == expected or (isinstance(value, datetime) and abs(value - now) < LONGEST)
+    return value == expected or (isinstance(value, datetime) and is_aware(value) and abs(value - now) < LONGEST)
 
 
 def _make(model: type[models.Model], alias: str, *, optional: bool = True) -> models.Model:

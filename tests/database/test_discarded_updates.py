@@ -43,3 +43,12 @@ def test_a_column_that_a_trigger_changes_is_named_unless_it_is_the_time_of_the_c
     error = check_writes(connection).error
 
     assert (str(error).partition(", in ")[2] if error else "") == wrong
+
+
+@pytest.mark.django_db
+def test_a_time_that_lost_its_zone_is_named():
+    run('ALTER TABLE users ALTER "createdAt" TYPE timestamp(3)')
+
+    assert str(check_writes(connection).error) == (
+        "The write check failed at the table users: the row that was read differs from what was updated, in created_at"
+    )

@@ -10,8 +10,8 @@ LOCAL = """
     ALTER TABLE price_history ALTER "timestamp" SET DEFAULT CURRENT_TIMESTAMP
 """
 READS = (
-    "it reads the times as UTC, but those that the database wrote (by a default or a trigger) are in {}:"
-    " to read all of them so, name that zone in the statement"
+    "it reads the times as UTC, but those that the database wrote (by a default or a trigger) may be in {}:"
+    " if they are, name that zone in the statement"
 )
 
 
@@ -22,13 +22,18 @@ READS = (
         ("ALTER DATABASE {database} SET timezone TO 'Etc/UTC'", ""),
         ("ALTER DATABASE {database} SET timezone TO 'Europe/Berlin'", "Europe/Berlin"),
         ("GRANT INSERT ON price_history TO {role}; ALTER ROLE {role} SET timezone TO 'America/Sao_Paulo'", "America/Sao_Paulo"),
+        (
+            "ALTER ROLE ALL IN DATABASE {database} SET timezone TO 'Europe/Berlin'; GRANT INSERT ON price_history TO {role};"
+            " ALTER ROLE {role} SET timezone TO 'utc'; ALTER ROLE CURRENT_USER IN DATABASE {database} SET timezone TO 'utc'",
+            "",
+        ),
         ("GRANT SELECT ON price_history TO {role}; ALTER ROLE {role} SET timezone TO 'America/Sao_Paulo'", ""),
     ],
-    ids=["UTC", "UTC by another name", "the database's", "a writer's", "a reader's"],
+    ids=["UTC", "UTC by another name", "the database's", "a writer's", "one that each role overrides", "a reader's"],
 )
 def test_local_times_are_not_read_as_utc_unread(migrated, setting, zones):
     role = f"{migrated.name}_site"
-    migrated.execute(f"CREATE ROLE {role}")
+    migrated.execute(f"CREATE ROLE {role} LOGIN")
     try:
         migrated.execute(f"{LOCAL}; {setting.format(database=migrated.name, role=role)}")
         with django(migrated) as connection:

@@ -79,6 +79,27 @@ def test_no_table_is_created_unread_where_another_may_be_it(case):
         " otherwise restore the table from a backup, or create it empty.",
         f"{name} may be the same table, and wishlist_items would be empty",
     )
-    assert (fk.code, fk.loses) == ("foreign_key.missing", "it needs the table in the place of another relation first")
+    assert (fk.code, fk.loses) == ("foreign_key.missing", "it needs the table wishlist_items first")
     run(missing.cure, fk.cure)
     assert drift() == ()
+
+
+@pytest.mark.django_db
+def test_a_table_that_shares_only_usual_columns_is_not_taken_for_a_missing_one():
+    run('CREATE TABLE trips (id text, "userId" text, title text, "createdAt" timestamptz); DROP TABLE sessions')
+
+    [missing] = [one for one in drift() if one.code == "table.missing"]
+
+    assert (missing.message, missing.loses) == (
+        "Table sessions is missing, with its rows: restore it from a backup, or create it empty.",
+        "",
+    )
+
+
+@pytest.mark.django_db
+def test_three_tables_that_may_be_a_missing_one_are_named():
+    run(*(f"CREATE TABLE copy_{n} AS SELECT * FROM wishlist_items" for n in range(5)), "DROP TABLE wishlist_items")
+
+    [missing] = [one for one in drift() if one.code == "table.missing"]
+
+    assert missing.loses == "copy_0, copy_1, copy_2 or one of 2 more may be the same table, and wishlist_items would be empty"

@@ -73,12 +73,15 @@ LOST = "ALTER ROLE site SET search_path TO app"
 @pytest.mark.parametrize(
     ("settings", "places"),
     [
-        ([LOST], ["ROLE site"]),
-        (['ALTER ROLE site IN DATABASE {} SET search_path TO app, "$user"'], ["ROLE site IN DATABASE {}"]),
-        ([LOST, "ALTER ROLE site IN DATABASE {} SET search_path TO app, public"], []),
-        (['ALTER ROLE site SET search_path TO "$user", "public"'], []),
-        ([LOST, "REVOKE INSERT ON ALL TABLES IN SCHEMA public FROM site"], []),
-        ([LOST, "ALTER ROLE site NOLOGIN"], []),
+        ([LOST], {"ROLE site": 'ROLE site IN DATABASE "{}" SET search_path TO "app", "public";'}),
+        (
+            ['ALTER ROLE site IN DATABASE {} SET search_path TO app, "$user"'],
+            {"ROLE site IN DATABASE {}": 'ROLE site IN DATABASE {} SET search_path TO "app", "$user", "public";'},
+        ),
+        ([LOST, "ALTER ROLE site IN DATABASE {} SET search_path TO app, public"], {}),
+        (['ALTER ROLE site SET search_path TO "$user", "public"'], {}),
+        ([LOST, "REVOKE INSERT ON ALL TABLES IN SCHEMA public FROM site"], {}),
+        ([LOST, "ALTER ROLE site NOLOGIN"], {}),
     ],
 )
 def test_the_path_of_another_role_that_writes_is_noted_if_it_leads_to_no_table_of_ours(settings, places):
@@ -89,7 +92,7 @@ def test_the_path_of_another_role_that_writes_is_noted_if_it_leads_to_no_table_o
     findings = verify(connection).findings
 
     assert [(str(one.severity), one.code, one.where, one.cure) for one in findings] == [
-        ("note", "server.schema", place.format(name), f"ALTER {place.format(name)} RESET search_path;") for place in places
+        ("note", "server.schema", place.format(name), f"ALTER {cure.format(name)}") for place, cure in places.items()
     ]
     for one in findings:
         assert one.message.startswith(f"Sessions of {one.where} begin with search_path = app")

@@ -15,7 +15,8 @@ from ..schema.contract import FIRST_MIGRATIONS as FIRST
 from ..schema.contract import Contract
 from ..schema.ledgers import JOURNAL, PRISMAS_LEDGER
 from ..schema.row_security import reveal
-from ..server import UTC_ZONES, Server
+from ..schema.time_zones import UTC_NAMES, ZONES_SQL
+from ..server import Server
 from ..sql import catalogue, fetch_all, fetch_one, literal, quote
 from .convertible import ADDED, index_for, is_convertible
 from .steps import Indexed, Step
@@ -85,31 +86,6 @@ TYPES_SQL = """
     WHERE n.nspname = %(schema)s AND t.typname = ANY (%(names)s) AND t.typrelid = 0
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_type AS e WHERE e.typarray = t.oid)
     ORDER BY t.typname COLLATE "C"
-"""
-
-# The initial time zone of sessions of each role that writes to our tables, by where it is set; postgresql.conf is not visible here.
-ZONES_SQL = """
-    WITH setting AS (
-        SELECT z.setrole AS role, z.setdatabase <> 0 AS here, pg_catalog.split_part(c, '=', 2) AS zone
-        FROM pg_catalog.pg_db_role_setting AS z CROSS JOIN LATERAL unnest(z.setconfig) AS c
-        WHERE lower(c) LIKE 'timezone=%%'
-          AND z.setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
-    ), effective AS (
-        SELECT DISTINCT ON (r.oid) r.rolname, s.zone, s.role <> 0 AS own, s.here
-        FROM pg_catalog.pg_roles AS r JOIN setting AS s ON s.role IN (0, r.oid)
-        WHERE r.rolcanlogin AND pg_catalog.has_database_privilege(r.oid, current_database(), 'CONNECT')
-          AND EXISTS (SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-                      WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s) AND c.relkind = 'r'
-                        AND pg_catalog.has_table_privilege(r.oid, c.oid, 'INSERT, UPDATE'))
-        ORDER BY r.oid, s.role <> 0 DESC, s.here DESC
-    )
-    SELECT DISTINCT CASE WHEN own THEN rolname WHEN here THEN current_database() ELSE 'ALL' END,
-           CASE WHEN own THEN 'the role ' || rolname WHEN here THEN current_database() ELSE 'all roles' END, zone,
-           CASE WHEN here AND NOT own THEN 'ALTER DATABASE ' || quote_ident(current_database())
-                ELSE 'ALTER ROLE ' || CASE WHEN own THEN quote_ident(rolname) ELSE 'ALL' END
-                     || CASE WHEN here THEN ' IN DATABASE ' || quote_ident(current_database()) ELSE '' END END
-    FROM effective WHERE zone <> ALL (%(utc)s)
-    ORDER BY 1
 """
 
 TAKEN_SQL = """
@@ -298,9 +274,7 @@ def zones(connection, schema: str, names: list[str], server: Server) -> Iterator
     """Yield a finding for the database, and for each role that writes to our tables, whose sessions are not at UTC."""
     zone_settings = [
         (place, f"The time zone of {what} is {zone}", f"{alter} SET timezone TO 'UTC';")
-        for place, what, zone, alter in fetch_all(
-            connection, ZONES_SQL, {"utc": list(UTC_ZONES), "schema": schema, "tables": names}
-        )
+        for place, what, zone, alter in fetch_all(connection, ZONES_SQL, {"utc": UTC_NAMES, "schema": schema, "tables": names})
     ]
     for one in server.findings():  # The time zone of this session, whatever set it.
         if one.code == "server.time_zone" and one.cure not in {cure for _, _, cure in zone_settings}:

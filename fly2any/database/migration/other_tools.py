@@ -58,7 +58,7 @@ def refuse_hidden_records(connection) -> None:
         read_migrations(connection, schema=schema, recorded=recorded, readable=True).refuse_hidden()
 
 
-def refuse_tables_of_other_tools(connection, *, fake: bool = False) -> None:
+def refuse_tables_of_other_tools(connection, *, fake: bool = False, whole: bool = True) -> None:
     """Raise Refusal if objects of a pending migration already exist and were not left by an interrupted run of ours."""
     schema, recorded = read_home(connection)
     if schema is None:
@@ -87,5 +87,5 @@ def refuse_tables_of_other_tools(connection, *, fake: bool = False) -> None:
             f"{made[0].migration} is not recorded, but its objects already exist ({made[0].places}): another tool"
             " created this database. Adopt it with `manage.py dbadopt`, which shows its plan and changes nothing without --yes."
         )
-    for taken in () if fake else read_taken_names(connection, contract, migrations, live, schema=schema):
+    for taken in () if fake or not whole else read_taken_names(connection, contract, migrations, live, schema=schema):
         raise Refusal(f"{taken.message}: ask the role, then rename it ({taken.cure}) or drop it. Nothing was changed.")

@@ -49,13 +49,14 @@ def read_taken_names(
     What exists of our tables, even if it is different, is found by `unrecorded()`.
     """
     existing = {(thing.table, thing.name) for things in (live.tables, live.indexes, live.keys) for thing in things}
+    existing |= {("", version.object.name) for version in contract.expected(migrations.recorded_or_lost)}
     pending = {*migrations.pending} - {*migrations.taking_over}
     new = [
         (version.object, version.since)
         for version in contract.versions
         if version.since in pending and isinstance(version.object, Table | Index | Key)
     ]
-    wanted = {one.name: migration for one, migration in new if (one.table, one.name) not in existing}
+    wanted = {one.name: migration for one, migration in new if existing.isdisjoint([(one.table, one.name), ("", one.name)])}
     tables = [one.name for one, _ in new if isinstance(one, Table) and one.name in wanted]
     if not wanted:
         return

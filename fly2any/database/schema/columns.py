@@ -204,8 +204,8 @@ def _local_times(to: Comparing, column: Column, live: Column) -> str:
         return ""
     zones = get_text_list(to.live.other_zones(live.table), "or")
     return zones and (
-        f"it reads the times as UTC, but those that the database wrote (by a default or a trigger) are in {zones}:"
-        " to read all of them so, name that zone in the statement"
+        f"it reads the times as UTC, but those that the database wrote (by a default or a trigger) may be in {zones}:"
+        " if they are, name that zone in the statement"
     )
 
 

@@ -31,7 +31,7 @@ class Comparing:
         self.actual = actual
         self.findings: list[Finding] = []
         self.bad: set[Object] = set()  # Objects of the contract that are missing or different.
-        self.replaced: set[str] = set()  # Names of tables that another kind of relation has, whose cure is not run unread.
+        self.replaced: set[str] = set()  # Names of missing tables whose cure is not run unread.
         self.freed: set[str] = set()  # Names that no object has any more after the cures of what is compared before.
         self.claimed: set[Object] = set()  # Objects of the live catalogue that are ours, perhaps under another name.
 

@@ -85,7 +85,8 @@ def _fit_cures(to: Comparing) -> None:
         if one.where.partition(".")[0] in parted:
             cure = cures.for_partitioned(cure)
         if one.code.startswith("foreign_key.") and one.where in waiting:
-            loses = "it needs the table in the place of another relation first"
+            fk = waiting[one.where]
+            loses = f"it needs the table {fk.table if fk.table in to.replaced else fk.target} first"
         read = [name for name in (one.where.partition(".")[0], targets.get(one.where)) if one.is_sql and name in strangers]
         for name in read[:1]:
             loses = f"it runs code of {strangers[name]}, the owner of {name}, as the role that runs it: follow the cure of tables.untrusted first"

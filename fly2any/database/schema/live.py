@@ -19,13 +19,13 @@ from typing import Any
 from django.db import Error
 
 from ..extensions import NEEDED_SQL
-from ..server import UTC_ZONES
 from ..sql import TRUSTED_ROLES_SQL, pinned, quote
 from .cures import mentions
 from .expressions import TEXT, counts
 from .names import relative
 from .objects import Catalog, Check, Column, Index, Object
 from .samples import ALONE, VALUES, WHOLE, Outcome, Sample, branch, kind
+from .time_zones import OF_WRITERS_SQL, UTC_NAMES
 
 NOW = re.compile(r"\b(?:now|transaction_timestamp)\(\)")
 NEVER = "false"  # The One-Time Filter of a plan that reads no rows.
@@ -68,17 +68,6 @@ COLUMNS_ELSEWHERE_SQL = f"""
     JOIN pg_catalog.pg_namespace AS ours ON ours.nspname = %(schema)s
     WHERE c.relname = %(table)s AND c.relkind IN ('r', 'p') AND n.oid <> ours.oid AND n.nspname !~ '^(pg_|information_schema$)'
       AND c.relowner IN ({TRUSTED_ROLES_SQL.format(schema="ours.oid")})
-    ORDER BY 1
-"""
-# The zone of this session is UTC, that of Django; reset_val is what the server, the database or the role sets.
-ZONES_SQL = """
-    SELECT s.reset_val FROM pg_catalog.pg_settings AS s WHERE s.name = 'TimeZone' AND s.reset_val <> ALL (%(utc)s)
-    UNION
-    SELECT pg_catalog.split_part(c.setting, '=', 2) AS zone
-    FROM pg_catalog.pg_db_role_setting AS z CROSS JOIN LATERAL pg_catalog.unnest(z.setconfig) AS c (setting)
-    WHERE pg_catalog.lower(c.setting) LIKE 'timezone=%%' AND pg_catalog.split_part(c.setting, '=', 2) <> ALL (%(utc)s)
-      AND z.setdatabase IN (0, (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = current_database()))
-      AND (z.setrole = 0 OR pg_catalog.has_table_privilege(z.setrole, %(table)s, 'INSERT, UPDATE'))
     ORDER BY 1
 """
 CASES = 64  # Parts of a table's rows in one query.
@@ -209,7 +198,7 @@ class Live:
 
     def other_zones(self, table: str) -> list[str]:
         """Return the time zones other than UTC in which sessions that may write `table` begin."""
-        rows = self.ask(ZONES_SQL, {"table": f"{quote(self.schema)}.{quote(table)}", "utc": [*UTC_ZONES]}, every=True)
+        rows = self.ask(OF_WRITERS_SQL, {"schema": self.schema, "tables": [table], "utc": UTC_NAMES}, every=True)
         return [zone for (zone,) in rows] if isinstance(rows, list) else []
 
     def has_row(self, table: str, values: dict[str, str]) -> bool | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TypeVar
@@ -20,6 +21,8 @@ from .unmanaged import AGREE
 
 T = TypeVar("T", bound=tuple[str, ...])
 LEAST_COLUMNS = 4  # Many tables have an id and a name.
+USUAL = 4  # Columns of so many of our tables do not tell one table from another.
+MOST_NAMED = 3
 
 
 def compare_tables(to: Comparing) -> None:
@@ -73,8 +76,19 @@ def _likenesses(to: Comparing, table: Table, elsewhere: dict[str, frozenset[tupl
     others = [one.name for one in to.actual.tables if one.kind in (table.kind, PARTITIONED) and one.name not in ours]
     shapes = {name: _shape(to.actual, name) for name in others} | (elsewhere or {})
     wanted = {folded(name) for name, _ in _shape(to.expected, table.name)}
-    same = {name: len(wanted & {folded(column) for column, _ in shape}) for name, shape in shapes.items()}
-    return sorted(name for name, number in same.items() if 2 * number >= len(wanted))
+    own = wanted - _usual(to)
+
+    def is_alike(shape: frozenset[tuple[str, str]]) -> bool:
+        names = {folded(column) for column, _ in shape}
+        return bool(own) and 2 * len(own & names) >= len(own) and 2 * len(wanted & names) >= len(wanted)
+
+    return sorted(name for name, shape in shapes.items() if is_alike(shape))
+
+
+def _usual(to: Comparing) -> set[str]:
+    """Return the names of columns that several of our tables have, such as those of the key, the person and the times."""
+    tables = Counter(name for name, _ in {(folded(column.name), column.table) for column in to.expected.columns})
+    return {name for name, number in tables.items() if number >= USUAL}
 
 
 def _holding(to: Comparing, table: Table) -> set[str]:
@@ -146,7 +160,10 @@ def _missing(to: Comparing, table: Table, live: Table | None) -> None:
     aside = [*([cures.rename_to_old(live)] if live else []), *_freed(to, table, live)]
     create = cures.create_table(table, to.expected, aside)
     if live is None:
-        names = get_text_list(_stand_ins(to, table), "or")
+        found = _stand_ins(to, table)
+        names = get_text_list(
+            [*found[:MOST_NAMED], *([f"one of {len(found) - MOST_NAMED} more"] if found[MOST_NAMED:] else [])], "or"
+        )
         message, maybe = f"Table {table.name} is missing, with its rows: restore it from a backup, or create it empty.", ""
         if names:
             message = (
