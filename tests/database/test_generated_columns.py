@@ -53,7 +53,7 @@ CASES = {
     ),
     "an index": (
         "ALTER TABLE notifications ADD theirs text GENERATED ALWAYS AS (upper(message)) STORED; CREATE INDEX theirs_i ON notifications (theirs)",
-        ("warning", "index.extra", "notifications.theirs_i", "a write fails where theirs has more than 2,704 bytes after compression"),
+        ("warning", "index.extra", "notifications.theirs_i", "a write fails where theirs exceeds 2,704 bytes after compression"),
         [(TITLE.format("t", "m"), False), (TITLE.format("t", "m").replace("'m'", LONG), True)],
     ),
     "a foreign key": (

@@ -10,7 +10,7 @@ from fly2any.database.schema.unmanaged import AGREE
 from fly2any.database.verification import verify
 from tests.database.test_writes import run
 
-LONG = "and a write fails where {} has more than {:,} bytes after compression"
+LONG = "and a write fails where {} exceeds {:,} bytes after compression"
 
 
 @pytest.mark.sampled(4)
