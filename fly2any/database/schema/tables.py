@@ -76,11 +76,11 @@ def _likenesses(to: Comparing, table: Table, elsewhere: dict[str, frozenset[tupl
     others = [one.name for one in to.actual.tables if one.kind in (table.kind, PARTITIONED) and one.name not in ours]
     shapes = {name: _shape(to.actual, name) for name in others} | (elsewhere or {})
     wanted = {folded(name) for name, _ in _shape(to.expected, table.name)}
-    own = wanted - _usual(to)
+    own = wanted - _usual(to) or wanted
 
     def is_alike(shape: frozenset[tuple[str, str]]) -> bool:
         names = {folded(column) for column, _ in shape}
-        return bool(own) and 2 * len(own & names) >= len(own) and 2 * len(wanted & names) >= len(wanted)
+        return 2 * len(own & names) >= len(own) and 2 * len(wanted & names) >= len(wanted)
 
     return sorted(name for name, shape in shapes.items() if is_alike(shape))
 
