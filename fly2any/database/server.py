@@ -41,9 +41,9 @@ UTC_ZONES = (
     *("Zulu", "Etc/Zulu", "Universal", "Etc/Universal"),
 )
 
-OF_SESSION = "r.rolname = session_user"  # The roles whose limit counts.
-# The limits of connections, and how many clients count towards each. Not every role sees the backend type of other roles' sessions.
-CONNECTIONS_SQL = f"""
+# The limits of connections, also of the session's role and of {others}, a condition for a role `r`, and how many clients count towards
+# each. Not every role sees the backend type of other roles' sessions.
+CONNECTIONS_SQL = """
     SELECT l.what, l."limit", l.reserved, count(s.pid)::int AS used, count(*) FILTER (WHERE s.state = 'active') AS active,
            count(*) FILTER (WHERE s.state LIKE 'idle in transaction%%') AS idle_in_transaction,
            count(*) FILTER (WHERE s.pid IS NOT NULL AND s.backend_type IS NULL) AS hidden
@@ -52,7 +52,7 @@ CONNECTIONS_SQL = f"""
           UNION ALL
           SELECT 'database ' || datname, datconnlimit, 0 FROM pg_catalog.pg_database WHERE datname = current_database() AND datconnlimit >= 0
           UNION ALL
-          SELECT 'role ' || r.rolname, r.rolconnlimit, 0 FROM pg_catalog.pg_roles AS r WHERE {OF_SESSION} AND r.rolconnlimit >= 0) AS l
+          SELECT 'role ' || r.rolname, r.rolconnlimit, 0 FROM pg_catalog.pg_roles AS r WHERE (r.rolname = session_user OR {others}) AND r.rolconnlimit >= 0) AS l
     LEFT JOIN pg_catalog.pg_stat_activity AS s
            ON s.usesysid IS NOT NULL AND COALESCE(s.backend_type, 'client backend') = 'client backend'
               AND l.what IN ('max_connections', 'database ' || s.datname, 'role ' || s.usename)
@@ -152,7 +152,7 @@ SERVER_SQL = f"""
            ), false) AS may_read_journal,
            fullest."limit" AS max_connections,
            fullest.used AS connections
-    FROM home, (SELECT * FROM ({CONNECTIONS_SQL}) AS c ORDER BY c."limit", c.used DESC LIMIT 1) AS fullest
+    FROM home, (SELECT * FROM ({CONNECTIONS_SQL.format(others="false")}) AS c ORDER BY c."limit", c.used DESC LIMIT 1) AS fullest
 """
 
 # The schema and the owner of the first migration ledger in the path, which Django reads, if it is another role's.

@@ -22,7 +22,7 @@ from ..migration.activity import (
 )
 from ..migration.lock import NAMES
 from ..redaction import without_literals
-from ..server import CONNECTIONS_SQL, OF_SESSION
+from ..server import CONNECTIONS_SQL, MARKING_TABLE
 from ..sql import PEOPLE, fetch_one, literal, quote
 from ..units import plural, share, span
 from .examine import Figure, Reader
@@ -51,12 +51,11 @@ BLOCKED_SQL = f"""
     ORDER BY since DESC NULLS LAST, chain.pid, chain.by, chain.gid
 """
 # The limits of other roles that write too: only a session of such a role would notice that its own is reached.
-LIMITS_SQL = CONNECTIONS_SQL.replace(
-    OF_SESSION,
-    f"""({OF_SESSION} OR NOT r.rolsuper AND EXISTS (
+LIMITS_SQL = CONNECTIONS_SQL.format(
+    others=f"""NOT r.rolsuper AND EXISTS (
         SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-        WHERE n.nspname = %(schema)s AND c.relname = {literal(PEOPLE)} AND c.relkind IN ('r', 'p')
-          AND pg_catalog.has_table_privilege(r.oid, c.oid, 'INSERT')))""",
+        WHERE n.nspname = %(schema)s AND c.relname = {literal(MARKING_TABLE)} AND c.relkind IN ('r', 'p')
+          AND pg_catalog.has_table_privilege(r.oid, c.oid, 'INSERT'))"""
 )
 MOST_EXPIRING = 2  # Of more roles, a program creates each for a short time.
 # The role of the connection, and those that own or read our people, superusers excluded.

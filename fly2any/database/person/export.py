@@ -39,7 +39,7 @@ def _parts(connection, person: Person) -> Iterator[str]:
             tables = read_tables(connection)
             others = Others(cursor, tables, rows_of_person(cursor, tables, person, lock=False))
             found = reach(cursor, tables, person, lock=False, leave=others.find)
-            rows = _given(found, others, tables, sessions_of_others(cursor, tables, person))
+            rows = _given(found, others, tables, sessions_of_others(cursor, tables, person, found.trace.removed))
         head = {"format": FORMAT, "at": datetime.now(UTC).isoformat(), "person": {"id": person.id, "email": person.email}}
         yield json.dumps(head, ensure_ascii=False)[:-1] + ', "tables": {'
         for place, (name, parts) in enumerate(_by_name(tables, rows).items()):

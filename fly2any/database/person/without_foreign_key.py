@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 
 from django.apps import apps
@@ -65,21 +65,22 @@ def _removals(cursor, tables: Tables, person: Person) -> Iterator[tuple[Table, s
         if table := _known(tables, name):
             yield table, *mentions(tables, table, person, ADDRESSES[name])
     if table := _known(tables, SESSIONS):
-        yield table, *_sessions(cursor, table, lambda text: _is_session_of(text, person) or _names(text, person, wanted))
+        cursor.execute(f"SELECT session_key, session_data FROM {table.sql}", [])
+        sessions = ((key, decoded(data)) for key, data in cursor.fetchall())
+        keys = [key for key, text in sessions if _is_session_of(text, person) or _names(text, person, wanted)]
+        yield table, "c.session_key OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.text[])" if keys else "", [keys]
 
 
-def _sessions(cursor, table: Table, is_chosen: Callable[[str], bool]) -> tuple[str, list]:
-    cursor.execute(f"SELECT session_key, session_data FROM {table.sql}", [])
-    keys = [key for key, data in cursor.fetchall() if is_chosen(decoded(data))]
-    return "c.session_key OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.text[])" if keys else "", [keys]
-
-
-def sessions_of_others(cursor, tables: Tables, person: Person) -> Rows:
-    """Return the sessions of the admin that are not the person's; some are deleted because they contain the address."""
-    if not (table := _known(tables, SESSIONS)):
-        return {}
-    condition, parameters = _sessions(cursor, table, lambda text: not _is_session_of(text, person))
-    return places_of(cursor, table, condition, parameters, lock=False) if condition else {}
+def sessions_of_others(cursor, tables: Tables, person: Person, removed: Rows) -> Rows:
+    """Return those of the `removed` sessions of the admin that are not the person's: they contain the address."""
+    found = rows_of()
+    sessions = _known(tables, SESSIONS)
+    for table in tables.parts(sessions.oid) if sessions else ():
+        if places := removed.get(table.oid):
+            rows = f"SELECT {table.place_sql()}, session_data FROM {table.rows_sql} AS c WHERE {table.at_sql()}"
+            cursor.execute(rows, [sorted(places)])
+            found[table.oid] |= {place for _, place, data in cursor.fetchall() if not _is_session_of(decoded(data), person)}
+    return found
 
 
 def _known(tables: Tables, name: str) -> Table | None:
