@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from fly2any.postgres.search_path import split
-
-from .errors import Refusal
 from .findings import Finding, Severity
 from .session_settings import MARKING_TABLE
 from .sql import RECORD, TRUSTED_SQL, literal, quote
@@ -28,10 +25,3 @@ def of_other_schemas(database: str, schema: str, others: list[str], place: str |
         f"Add ?schema={others[0]} to POSTGRES_URL, or: {place or f'ALTER DATABASE {quote(database)}'} SET search_path TO {quote(others[0])};"
         f" for another installation beside it, add ?schema={schema}, and `migrate` creates its tables there.",
     )  # fmt: skip
-
-
-def refuse_second_home(connection, schema: str, others: list[str]) -> None:
-    """Raise Refusal if `others` have our tables, unless the URL names the schema to create them in."""
-    if others and split(connection.settings_dict["OPTIONS"].get("options", ""))[1] is None:
-        found = of_other_schemas(connection.settings_dict["NAME"], schema, others)
-        raise Refusal(f"Nothing was changed. {found.message} {found.cure}")

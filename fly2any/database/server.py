@@ -36,10 +36,7 @@ from .units import plural
 
 JOURNAL = "fly2any_migration_runs"  # The journal of all runs.
 ENOUGH_CONNECTIONS = 100  # The guide's figure.
-UTC_ZONES = (
-    *("UTC", "Etc/UTC", "GMT", "Etc/GMT", "UCT", "Etc/UCT"),
-    *("Zulu", "Etc/Zulu", "Universal", "Etc/Universal"),
-)
+UTC_NAMES = [f"{area}{name}" for area in ("", "etc/") for name in ("utc", "gmt", "uct", "zulu", "universal")]  # In lower case.
 
 # The limits of connections, also of the session's role and of {others}, a condition for a role `r`, and how many clients count towards
 # each. Not every role sees the backend type of other roles' sessions.
@@ -166,7 +163,6 @@ HOME_SQL = f"""
            {SCHEMA_OWNER_SQL}
     FROM home
 """
-OTHER_HOMES_SQL = f"{HOME_CTES} {OTHER_SCHEMAS_SQL}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +301,7 @@ class Server:
             )  # fmt: skip
 
     def _time_zone(self) -> Iterator[Finding]:
-        if self.time_zone not in UTC_ZONES:
+        if self.time_zone.lower() not in UTC_NAMES:
             yield Finding(
                 Severity.WARNING, "server.time_zone", self.database,
                 f"The database's time zone is {self.time_zone}: other sessions read and write times in this zone, but the guide asks for UTC.",
@@ -342,13 +338,6 @@ def read_home(connection) -> tuple[str | None, bool]:
     return schema, recorded
 
 
-def read_other_homes(connection) -> list[str]:
-    """Return the schemas outside the search path that have our tables, none if the path leads to them."""
-    with pinned(connection) as path, connection.cursor() as cursor:
-        cursor.execute(OTHER_HOMES_SQL, {"path": names_of(path)})
-        return [schema for (schema,) in cursor.fetchall()]
-
-
 def read_schema(connection) -> str:
     """Return the schema that our tables are in, or would be created in; raise SearchPathError without one."""
     if (schema := read_home(connection)[0]) is None:
@@ -374,7 +363,10 @@ def read_server(connection) -> Server:
         )
         row = dict(zip([column.name for column in cursor.description], cursor.fetchone(), strict=True))
         clock = since(began, row.pop("time"))
-    if row["sets_path"] and names_of(row["sets_path"][1]) != names_of(path):  # The URL sets another.
+    own = [name for name in names_of(path) if name != "pg_temp"]  # Which each connection of ours adds at the end.
+    if (
+        row["sets_path"] and [name for name in names_of(row["sets_path"][1]) if name != "pg_temp"] != own
+    ):  # The URL sets another.
         row["sets_path"] = []
     host = connection.settings_dict["HOST"]
     link = connection.connection

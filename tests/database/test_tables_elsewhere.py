@@ -28,9 +28,10 @@ def test_the_schema_of_our_tables_is_named_and_migrate_refuses(renamed):
 
 
 def test_the_path_is_corrected_where_it_is_set(renamed):
-    renamed.execute(f'ALTER DATABASE "{renamed.name}" SET search_path TO public')
+    renamed.execute(f'ALTER ROLE CURRENT_USER IN DATABASE "{renamed.name}" SET search_path TO public')
 
     [error] = schema_errors(renamed.url)
+    assert manage("migrate", url=renamed.url).stderr == f"Nothing was changed. {error['message']} {error['cure']}\n"
     renamed.execute(error["cure"].partition("or: ")[2].partition(";")[0])
 
     assert schema_errors(renamed.url) == []

@@ -35,7 +35,7 @@ def test_a_name_that_another_object_has_is_refused_before_the_first_migration(da
     rename = f'ALTER {kind.split()[1].upper()} "{name}" RENAME TO "{name}_old";'
     assert (result.returncode, result.stderr, tables) == (
         2,
-        f"{sentence}: ask the role, then rename it ({rename}) or drop it. Nothing was changed.\n",
+        f"{sentence}: ask that role, then rename the object ({rename}) or drop it. Nothing was changed.\n",
         0,
     )
     assert (found.where, found.message) == (name, f"{sentence}: `migrate` refuses to run.")

@@ -15,8 +15,8 @@ from ..schema.contract import FIRST_MIGRATIONS as FIRST
 from ..schema.contract import Contract
 from ..schema.ledgers import JOURNAL, PRISMAS_LEDGER
 from ..schema.row_security import reveal
-from ..schema.time_zones import UTC_NAMES, ZONES_SQL
-from ..server import Server
+from ..schema.time_zones import ZONES_SQL
+from ..server import UTC_NAMES, Server
 from ..sql import catalogue, fetch_all, fetch_one, literal, quote
 from .convertible import ADDED, index_for, is_convertible
 from .steps import Indexed, Step

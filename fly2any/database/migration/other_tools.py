@@ -5,16 +5,18 @@ Also one where another object has a name that a pending migration needs (taken_n
 
 from __future__ import annotations
 
+from fly2any.postgres.search_path import split
+
 from ..errors import Refusal
 from ..findings import Finding, Severity
-from ..other_schemas import refuse_second_home
+from ..other_schemas import of_other_schemas
 from ..schema import Catalog, read_catalog
 from ..schema import contract as contracts
 from ..schema.contract import FIRST_MIGRATIONS
 from ..schema.drift import compare
 from ..schema.ledgers import PRISMAS_LEDGER
 from ..schema.live import Live
-from ..server import read_home, read_other_homes
+from ..server import Server, read_home, read_server
 from .state import MigrationState, Unrecorded, read_migrations, unrecorded
 from .taken_names import read_taken_names
 
@@ -64,7 +66,7 @@ def refuse_tables_of_other_tools(connection, *, fake: bool = False, whole: bool 
     if schema is None:
         return  # The server will report the error.
     if not recorded:
-        refuse_second_home(connection, schema, read_other_homes(connection))
+        _refuse_second_home(connection, read_server(connection))
     migrations = read_migrations(connection, schema=schema, recorded=recorded, readable=True)
     migrations.refuse_hidden()
     if not migrations.pending or migrations.lost:  # Django reports the error.
@@ -87,5 +89,13 @@ def refuse_tables_of_other_tools(connection, *, fake: bool = False, whole: bool 
             f"{made[0].migration} is not recorded, but its objects already exist ({made[0].places}): another tool"
             " created this database. Adopt it with `manage.py dbadopt`, which shows its plan and changes nothing without --yes."
         )
-    for taken in () if fake or not whole else read_taken_names(connection, contract, migrations, live, schema=schema):
-        raise Refusal(f"{taken.message}: ask the role, then rename it ({taken.cure}) or drop it. Nothing was changed.")
+    names = read_taken_names(connection, contract, migrations, live, schema=schema)
+    if whole and not fake and (taken := next(names, None)):
+        raise Refusal(f"{taken.message}: ask that role, then rename the object ({taken.cure}) or drop it. Nothing was changed.")
+
+
+def _refuse_second_home(connection, server: Server) -> None:
+    """Raise Refusal if other schemas of `server` have our tables, unless the URL names the schema to create them in."""
+    if server.elsewhere and split(connection.settings_dict["OPTIONS"].get("options", ""))[1] is None:
+        found = of_other_schemas(server.database, server.schema or "", server.elsewhere, next(iter(server.sets_path), None))
+        raise Refusal(f"Nothing was changed. {found.message} {found.cure}")

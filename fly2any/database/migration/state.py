@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -116,13 +117,13 @@ class MigrationState:
         yield from self._unknown()
 
     def _unknown(self) -> Iterator[Finding]:
-        """Yield the findings about migrations that the code does not have: those of an app that it does not have either change nothing here."""
+        """Yield the findings about recorded migrations that the code does not have: a warning for each, but one note for each app that it does not have."""
         apps = {name.partition(".")[0] for name in self.known}
-        others: dict[str, int] = {}
+        others: Counter[str] = Counter()
         for name in self.unknown:
             app = name.partition(".")[0]
             if app not in apps:
-                others[app] = others.get(app, 0) + 1
+                others[app] += 1
                 continue
             yield Finding(
                 Severity.WARNING,

@@ -48,18 +48,20 @@ def read_taken_names(
 
     What exists of our tables, even if it is different, is found by `unrecorded()`.
     """
-    existing = {(thing.table, thing.name) for things in (live.tables, live.indexes, live.keys) for thing in things}
-    existing |= {("", version.object.name) for version in contract.expected(migrations.recorded_or_lost)}
+    existing = {(one.table, one.name) for things in (live.tables, live.indexes, live.keys) for one in things}
+    expected = {version.object.name for version in contract.expected(migrations.recorded_or_lost)}
     pending = {*migrations.pending} - {*migrations.taking_over}
     new = [
         (version.object, version.since)
         for version in contract.versions
         if version.since in pending and isinstance(version.object, Table | Index | Key)
     ]
-    wanted = {one.name: migration for one, migration in new if existing.isdisjoint([(one.table, one.name), ("", one.name)])}
-    tables = [one.name for one, _ in new if isinstance(one, Table) and one.name in wanted]
+    wanted = {
+        one.name: migration for one, migration in new if (one.table, one.name) not in existing and one.name not in expected
+    }
     if not wanted:
         return
+    tables = [one.name for one, _ in new if isinstance(one, Table) and one.name in wanted]
     with catalogue(connection) as cursor:
         cursor.execute(HOLDERS_SQL, {"schema": schema, "names": [*wanted], "tables": tables})
         for kind, name, owner in cursor.fetchall():

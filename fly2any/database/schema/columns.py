@@ -176,33 +176,38 @@ def _type(to: Comparing, column: Column, live: Column) -> Column:
 
 
 def _unreadable(to: Comparing, live: Column, wanted: Column) -> set[str]:
-    """Return the checks and indexes that compare a column with values of its type: PostgreSQL reads their text again for the new one."""
-    if to.live is None:
+    """Return the checks and indexes whose text PostgreSQL would reject for the new type, because they compare the column with values of its present one."""
+    if (server := to.live) is None:
         return set()
     columns = tuple(one for one in to.actual.columns if one.table == live.table)
+    plain = {one.name for one in columns}
     retyped = tuple(replace(wanted, name=live.name, domain=None) if one.name == live.name else one for one in columns)
     texts: list[tuple[Check | Index, str, list[str]]]
-    texts = [(check, f"constraint {check.name} on table {check.table}", [check.expression]) for check in to.actual.checks]
-    for index in to.actual.indexes:
-        plain = {one.name for one in columns}
+    texts = [
+        (check, f"constraint {check.name} on table {check.table}", [check.expression])
+        for check in to.actual.checks
+        if check.table == live.table
+    ]
+    for index in (one for one in to.actual.indexes if one.table == live.table):
         computed = [*(part for part in index.columns if part not in plain), *filter(None, [index.predicate])]
         texts.append((index, f"index {index.name}", computed))
 
     def is_unreadable(thing: Check | Index, part: str) -> bool:  # Code of other roles is not sent to the server.
-        return not (to.live.can_read(part, retyped) if to.live and thing.own else compares_as_text(wanted, live))
+        return not (server.can_read(part, retyped) if thing.own else compares_as_text(wanted, live))
 
-    ours = ((thing, title, parts) for thing, title, parts in texts if thing.table == live.table)
     return {
-        title for thing, title, parts in ours for part in parts if cures.mentions(part, live) and is_unreadable(thing, part)
+        title for thing, title, parts in texts for part in parts if cures.mentions(part, live) and is_unreadable(thing, part)
     }
 
 
 def _local_times(to: Comparing, column: Column, live: Column) -> str:
-    """Return that the cure reads local times as UTC, "" if the database writes no others."""
+    """Return the warning that the cure reads local times as UTC, "" if the database writes only UTC."""
     without_zone = live.type.startswith("timestamp") and live.type.endswith("without time zone")
     if to.live is None or not without_zone or column.type != "timestamp with time zone":
         return ""
-    zones = get_text_list(to.live.other_zones(live.table), "or")
+    if (found := to.live.other_zones(live.table)) is None:
+        return "it reads the times as UTC, and whether the database wrote them in another zone could not be checked"
+    zones = get_text_list(found, "or")
     return zones and (
         f"it reads the times as UTC, but those that the database wrote (by a default or a trigger) may be in {zones}:"
         " if they are, name that zone in the statement"

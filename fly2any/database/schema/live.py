@@ -19,13 +19,14 @@ from typing import Any
 from django.db import Error
 
 from ..extensions import NEEDED_SQL
+from ..server import UTC_NAMES
 from ..sql import TRUSTED_ROLES_SQL, pinned, quote
 from .cures import mentions
 from .expressions import TEXT, counts
 from .names import relative
 from .objects import Catalog, Check, Column, Index, Object
 from .samples import ALONE, VALUES, WHOLE, Outcome, Sample, branch, kind
-from .time_zones import OF_WRITERS_SQL, UTC_NAMES
+from .time_zones import OF_WRITERS_SQL
 
 NOW = re.compile(r"\b(?:now|transaction_timestamp)\(\)")
 NEVER = "false"  # The One-Time Filter of a plan that reads no rows.
@@ -194,12 +195,12 @@ class Live:
         """Return whether the server accepts an expression over columns of these types."""
         text = expression.removeprefix("CHECK ")
         used = tuple(column for column in columns if mentions(text, column))
-        return self._explain(f"SELECT ({text}) FROM {Rows(used).sql()}") is not None
+        return isinstance(self._explain(f"SELECT ({text}) FROM {Rows(used).sql()}"), dict)
 
-    def other_zones(self, table: str) -> list[str]:
-        """Return the time zones other than UTC in which sessions that may write `table` begin."""
+    def other_zones(self, table: str) -> list[str] | None:
+        """Return the time zones other than UTC in which sessions that may write `table` begin; None where it cannot be asked."""
         rows = self.ask(OF_WRITERS_SQL, {"schema": self.schema, "tables": [table], "utc": UTC_NAMES}, every=True)
-        return [zone for (zone,) in rows] if isinstance(rows, list) else []
+        return [zone for (zone,) in rows] if isinstance(rows, list) else None
 
     def has_row(self, table: str, values: dict[str, str]) -> bool | None:
         """Return whether `table` has a row with the constants `values`; None if it cannot be read."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TypeVar
@@ -20,8 +20,8 @@ from .row_security import of_row_security
 from .unmanaged import AGREE
 
 T = TypeVar("T", bound=tuple[str, ...])
-LEAST_COLUMNS = 4  # Many tables have an id and a name.
-USUAL = 4  # Columns of so many of our tables do not tell one table from another.
+LEAST_COLUMNS = 4  # Fewer columns, such as an id and a name, do not identify a table.
+USUAL = 4  # A column name that so many of our tables have does not identify a table.
 MOST_NAMED = 3
 
 
@@ -63,22 +63,25 @@ def _owners(to: Comparing, tables: list[Table]) -> None:
 
 
 def _renamed(to: Comparing, table: Table) -> str | None:
-    """Return the only table of others that is `table`: it has all its columns, or at least half of them and the name of a key or an index of it."""
+    """Return the one unmanaged table that is `table`, renamed: it has exactly its columns, or is like it and has a key or an index of its name."""
     wanted, found = _shape(to.expected, table.name), _likenesses(to, table)
     holding = _holding(to, table)
     same = [name for name in found if name in holding] or [name for name in found if _shape(to.actual, name) == wanted]
     return same[0] if len(same) == 1 else None
 
 
-def _likenesses(to: Comparing, table: Table, elsewhere: dict[str, frozenset[tuple[str, str]]] | None = None) -> list[str]:
-    """Return the unmanaged tables, and those `elsewhere`, that have at least half of the columns of `table`, by names alike."""
+def _likenesses(to: Comparing, table: Table, elsewhere: dict[str, set[tuple[str, str]]] | None = None) -> list[str]:
+    """Return the unmanaged tables, and those `elsewhere`, that are like `table`: they have at least half of its columns, also of the unusual ones, by folded names."""
     ours = {one.name for one in to.expected.tables}
     others = [one.name for one in to.actual.tables if one.kind in (table.kind, PARTITIONED) and one.name not in ours]
-    shapes = {name: _shape(to.actual, name) for name in others} | (elsewhere or {})
+    columns: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for column in to.actual.columns:
+        columns[column.table].add((column.name, column.type))
+    shapes = {name: columns[name] for name in others} | (elsewhere or {})
     wanted = {folded(name) for name, _ in _shape(to.expected, table.name)}
     own = wanted - _usual(to) or wanted
 
-    def is_alike(shape: frozenset[tuple[str, str]]) -> bool:
+    def is_alike(shape: set[tuple[str, str]]) -> bool:
         names = {folded(column) for column, _ in shape}
         return 2 * len(own & names) >= len(own) and 2 * len(wanted & names) >= len(wanted)
 
@@ -104,7 +107,7 @@ def _stand_ins(to: Comparing, table: Table) -> list[str]:
     if len(_shape(to.expected, table.name)) < LEAST_COLUMNS:
         return []
     elsewhere = to.live.elsewhere(table.name) if to.live else {}
-    return _likenesses(to, table, {place: frozenset(columns) for (place, _), columns in elsewhere.items()})
+    return _likenesses(to, table, {place: columns for (place, _), columns in elsewhere.items()})
 
 
 def _rename_back(to: Comparing, table: Table, found: Table | None, other: str) -> None:

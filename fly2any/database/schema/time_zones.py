@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from ..server import UTC_ZONES
-
-UTC_NAMES = [name.lower() for name in UTC_ZONES]
 # The initial time zone of sessions of each role that writes to our tables, by where it is set; postgresql.conf is not visible here.
 ZONES_SQL = """
     WITH setting AS (
@@ -17,7 +14,7 @@ ZONES_SQL = """
         FROM pg_catalog.pg_roles AS r JOIN setting AS s ON s.role IN (0, r.oid)
         WHERE r.rolcanlogin AND pg_catalog.has_database_privilege(r.oid, current_database(), 'CONNECT')
           AND EXISTS (SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-                      WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s) AND c.relkind = 'r'
+                      WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s) AND c.relkind IN ('r', 'p')
                         AND pg_catalog.has_table_privilege(r.oid, c.oid, 'INSERT, UPDATE'))
         ORDER BY r.oid, s.role <> 0 DESC, s.here DESC
     )
