@@ -11,7 +11,7 @@ from django.contrib.admin.widgets import AdminTextInputWidget, ForeignKeyRawIdWi
 from django.core.exceptions import ValidationError
 from django.utils.html import format_html, format_html_join
 
-from fly2any.database.person.people import MOST_SIMILAR, is_same_address, similar
+from fly2any.database.person.people import with_address
 
 from .airports import is_code, suggested
 from .deadlines import TooSlow, within
@@ -140,8 +140,7 @@ class PersonField(forms.ModelChoiceField):
         try:
             with within():
                 found = list(people.filter(pk=text)[:1]) or list(people.filter(**{name: text})[:1])
-                alike = [] if found else people.filter(similar(name, text))[:MOST_SIMILAR]
-                found += [person for person in alike if is_same_address(getattr(person, name), text)]
+                found += [] if found else with_address(people, name, text)
         except TooSlow:
             raise ValidationError("Finding the user took too long. Enter the ID instead.") from None
         if not found:

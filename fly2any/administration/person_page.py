@@ -18,7 +18,7 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from fly2any.database.errors import Refusal
-from fly2any.database.person import Certificate, Person, erase, export, find, plan
+from fly2any.database.person import Certificate, Person, erase, export, find_by_id, plan
 from fly2any.database.person.search import Unsearched
 from fly2any.database.person.without_foreign_key import ERASED
 
@@ -148,10 +148,7 @@ class PersonMixin(admin.ModelAdmin):
         """Return the person of a page; raise PermissionDenied, and Refusal for staff and if there is none."""
         row = self._row(request, object_id, permission)
         with writing_limit():
-            person = find(connection, row.email or row.pk)
-        if person.id != row.pk:
-            raise Refusal("Another person's e-mail address differs from this one only in case. Run manage.py dbperson.")
-        return person
+            return find_by_id(connection, row.pk)
 
     @method_decorator(require_http_methods(["GET", "HEAD", "POST"]))
     def export_person_view(self, request, object_id):
@@ -171,14 +168,14 @@ class PersonMixin(admin.ModelAdmin):
 
     @method_decorator(require_http_methods(["GET", "HEAD", "POST"]))
     def erase_view(self, request, object_id):
-        """Show what an erasure removes, and by POST, with the e-mail address typed, erase the person."""
+        """Show what an erasure removes, and by POST, with the e-mail address or the ID typed, erase the person."""
         try:
             person = self._person(request, object_id, ERASE)
             wrong = ""
             if request.method == "POST":
                 if request.POST.get("email", "").strip().lower() == person.address_or_id.lower():
                     return self._erase(request, person)
-                wrong = "This is not the e-mail address of this person: nothing was erased."
+                wrong = f"The text does not match {person.address_or_id}: nothing was erased."
             with writing_limit():
                 planned = plan(connection, person, searched=False)
         except Refusal as refusal:

@@ -16,7 +16,7 @@ from django.db.models import F, Q, Value
 from django.db.models.functions import Left
 from django.db.models.lookups import Exact
 
-from fly2any.database.person.people import MOST_SIMILAR, is_same_address, similar
+from fly2any.database.person.people import with_address
 from fly2any.postgres.expressions import Folded, Words
 
 from .deadlines import TooSlow, within
@@ -150,13 +150,12 @@ class Related(Probe):
     is_address: bool = False
 
     def find(self, model, term, chosen):
-        others = model._meta.get_field(self.key).related_model._base_manager.values_list("pk", flat=True)
+        others = model._meta.get_field(self.key).related_model._base_manager.all()
         if self.is_address and not ("@" in term and LETTERS.search(term)):
             return None
-        ids = list(others.filter(**{self.name: term})[:1])
+        ids = [*others.filter(**{self.name: term}).values_list("pk", flat=True)[:1]]
         if not ids and self.is_address:
-            alike = others.filter(similar(self.name, term)).order_by("pk").values_list("pk", self.name)[:MOST_SIMILAR]
-            ids = [key for key, address in alike if is_same_address(address, term)]
+            ids = [one.pk for one in with_address(others.order_by("pk").only("pk", self.name), self.name, term)]
         if not ids:
             return Found(Q(pk__in=[]), is_final=True) if self.is_address else None
         return Found(Q((f"{self.key}_id", ids[0])), {self.key: ids[0]}, is_final=self.is_address)

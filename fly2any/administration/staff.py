@@ -20,7 +20,7 @@ from django.db import transaction
 
 from fly2any.database.errors import Refusal, leaves_commit_open
 from fly2any.database.marked_databases import refuse_during_restore
-from fly2any.database.person.people import is_same_address, similar
+from fly2any.database.person.people import with_address
 from fly2any.database.schema.untrusted_code import refuse_untrusted_code
 
 from .roles import GROUPS, OPERATIONS, SUPPORT
@@ -103,7 +103,7 @@ def replace_password(connection, user: Any) -> str:
 
 
 def remove_password(connection, user: Any) -> None:
-    """Remove the password of a person who becomes staff, since others may have set it: no one can sign in until there is a new one.
+    """Remove the password of a person who becomes staff, since others may have set it: they cannot sign in until a new one is set.
 
     Raises Refusal if the database has one afterwards.
     """
@@ -208,8 +208,7 @@ def keep_an_administrator(connection) -> Iterator[None]:
 def _find(connection, email: str) -> Any:
     """Return the person with this address, locked, or None; only the case of ASCII letters may be another."""
     model = get_user_model()
-    alike = model._default_manager.using(connection.alias).select_for_update().filter(similar("email", email)).order_by("email")
-    people = [user for user in alike if is_same_address(user.email, email)]
+    people = with_address(model._default_manager.using(connection.alias).select_for_update().order_by("email"), "email", email)
     exact = [user for user in people if user.email == email]
     if len(people) > 1 and not exact:
         raise Refusal(

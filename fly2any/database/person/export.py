@@ -27,8 +27,8 @@ OF_SUBJECT = facts.columns("ids_of_subject")
 def export(connection, person: Person) -> Iterator[str]:
     """Yield the parts of one JSON text with every row that an erasure removes, changes or clears, of one snapshot, without secrets and facts about staff.
 
-    Rows about other people are left out and counted by table, and ids of others in logs are NULL. Characters that a terminal would
-    obey are escaped: people choose their names.
+    Rows about other people are left out and counted by table, and ids of others in logs are NULL. Control characters
+    are escaped, because a name may contain a terminal's escape sequences.
     """
     return map(printable, _parts(connection, person))
 
@@ -58,9 +58,8 @@ def _given(found: Reach, others: Others, tables: Tables, sessions: Rows) -> Rows
     rows = rows_of()
     for part in (found.trace.removed, *found.trace.changed.values(), found.cleared):
         for oid, places in part.items():
-            left = (
-                places if part is found.cleared and tables.label(oid) in TEXTS_OF_OTHERS else places & sessions.get(oid, set())
-            )
+            is_of_others = part is found.cleared and tables.label(oid) in TEXTS_OF_OTHERS
+            left = places if is_of_others else places & sessions.get(oid, set())
             others.left_out[oid] |= left
             if given := places - left:
                 rows[oid] |= given
@@ -105,9 +104,9 @@ def _rows(connection, tables: Tables, person: Person, oid: int, places: set[str]
 
 def _is_about(table: Table, subject: tuple[str, ...], person: Person, named: set[str]) -> tuple[str, list]:
     """Return the condition that a row of a log is about the person, one of whose ids is in the columns `subject`, and its parameters."""
-    same = [f"c.{quoted(name)} OPERATOR(pg_catalog.=) %s" for name in subject]
     if table.name == LOG:  # Its ids are those of rows of any table.
         return table.at_sql(), [sorted(named)]
+    same = [f"c.{quoted(name)} OPERATOR(pg_catalog.=) %s" for name in subject]
     return " OR ".join(same), [person.id] * len(same)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from django.db.models import BooleanField, F, Q, Value
+from django.db.models import BooleanField, F, Q, QuerySet, Value
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Collate, Lower
 from django.db.models.lookups import Exact
@@ -14,11 +14,12 @@ from .patterns import same_address
 from .tables import read_tables
 from .transactions import reading
 
-# In the database's locale too, where other letters may be the same; in a Turkish one, I is not the upper case of i.
+# Compared in "C" too: in a Turkish locale, lower('I') is not i. In the database's locale, letters outside ASCII may be equal as well.
 SAME_ADDRESS = (
     'pg_catalog.lower(email COLLATE pg_catalog."C") OPERATOR(pg_catalog.=) pg_catalog.lower(%(email)s COLLATE pg_catalog."C")'
     " OR pg_catalog.lower(email) OPERATOR(pg_catalog.=) pg_catalog.lower(%(email)s) ORDER BY id"
 )
+SAME_ID = "id OPERATOR(pg_catalog.=) %s"
 SAME_LETTERS = "email OPERATOR(pg_catalog.~*) %s ORDER BY id"  # It reads all people.
 # In a Turkish or Azeri locale, where I is not the upper case of i, no index serves a comparison that ignores the case of ASCII letters.
 # PostgreSQL computes this while it plans, so that an index on UPPER(…) is used in any other locale.
@@ -54,6 +55,11 @@ def similar(field: str, email: str) -> Q:
     return Q(**{f"{field}__iexact": email}) | (Q(HAS_OTHER_I) & Q(same))
 
 
+def with_address(people: QuerySet, field: str, email: str) -> list:
+    """Return those of `people`, MOST_SIMILAR at most, whose address in `field` is `email`, ignoring the case of ASCII letters."""
+    return [one for one in people.filter(similar(field, email))[:MOST_SIMILAR] if is_same_address(getattr(one, field), email)]
+
+
 def find(connection, email: str) -> Person:
     """Return the person with this e-mail address, ignoring the case of ASCII letters, or with this id.
 
@@ -67,36 +73,54 @@ def find(connection, email: str) -> Person:
     if "\0" in email:
         raise Refusal("The e-mail address contains a NUL character: correct it.")
     with reading(connection), connection.cursor() as cursor:
-        people = read_tables(connection)
-        table = people.require(people.people.oid, "which holds the people")
-        rows_sql = f'SELECT id, email, "isStaff" OR "isSuperuser" FROM {table.sql} WHERE '
+        rows_sql = _rows_sql(connection)
         cursor.execute(rows_sql + SAME_ADDRESS, {"email": email})
-        similar = cursor.fetchall()
-        found = [row for row in similar if is_same_address(row[1], email)]
-        cursor.execute(rows_sql + "id OPERATOR(pg_catalog.=) %s", [email])
+        alike = cursor.fetchall()
+        found = [row for row in alike if is_same_address(row[1], email)]
+        cursor.execute(rows_sql + SAME_ID, [email])
         named = cursor.fetchall()
         if found and named and named[0][0] not in {row[0] for row in found}:
             raise Refusal(
                 f"{email} is the ID of one person (e-mail address: {named[0][1] or 'none'}) and the e-mail address of another (ID:"
                 f" {found[0][0]}): give an ID or address that only one of them has, or open the person in the admin."
             )
-        if not found:
-            found = named
-            cursor.execute(rows_sql + SAME_ADDRESS, {"email": found[0][1] if found else None})
-            similar = cursor.fetchall()
-        if found and found[0][1] and not found[0][1].isascii():  # In the locale C, lower() changes ASCII letters only.
-            cursor.execute(rows_sql + SAME_LETTERS, [same_address(found[0][1])])
-            similar = cursor.fetchall()
-    if not found:
-        raise Refusal(f"No person has the e-mail address or the ID {email}: check the spelling, or search in the admin.")
-    if len(found) > 1:
-        exact = [row for row in found if row[1] == email]
-        if len(exact) != 1:
-            raise Refusal(
-                f"{len(found)} people have the e-mail address {email} in different spellings: give the exact spelling of one of them."
-            )
-        found = exact
-    identity, address, is_staff = found[0]
+        if not (found or named):
+            raise Refusal(f"No person has the e-mail address or the ID {email}: check the spelling, or search in the admin.")
+        if len(found) > 1:
+            exact = [row for row in found if row[1] == email]
+            if len(exact) != 1:
+                raise Refusal(
+                    f"{len(found)} people have the e-mail address {email} in different spellings: give the exact spelling of one of them."
+                )
+            found = exact
+        return _person(cursor, rows_sql, found[0], alike) if found else _person(cursor, rows_sql, named[0])
+
+
+def find_by_id(connection, identity: str) -> Person:
+    """Return the person with this id. Raises Refusal if there is none, and for staff."""
+    with reading(connection), connection.cursor() as cursor:
+        rows_sql = _rows_sql(connection)
+        cursor.execute(rows_sql + SAME_ID, [identity])
+        if (row := cursor.fetchone()) is None:
+            raise Refusal(f"No person has the ID {identity}.")
+        return _person(cursor, rows_sql, row)
+
+
+def _rows_sql(connection) -> str:
+    people = read_tables(connection)
+    table = people.require(people.people.oid, "which holds the people")
+    return f'SELECT id, email, "isStaff" OR "isSuperuser" FROM {table.sql} WHERE '
+
+
+def _person(cursor, rows_sql: str, row: tuple[str, str | None, bool], alike: list | None = None) -> Person:
+    """Return the person in `row`; `alike` are the people with the address, as SAME_ADDRESS finds them. Raises Refusal for staff."""
+    identity, address, is_staff = row
     if is_staff:
-        raise Refusal(f"{email} is a staff account: remove its staff status in the admin first.")
-    return Person(identity, address, has_twin=len(similar) > 1)
+        raise Refusal(f"{address or identity} is a staff account: remove its staff status in the admin first.")
+    if address and not address.isascii():  # In the locale C, lower() changes ASCII letters only.
+        cursor.execute(rows_sql + SAME_LETTERS, [same_address(address)])
+        alike = cursor.fetchall()
+    elif alike is None:
+        cursor.execute(rows_sql + SAME_ADDRESS, {"email": address})
+        alike = cursor.fetchall()
+    return Person(identity, address, has_twin=len(alike) > 1)

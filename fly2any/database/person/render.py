@@ -14,7 +14,7 @@ def plan_as_text(plan: Plan) -> str:
 
 
 def _lines(plan: Plan) -> Iterator[str]:
-    yield f"Nothing was changed. --yes erases {plan.person.email or plan.person.id} permanently. These rows are removed:"
+    yield f"Nothing was changed. --yes erases {plan.person.address_or_id} permanently. These rows are removed:"
     yield from (_line(table, count) for table, count in plan.removed.items())
     if plan.changed:
         yield "These rows stay; their foreign key only clears the reference:"
