@@ -9,7 +9,8 @@ ROUNDS = 12
 LONGEST_PASSWORD = 72  # Bytes: bcrypt uses no more, and bcryptjs truncates the rest.
 # No password has this hash. An account without one is checked against it, so the response time does not reveal it.
 NOBODYS_HASH = "$2b$12$abcdefghijklmnopqrstuu5Lo0g67CiD3M4RpN1BmBb4Crp5w7dbK"
-HASH = re.compile(r"\$2[abxy]\$\d\d\$[./A-Za-z0-9]{53}")
+# As bcryptjs knows them, and `dbstatus --security` (BCRYPT).
+HASH = re.compile(r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}")
 
 
 def make_hash(password: str) -> str:

@@ -82,17 +82,15 @@ by_user = SignInSlots(2, each=1)
 
 @contextmanager
 def _slot_for(request) -> Iterator[SignInSlots]:
-    """Hold a slot for a request: that of the user if one has signed in with this browser, otherwise or if none is free that of the network."""
-    user = request.user.pk or user_of_device(request)
-    places = [(by_user, str(user)), (by_network, str(network_of(request)))]
+    """Hold a slot for a request: one of the user's if a user has signed in with this browser and one is free, otherwise one of the network's."""
     with ExitStack() as stack:
-        for slots, client in places if user else places[1:]:
-            try:
-                stack.enter_context(slots.slot(client))
-                break
-            except TooManySignIns:
-                if slots is by_network:
-                    raise
+        slots = by_network
+        if user := request.user.pk or user_of_device(request):
+            with suppress(TooManySignIns):
+                stack.enter_context(by_user.slot(str(user)))
+                slots = by_user
+        if slots is by_network:
+            stack.enter_context(by_network.slot(str(network_of(request))))
         yield slots
 
 
@@ -107,7 +105,7 @@ def user_of_device(request) -> str | None:
 
 
 def _marks(user) -> list[str]:
-    """Return what a cookie has of a user's password: part of the digest that ends sessions, also under former keys."""
+    """Return the marks of a user's password that a cookie may have: the start of the digest that ends sessions, with the current key and with former ones."""
     return [digest[:16] for digest in (user.get_session_auth_hash(), *user.get_session_auth_fallback_hash())]
 
 

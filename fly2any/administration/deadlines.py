@@ -128,7 +128,7 @@ def in_time(view: Callable[..., HttpResponse], too_slow: Callable[..., HttpRespo
             except replica.Missing:
                 source = replica.PRIMARY
             except DatabaseError as error:
-                if source.alias != replica.REPLICA or is_timeout(error) or is_locked_out(error):
+                if source.alias != replica.REPLICA or is_late(error):
                     raise
                 source = replica.failed(error)
             request.__dict__.pop("accesses", None)
@@ -160,11 +160,16 @@ def in_time(view: Callable[..., HttpResponse], too_slow: Callable[..., HttpRespo
     return timed
 
 
+def is_late(error: BaseException) -> bool:
+    """Return whether a statement took too long, or waited too long for a lock."""
+    return is_timeout(error) or is_locked_out(error)
+
+
 @contextmanager
 def within(milliseconds: int = EXTRA) -> Iterator[None]:
     """Limit each statement in the block, which only reads, to `milliseconds`, then raise TooSlow; the page can continue.
 
-    So does a lock for which a statement waits too long.
+    A statement that waits too long for a lock raises TooSlow too.
 
     Outside a transaction there is no deadline to tighten, and it does nothing.
     """
@@ -177,7 +182,7 @@ def within(milliseconds: int = EXTRA) -> Iterator[None]:
         try:
             yield
         except OperationalError as error:
-            if not (is_timeout(error) or is_locked_out(error)):
+            if not is_late(error):
                 raise
             raise TooSlow from error
         finally:
@@ -194,6 +199,6 @@ def _return(cursor: Any) -> None:
     try:
         cursor.execute(back)
     except OperationalError as error:
-        if not is_timeout(error):
+        if not is_late(error):
             raise
         cursor.execute(back)

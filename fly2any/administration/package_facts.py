@@ -16,9 +16,9 @@ from fly2any.database.facts import OnErasure, Retention
 
 from .accesses import CODE, OLD_PASSWORD
 
-# A user name that axes counts failures under is followed by one of these where something else than the password was guessed.
-SUFFIXES = (CODE, OLD_PASSWORD)
-# What the browser sent: a search for a person, in the address of the page to return to.
+# axes counts wrong codes and wrong old passwords under the user name followed by a suffix.
+BY_USERNAME = {"on_erasure": OnErasure.REMOVE, "address_fields": ("username",), "address_suffixes": (CODE, OLD_PASSWORD)}
+# Text that the browser sent: a URL in it may contain a search for another person.
 SENT = ("user_agent", "http_accept", "path_info")
 FACTS: dict[type[Model], dict[str, Any]] = {
     TOTPDevice: {"secret_fields": ("key",)},
@@ -34,24 +34,12 @@ FACTS: dict[type[Model], dict[str, Any]] = {
         "ids_of_subject": ("object_id",),
     },
     AccessAttempt: {
-        "on_erasure": OnErasure.REMOVE,
-        "address_fields": ("username",),
-        "address_suffixes": SUFFIXES,
+        **BY_USERNAME,
         "texts_of_others": (*SENT, "get_data", "post_data"),
         "retention": Retention("failed sign-ins to the admin", ("attempt_time",), with_rows="expiration", archived=False),
     },
-    AccessFailureLog: {
-        "on_erasure": OnErasure.REMOVE,
-        "address_fields": ("username",),
-        "address_suffixes": SUFFIXES,
-        "texts_of_others": SENT,
-    },
-    AccessLog: {
-        "on_erasure": OnErasure.REMOVE,
-        "address_fields": ("username",),
-        "address_suffixes": SUFFIXES,
-        "texts_of_others": SENT,
-    },
+    AccessFailureLog: {**BY_USERNAME, "texts_of_others": SENT},
+    AccessLog: {**BY_USERNAME, "texts_of_others": SENT},
 }
 # What the pages call the second factors, in the singular and the plural. Django's migrations do not see these names.
 NAMES: dict[type[Model], tuple[str, str]] = {

@@ -85,7 +85,7 @@ class OwnPassword(PasswordChangeView):
 
     def form_valid(self, form):
         response = super().form_valid(form)
-        remember_device(self.request, response)  # The cookie is of the old password.
+        remember_device(self.request, response)  # The browser's cookie was issued for the old password.
         return response
 
     def form_invalid(self, form):
@@ -279,7 +279,7 @@ class AdminSite(admin.AdminSite):
         name = request.resolver_match.url_name or ""
         context = {
             **self.each_context(request),
-            "title": "The database is locked" if locked else "This takes too long",
+            "title": "This page waited for a lock" if locked else "This takes too long",
             "locked": locked,
             "is_list": name == "search" or name.endswith(("_changelist", "_export", "_find")),
             "back": _page_of(request),

@@ -64,16 +64,13 @@ def test_a_form_from_before_the_last_sign_in_says_what_to_do(staff):
     )
 
 
-def test_an_error_of_ours_does_not_claim_that_nothing_was_saved(quiet, monkeypatch):
+def test_an_error_of_ours_does_not_claim_that_nothing_was_saved(quiet, monkeypatch, caplog):
     def fail(*_, **__):
         raise ZeroDivisionError
 
     monkeypatch.setattr(site, "read_summary", fail)
-    logging.getLogger("django.request").setLevel(logging.CRITICAL)
-    try:
+    with caplog.at_level(logging.CRITICAL, logger="django.request"):
         page = quiet.get("/admin/")
-    finally:
-        logging.getLogger("django.request").setLevel(logging.NOTSET)
 
     assert text_of(page) == (
         500,

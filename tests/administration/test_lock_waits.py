@@ -15,7 +15,7 @@ from fly2any.administration import deadlines
 from tests.administration.test_deadlines import LIST, busy
 
 pytestmark = pytest.mark.django_db(transaction=True)
-LOCKED = "Another session holds a lock that this page waits for, so it was stopped. Nothing was changed."
+LOCKED = "This page waited too long for a lock that another session holds, and was stopped. Nothing was changed."
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,10 @@ def test_a_locked_table_is_reported_by_lists_actions_and_exports(staff):
 
 @pytest.mark.parametrize(
     ("table", "page", "back"),
-    [("login_history", "password_change", "password_change"), ("fly2any_accesses", "engagement_notification_export", "../")],
+    [
+        ("login_history", "password_change", "/admin/password_change/"),
+        ("fly2any_accesses", "engagement_notification_export", "../"),
+    ],
 )
 def test_a_page_that_writes_waits_for_a_lock_no_longer_than_documented(staff, monkeypatch, table, page, back):
     if table == "fly2any_accesses":  # A change of the password is as short as a sign-in.
@@ -57,7 +60,7 @@ def test_a_page_that_writes_waits_for_a_lock_no_longer_than_documented(staff, mo
 
     said = [str(message) for message in get_messages(answer.wsgi_request)]
     assert said == ["Another transaction holds a lock on this: nothing was saved. Try again in a moment."]
-    assert (answer.status_code, answer.url, took < 4) == (302, back if "." in back else reverse(f"admin:{back}"), True)
+    assert (answer.status_code, answer.url, took < 4) == (302, back, True)
 
 
 def test_only_lists_suggest_a_narrower_query(staff, monkeypatch):
