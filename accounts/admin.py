@@ -180,7 +180,7 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
         return keep_an_administrator(connection)
 
     def user_change_password(self, request, id, form_url=""):
-        """Django's page, which can also disable the password."""
+        """Show Django's page; a refusal, such as to disable the last administrator's password, is a message."""
         return self.redirect_on_refusal(request, super().user_change_password, id, form_url)
 
     def formfield_for_dbfield(self, db_field, request, **kwargs):

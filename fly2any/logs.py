@@ -69,7 +69,7 @@ class Unasked(logging.Filter):
 
 
 def without_needless_traceback(record):
-    """Remove the traceback of a request that was refused as intended: the message has all of it."""
+    """Remove the traceback of a request that was refused as intended: it adds nothing to the message."""
     if record.name == DISALLOWED or (record.exc_info and isinstance(record.exc_info[1], PermissionDenied)):
         record.exc_info = record.exc_text = None
 

@@ -1,7 +1,7 @@
 """The access records: which staff opened a conversation, exported rows, or erased a person.
 
-deadlines.py writes those of a page before it responds. Addresses are here too: the client's, and its network, in which failed
-sign-ins are counted.
+deadlines.py writes a page's records before it responds. This module also determines the client's address, and the network by which
+failed sign-ins are counted.
 """
 
 from __future__ import annotations

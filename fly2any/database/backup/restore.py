@@ -1,4 +1,4 @@
-"""Restores: into a new database, or in place of the existing one (swap.py). A mark (../marked_databases.py) keeps other commands away."""
+"""Restores: into a new database, or in place of the existing one (swap.py). While one runs, a mark (../marked_databases.py) makes other commands refuse to write."""
 
 from __future__ import annotations
 

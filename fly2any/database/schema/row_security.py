@@ -72,7 +72,7 @@ def of_row_security(table: Table) -> Iterator[Finding]:
 
 
 def reveal(table: str, role: str, command: str = "FOR SELECT ") -> str:
-    """Return how `role` gets to see every row of a table, or with another `command` also to write them."""
+    """Return how to let `role` read every row of a table, or with an empty `command` also write them."""
     return (
         f"Connect as a role with BYPASSRLS, or as the owner of {table} if it has no FORCE ROW LEVEL SECURITY; or run as the owner: CREATE POLICY fly2any ON {table}"
         f" {command}TO {quote(role)} USING (true);"
