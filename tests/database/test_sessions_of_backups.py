@@ -81,7 +81,7 @@ def test_dbbackup_is_in_no_transaction_while_it_waits_for_pg_dump(migrated, plac
     def watched(dump):
         states.extend(
             migrated.execute(
-                "SELECT DISTINCT state FROM pg_stat_activity WHERE application_name = 'fly2any' AND pid <> pg_backend_pid() AND datname = current_database()"
+                "SELECT DISTINCT state FROM pg_stat_activity WHERE application_name = 'fly2any' AND pid <> pg_backend_pid() AND datname = current_database() AND backend_type = 'client backend'"
             )
         )
         finish(dump)
