@@ -1,4 +1,4 @@
-"""Progress reports of a long run: sentences always, a progress bar only on a terminal."""
+"""Progress reports of a long run: sentences always, steps and a progress bar only on a terminal."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ class Progress:
 
     def say(self, sentence: str) -> None:
         """Report a sentence, on a line of its own."""
+
+    def step(self, sentence: str) -> None:
+        """Report, on a terminal only, a step that begins, on a line of its own."""
 
     def show(self, what: str, percent: float | None) -> None:
         """Show how far a statement is; `percent` is None if it is unknown."""
@@ -31,6 +34,10 @@ class Terminal(Progress):
     def say(self, sentence):
         self.clear()
         self.stderr.write(printable(sentence))
+
+    def step(self, sentence):
+        if sys.stderr.isatty():
+            self.say(sentence)
 
     def show(self, what, percent):
         if not sys.stderr.isatty():

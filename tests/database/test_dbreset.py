@@ -1,11 +1,13 @@
 """dbreset on a real server."""
 
+import contextlib
 import os
+import pty
 import re
 
 import pytest
 
-from tests.conftest import manage
+from tests.conftest import manage, start_manage
 from tests.database.sites import OURS
 from tests.prisma import PHASE7
 from tests.servers import open_transaction
@@ -65,6 +67,21 @@ def test_the_four_apps_are_removed_and_everything_else_stays(migrated):
     )
     assert manage("migrate", url=migrated.url).returncode == 0
     assert manage("dbstatus", url=migrated.url).returncode == 0
+
+
+@pytest.mark.slow
+def test_a_terminal_shows_each_migration_that_is_reversed(migrated):
+    terminal, theirs = pty.openpty()
+    process = start_manage("dbreset", "--yes", url=migrated.url, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # The process has ended.
+        while True:
+            shown += os.read(terminal, 4096)
+    out = process.communicate(timeout=60)[0]
+
+    reversed_ones = out.partition("\n")[0].removeprefix("Reversed: ").split(", ")
+    assert re.findall(r"Reversing ([\w.]+)\r\n", shown.decode()) == reversed_ones
 
 
 @pytest.mark.sampled(4)

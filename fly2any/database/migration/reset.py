@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 from django.conf import settings
 from django.db.migrations.executor import MigrationExecutor
@@ -127,9 +128,15 @@ def reset(alias: str, *, consent: Consent, patience: float, progress: Progress) 
         if lost := [Loss(table, rows=rows) for table, rows in plan.tables if rows]:
             consent.ask("Resetting", lost, "nothing was changed")
         journal.ensure(run.connection)
-        Executor(run.connection, run=run, consent=consent).migrate([(app, None) for app in PHASE7_APPS])
+        report = partial(_report, progress)
+        Executor(run.connection, report, run=run, consent=consent).migrate([(app, None) for app in PHASE7_APPS])
         counted = {loss.table: loss.rows for loss in consent.lost if loss.rows is not None}
         return replace(plan, tables=tuple((table, counted.get(table, rows)) for table, rows in plan.tables))
+
+
+def _report(progress: Progress, action: str, migration=None, *unused) -> None:
+    if action == "unapply_start":
+        progress.step(f"Reversing {migration}")
 
 
 def refuse_test_database(command: str) -> None:
