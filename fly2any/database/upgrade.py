@@ -23,7 +23,7 @@ from .backup import tools
 from .backup.contents import Content, clauses, differences, read_contents, read_hash_partitions
 from .backup.entries import describe_empty
 from .backup.owners import others
-from .backup.restore_sessions import prepare_session
+from .backup.restore_connections import prepare_session
 from .backup.take import findings_of, new_findings, read_roles
 from .backup.workfolder import work_folder
 from .durable import sync

@@ -13,7 +13,7 @@ import pytest
 from fly2any.database.backup.latest import find
 from fly2any.database.backup.pruning import prune
 from fly2any.database.backup.restore import drop_on_failure, restore_into, restore_over
-from fly2any.database.backup.restore_sessions import connection_to
+from fly2any.database.backup.restore_connections import connection_to
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.swap import swap
 from fly2any.database.backup.take import take

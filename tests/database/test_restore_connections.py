@@ -10,7 +10,7 @@ from fly2any.database.backup import restore
 from fly2any.database.backup import swap as swapping
 from fly2any.database.backup.not_dumped import read_attached
 from fly2any.database.backup.restore import restore_over
-from fly2any.database.backup.restore_sessions import connection_to
+from fly2any.database.backup.restore_connections import connection_to
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.swap import STARTED_SQL, swap
 from fly2any.database.backup.take import take

@@ -7,7 +7,7 @@ from django.db import connection, transaction
 
 from fly2any.database.backup.properties import copy_grants, copy_properties, create, creation, literals
 from fly2any.database.backup.restore import require_name, restore_into
-from fly2any.database.backup.restore_sessions import connection_to
+from fly2any.database.backup.restore_connections import connection_to
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import read_roles, take
 from fly2any.database.errors import Refusal

@@ -12,7 +12,7 @@ from ..sql import execute, fetch_one, quote
 from .manifest import Manifest
 from .owners import SUPERUSER_SQL
 from .properties import create
-from .restore_sessions import prepare_session
+from .restore_connections import prepare_session
 
 UNTRIED = re.compile(r"EXTENSION (.+) \([0-9A-Z]{5}\)")
 

@@ -12,7 +12,7 @@ from ..origin import Origin
 from ..printable import one_line
 from ..progress import Progress
 from ..units import plural
-from .copies import describe, of_two_servers
+from .copied_servers import describe, of_two_servers
 from .encryption import ENDING
 from .inventory import backups
 from .manifest import Manifest, from_json

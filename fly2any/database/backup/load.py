@@ -30,7 +30,7 @@ from .entries import (
 from .grant_chains import Chain, find_chains, grant, require_grantors
 from .manifest import Manifest
 from .owners import SUPERUSER_SQL, describe_untried, require_superusers
-from .restore_sessions import UNLIMITED_SQL
+from .restore_connections import UNLIMITED_SQL
 from .script import statements_of
 from .tablespaces import find_unusable
 from .unrestored import unrestored

@@ -10,7 +10,7 @@ from ..clock import LIMIT, server_time
 from ..errors import Refusal, Unfit
 from ..origin import read_origin
 from ..progress import Progress
-from .copies import describe, of_two_servers
+from .copied_servers import describe, of_two_servers
 from .inventory import backups
 from .manifest import Manifest
 from .signing import SIGNED

@@ -33,8 +33,8 @@ from .manifest import COMPUTED, Manifest, home_of, other_homes
 from .not_dumped import read_attached
 from .owners import require_owners
 from .properties import copy_grants, copy_properties, create
-from .restore_sessions import connection_to, prepare_session
-from .returned_staff import StaffChanges, sign_out_staff
+from .restore_connections import connection_to, prepare_session
+from .staff_after_restore import StaffChanges, sign_out_staff
 from .store import Store
 from .stored_file import opened
 from .swap import MAINTENANCE, STARTED_SQL, require_same_server, require_swappable, swap

@@ -16,7 +16,7 @@ from ..migration.activity import UNENDING_SQL, read_activity
 from ..sql import fetch_all, fetch_one
 from .not_dumped import hindrance, require_undistributed
 from .owners import require_replaceable
-from .restore_sessions import connection_to
+from .restore_connections import connection_to
 
 SESSIONS_SQL = """
     SELECT pid FROM pg_catalog.pg_stat_activity WHERE datname = ANY (%s) AND pid <> pg_catalog.pg_backend_pid() ORDER BY pid

@@ -33,9 +33,9 @@ from ..units import plural
 from ..verification import verify
 from . import tools
 from .contents import BY_COPY, LOCK_WAIT, PATIENT, pin, read_contents
-from .damaged_pages import refuse_lenient_reads
+from .dump_blockers import report_lock_holders
 from .encryption import ENDING, encrypt
-from .lock_holders import report_lock_holders
+from .lenient_reads import refuse_lenient_reads
 from .lock_space import explained
 from .manifest import COLLATION, Manifest, as_json, file_name, sha256_of
 from .role_names import require_valid_names

@@ -1,4 +1,5 @@
-"""What a restore brings back: privileges of staff who were dismissed since the backup, removed second factors, and ended sessions."""
+"""The staff after a restore: their sessions from the backup are ended, and what they regained since it was taken is named (privileges,
+passwords, second factors)."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ def sign_out_staff(connection, old=None) -> StaffChanges:
     Raises django.db.Error if a connection is lost.
     """
     try:
-        ended = end_sessions(connection)
+        ended = end_admin_sessions(connection)
         if old is None:
             return StaffChanges(ended)
         now = read_staff_privileges(connection)
@@ -90,7 +91,7 @@ def regained_privileges(before: dict[str, Rights], now: dict[str, Rights]) -> li
     return sorted(rights.email for pk, rights in now.items() if has_regained(pk))
 
 
-def end_sessions(connection) -> int:
+def end_admin_sessions(connection) -> int:
     """Sign all staff out of the admin, and return how many sessions there were.
 
     Raises django.db.Error, or Refusal if any remain or if that would run code of another role.

@@ -1,4 +1,7 @@
-"""The sessions of a restore: beside the database in use, without a time limit, and without event triggers."""
+"""The connections of a restore: beside the database in use, without a time limit, and without event triggers.
+
+swap.py ends the sessions of other clients, and staff_after_restore.py those of the admin that were in the backup.
+"""
 
 from __future__ import annotations
 

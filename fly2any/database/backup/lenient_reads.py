@@ -1,4 +1,7 @@
-"""Settings by which PostgreSQL reads damaged pages without an error, so that a backup would silently lack their rows."""
+"""Settings by which PostgreSQL reads damaged pages without an error, so that a backup would silently lack their rows.
+
+health/tables.py reports pages with a wrong checksum (`tables.damaged`).
+"""
 
 from __future__ import annotations
 
