@@ -1,4 +1,4 @@
-"""The database server's clock, by which ages are measured; retention/witness.py checks it against older records."""
+"""The database server's clock, by which ages are measured; retention/clock_check.py checks it against older records."""
 
 from __future__ import annotations
 

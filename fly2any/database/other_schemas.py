@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .findings import Finding, Severity
-from .session_settings import MARKING_TABLE
+from .session_defaults import MARKING_TABLE
 from .sql import RECORD, TRUSTED_SQL, literal, quote
 
 # Those with both the migration ledger and the table that marks our schema, of trusted roles, unless the path leads to one of the two;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .findings import Finding, Severity
-from .session_settings import MAY_WRITE
+from .session_defaults import MAY_WRITE
 from .sql import quote
 
 # Roles that sign in and may insert into the table that marks our schema, and lack CONNECT or USAGE; `home` and `known` are those of server.HOME_CTES.

@@ -21,7 +21,7 @@ from .findings import Finding, Severity
 from .other_schemas import OTHER_SCHEMAS_SQL, of_other_schemas
 from .other_writers import OTHER_WRITERS_SQL, of_other_writer
 from .schema_owner import SCHEMA_OWNER_SQL, of_schema_owner
-from .session_settings import (
+from .session_defaults import (
     MARKING_TABLE,
     READ_ONLY_SQL,
     REPLICATION_ROLE_SQL,

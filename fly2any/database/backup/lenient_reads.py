@@ -6,7 +6,7 @@ health/tables.py reports pages with a wrong checksum (`tables.damaged`).
 from __future__ import annotations
 
 from ..errors import Refusal
-from ..session_settings import CONFIGURED_SQL, ON, reset
+from ..session_defaults import CONFIGURED_SQL, ON, reset
 from ..sql import fetch_all
 
 # Those that are on in this session, as in pg_dump's, and each place that turns one on.

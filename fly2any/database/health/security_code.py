@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..findings import Finding, Severity
-from ..session_settings import REPLICATION_ROLE_SQL, of_replication_role
+from ..session_defaults import REPLICATION_ROLE_SQL, of_replication_role
 from ..sql import EXPLICIT_TRIGGER_SQL, quote
 from .examine import Figure, Reader
 from .security_access import COLUMNS, PRIVATE_SQL

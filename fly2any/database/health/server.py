@@ -10,7 +10,7 @@ from django.db import Error, transaction
 from ..errors import sqlstate
 from ..extensions import FUNCTION_SQL, INSTALLED_SQL, NEEDED, of_unavailable
 from ..findings import Finding, Severity
-from ..session_settings import CONFIGURED_SQL, OFF, ON, reset
+from ..session_defaults import CONFIGURED_SQL, OFF, ON, reset
 from ..sql import quote
 from ..units import share
 from .examine import Figure, Reader

@@ -25,9 +25,9 @@ from ..progress import Progress
 from ..report.collect import Report, compare_and_collect, serious
 from ..report.waivers import read_waivers
 from ..retention.archive import Archives
+from ..retention.clock_check import require_witness
 from ..retention.rules import RULES, Due, switched_on
 from ..retention.sweep import Swept, count, sweep
-from ..retention.witness import require_witness
 from ..schema.extents import Extent, read_extents
 from ..schema.relations import Kind
 from ..server import flush_statistics, read_schema

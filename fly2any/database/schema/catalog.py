@@ -15,7 +15,7 @@ from .partitions import PARTITIONS_SQL
 from .publications import NARROWED_SQL, PUBLICATIONS_SQL, UNPUBLISHED_SQL
 from .references import FIXED_SQL, LINKS_CTES, MET_SQL, REFERENCES_SQL
 from .row_security import REJECTED_SQL, RESTRICTED_SQL
-from .setting_triggers import LACKING_SQL
+from .triggers_on_missing_columns import LACKING_SQL
 
 T = TypeVar("T")
 

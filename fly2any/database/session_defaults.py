@@ -1,4 +1,7 @@
-"""Default settings of sessions (of a role, database or server) that make writes fail or go unchecked, or round values."""
+"""Default settings of sessions (of a role, database or server) that make writes fail or go unchecked, or round values: findings.
+
+The settings of our own sessions are in sql.py (`time_limits`, ALIVE, LONGEST_IDLE) and, for migrations, migration/run.py (`settle`).
+"""
 
 from __future__ import annotations
 
