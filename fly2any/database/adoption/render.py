@@ -28,7 +28,7 @@ KIND_TEXT = {
 NEXT_STEPS = """
 Verify it with `manage.py dbstatus`. This project now owns the schema. In the site:
   Run `npx prisma db pull && npx prisma generate`, so that its client knows the new columns.
-  Stop using `prisma migrate` and `prisma db push`: they would propose to drop our columns and tables.
+  Stop using `prisma migrate` and `prisma db push`, because they can drop our columns and tables.
 """
 
 
