@@ -1,4 +1,7 @@
-"""The plan: the models' `placement` declarations, for each table that our migrations build."""
+"""The plan: the models' `placement` declarations, for each table that our migrations build.
+
+steps.py compares it with the current placement, and run.py carries it out.
+"""
 
 from __future__ import annotations
 

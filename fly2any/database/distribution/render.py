@@ -9,7 +9,7 @@ from ..json_reports import dumped
 from ..printable import printable
 from ..schema.relations import Kind
 from ..units import plural, size
-from .placement import Distribution, Step
+from .steps import Distribution, Step
 
 LOCKS = {
     "done": "",

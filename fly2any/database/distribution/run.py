@@ -25,8 +25,8 @@ from ..units import span
 from ..verification import verify
 from .cluster import read_cluster, require_cluster
 from .kept import kept
-from .placement import Distribution, Step, read_distribution
 from .plan import read_plan
+from .steps import Distribution, Step, read_distribution
 
 # What Citus would refuse in the middle of a run, of objects that our migrations did not create.
 OBSTACLE_SQL = f"""

@@ -1,6 +1,7 @@
-"""The plan of a database with the current placement of its tables, and what each node stores of them.
+"""The steps from the current placement of the tables to the planned one, and what each node stores of them (rows, bytes, skew).
 
-plan.py reads the placement that the models declare, and run.py carries out the steps.
+A table above ONLINE is copied while the site writes to it. plan.py reads the placement that the models declare, and run.py carries
+out the steps.
 """
 
 from __future__ import annotations
