@@ -11,7 +11,7 @@ from django.core.management import call_command
 from django.db import connection
 
 from benchmarks.measure import child_seconds, show, sized
-from fly2any.database.migration.state import known_migrations
+from fly2any.database.migration.ledger import known_migrations
 from fly2any.database.scratch import scratch_database
 from fly2any.postgres import embedded
 

@@ -28,7 +28,7 @@ from fly2any.database.errors import explain, sqlstate
 from fly2any.database.findings import Finding
 from fly2any.database.health.examine import Topic
 from fly2any.database.health.topics import TOPICS
-from fly2any.database.migration.state import read_migrations
+from fly2any.database.migration.ledger import read_migrations
 from fly2any.database.report.collect import Report, compare_and_collect
 from fly2any.database.report.waivers import known_waivers
 from fly2any.database.server import read_home

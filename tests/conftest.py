@@ -15,7 +15,7 @@ from django.db import connection, connections
 from hypothesis import settings
 
 from fly2any.administration import dashboard, stand_ins
-from fly2any.database.migration.state import replaced_migrations
+from fly2any.database.migration.ledger import replaced_migrations
 from fly2any.database.schema.contract import load
 from fly2any.environment import LIKE_A_URL
 from tests import cheap_hashes, commands

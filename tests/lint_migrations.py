@@ -64,7 +64,7 @@ def main():
     import django
 
     django.setup()
-    from fly2any.database.migration.state import known_migrations
+    from fly2any.database.migration.ledger import known_migrations
     from fly2any.database.schema.contract import PHASE7_APPS
 
     ours = [name.split(".", 1) for name in known_migrations() if name.partition(".")[0] in (*PHASE7_APPS, "administration")]

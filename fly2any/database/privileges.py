@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from .findings import Finding, Severity
 from .schema.cures import comment, preceded
-from .schema.ledgers import APPEND_ONLY, LEDGERS
 from .schema.objects import PRIVILEGES, Table
+from .schema.protected_tables import APPEND_ONLY, LEDGERS
 from .server import Server
 from .sql import quote
 

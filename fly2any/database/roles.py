@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from . import facts
 from .errors import Refusal
 from .schema.contract import load
-from .schema.ledgers import APPEND_ONLY, LEDGERS, PRISMAS_LEDGER
 from .schema.objects import Column
+from .schema.protected_tables import APPEND_ONLY, LEDGERS, PRISMAS_LEDGER
 from .server import read_schema
 from .sql import TRUSTED_SQL, catalogue, quote
 

@@ -15,7 +15,7 @@ from psycopg import sql
 from .errors import Refusal
 from .marked_databases import SCRATCH, drop_leftovers, mark
 from .migration import journal
-from .migration.state import known_migrations
+from .migration.ledger import known_migrations
 from .schema import read_catalog
 from .schema.contract import Contract, grow
 from .sql import fetch_one, quote

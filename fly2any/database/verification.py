@@ -17,10 +17,7 @@ from .marked_databases import read_leftovers
 from .migration import journal
 from .migration.activity import HOLDER_SQL, Activity, read_activity
 from .migration.journal import RunRecord, read_runs
-from .migration.lock import MIGRATION_LOCK
-from .migration.other_tools import not_adopted
-from .migration.prisma import PrismaMigration, read_prisma
-from .migration.state import (
+from .migration.ledger import (
     MigrationState,
     Unrecorded,
     has_ledger,
@@ -29,6 +26,9 @@ from .migration.state import (
     unrecorded,
     unrecorded_findings,
 )
+from .migration.lock import MIGRATION_LOCK
+from .migration.other_tools import not_adopted
+from .migration.prisma import PrismaMigration, read_prisma
 from .migration.taken_names import read_taken_names
 from .privileges import Privilege, counted, lacking, of_server
 from .schema import Catalog, Column, ForeignKey, Index, Key, Object, Table, key_of, read_catalog
@@ -36,8 +36,8 @@ from .schema import contract as contracts
 from .schema.contract import GUIDE_APPS, PHASE7_APPS, Contract, Version
 from .schema.drift import Comparison, compare
 from .schema.extents import Extent, IndexUse, read_extents, read_index_use
-from .schema.ledgers import untrusted_findings
 from .schema.live import Live
+from .schema.protected_tables import untrusted_findings
 from .schema.row_security import reveal
 from .schema.untrusted_code import read_untrusted_code
 from .server import Server, read_server

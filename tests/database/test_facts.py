@@ -16,7 +16,7 @@ from fly2any.database.person import without_foreign_key
 from fly2any.database.retention.rules import RULES
 from fly2any.database.roles import SECRETS
 from fly2any.database.schema.contract import ADDED, MAY_BE_NULL
-from fly2any.database.schema.ledgers import APPEND_ONLY
+from fly2any.database.schema.protected_tables import APPEND_ONLY
 from fly2any.database.sql import PEOPLE, RECORD
 from fly2any.postgres.search_path import MARKING_TABLES
 from travel.models import SavedSearch

@@ -8,12 +8,12 @@ from dataclasses import replace
 from ..extensions import NEEDED_SQL, read_untrusted
 from ..findings import Finding, Severity
 from ..migration import journal
+from ..migration.ledger import MigrationState, unrecorded
 from ..migration.prisma import PrismaMigration, may_read
-from ..migration.state import MigrationState, unrecorded
 from ..schema import Catalog, Key, Table, relative, where
 from ..schema.contract import FIRST_MIGRATIONS as FIRST
 from ..schema.contract import Contract
-from ..schema.ledgers import JOURNAL, PRISMAS_LEDGER
+from ..schema.protected_tables import JOURNAL, PRISMAS_LEDGER
 from ..schema.row_security import reveal
 from ..schema.time_zones import ZONES_SQL
 from ..server import UTC_NAMES, Server

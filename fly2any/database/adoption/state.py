@@ -12,17 +12,17 @@ from django.db import DatabaseError, transaction
 from ..errors import NO_SCHEMA, Refusal
 from ..exit_codes import ExitCode
 from ..findings import Finding, Severity
+from ..migration.ledger import MigrationState, has_ledger, read_migrations
 from ..migration.other_tools import RECORD_IS_LOST, is_built
 from ..migration.prisma import PrismaMigration, read_prisma
-from ..migration.state import MigrationState, has_ledger, read_migrations
 from ..schema import Catalog, Column, ForeignKey, Key, Object, Table, read_catalog, relative, where
 from ..schema import contract as contracts
 from ..schema.contract import FIRST_MIGRATIONS, MAY_BE_NULL, Contract
 from ..schema.cures import duplicates, is_orphan
 from ..schema.drift import compare
-from ..schema.ledgers import LEDGERS, PRISMAS_LEDGER, untrusted_findings
 from ..schema.live import Live
 from ..schema.objects import PARTITIONED
+from ..schema.protected_tables import LEDGERS, PRISMAS_LEDGER, untrusted_findings
 from ..schema.relations import read_relations
 from ..schema.untrusted_code import read_untrusted_code
 from ..server import Server, read_server

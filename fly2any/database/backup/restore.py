@@ -13,8 +13,8 @@ from django.db import Error, transaction
 from ..clock import read_clock
 from ..errors import Refusal, explain, is_lost
 from ..marked_databases import INTO, MARK, RESTORE, comment, drop_leftovers, mark
+from ..migration.ledger import known_migrations, replaced_migrations
 from ..migration.lock import PATIENCE, wait_for_writers
-from ..migration.state import known_migrations, replaced_migrations
 from ..origin import read_origin
 from ..progress import Progress
 from ..schema.contract import PHASE7_APPS

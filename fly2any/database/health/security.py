@@ -21,7 +21,7 @@ from fly2any.postgres.url import is_local
 from ..errors import sqlstate
 from ..findings import Finding, Severity
 from ..schema.extents import read_extents
-from ..schema.ledgers import read_excess
+from ..schema.protected_tables import read_excess
 from ..sql import PEOPLE, TRUSTED_SQL, quote
 from ..units import plural
 from .examine import Figure, Question, Reader

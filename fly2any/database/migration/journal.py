@@ -23,7 +23,7 @@ from fly2any.postgres.schema import restrict
 from ..errors import Refusal, explain
 from ..schema import Catalog
 from ..schema.checked_writes import recording
-from ..schema.ledgers import JOURNAL
+from ..schema.protected_tables import JOURNAL
 from ..schema.row_security import reveal
 from ..sql import ask, execute, quote
 

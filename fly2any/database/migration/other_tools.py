@@ -14,10 +14,10 @@ from ..schema import Catalog, read_catalog
 from ..schema import contract as contracts
 from ..schema.contract import FIRST_MIGRATIONS
 from ..schema.drift import compare
-from ..schema.ledgers import PRISMAS_LEDGER
 from ..schema.live import Live
+from ..schema.protected_tables import PRISMAS_LEDGER
 from ..server import Server, read_home, read_server
-from .state import MigrationState, Unrecorded, read_migrations, unrecorded
+from .ledger import MigrationState, Unrecorded, read_migrations, unrecorded
 from .taken_names import read_taken_names
 
 NONE_IS_RECORDED = "All tables match our migrations, but none is recorded: the rows of django_migrations are lost."

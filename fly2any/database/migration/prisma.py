@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ..schema import Catalog
-from ..schema.ledgers import PRISMAS_LEDGER
+from ..schema.protected_tables import PRISMAS_LEDGER
 from ..sql import fetch_all, fetch_one, quote
 
 PRISMA_SQL = """

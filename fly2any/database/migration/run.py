@@ -18,7 +18,7 @@ from ..errors import Refusal, first_line, sqlstate
 from ..extensions import refuse_untrusted
 from ..progress import Progress
 from ..schema import contract as contracts
-from ..schema.ledgers import protect
+from ..schema.protected_tables import protect
 from ..schema.untrusted_code import block_untrusted_triggers
 from ..server import read_home
 from ..sql import LONGEST_IDLE

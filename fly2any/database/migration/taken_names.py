@@ -11,7 +11,7 @@ from ..schema.contract import Contract
 from ..schema.cures import preceded, set_aside
 from ..schema.live import HOLDERS_SQL
 from ..sql import catalogue
-from .state import MigrationState
+from .ledger import MigrationState
 
 
 @dataclass(frozen=True, slots=True)

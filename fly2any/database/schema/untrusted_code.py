@@ -18,8 +18,8 @@ from ..errors import Refusal, sqlstate
 from ..server import read_home
 from ..sql import EXPLICIT_TRIGGER_SQL, TRUSTED_ROLES_SQL, TRUSTED_SQL, execute, fetch_all, in_transaction, pinned, quote
 from . import contract as contracts
-from .ledgers import LEDGERS
 from .lookalikes import LOOKALIKES_SQL
+from .protected_tables import LEDGERS
 from .trigger_creators import read_unknown
 from .untrusted_cures import Found, UntrustedCode, describe_unknown, described
 from .used_code import USED_CODE_SQL

@@ -1,4 +1,7 @@
-"""The state of the migrations: applied, pending, or recorded without being known to the code."""
+"""The migration ledger (django_migrations): which migrations are applied, pending, or recorded without being known to the code.
+
+journal.py has our own record of each run, and prisma.py reads Prisma's ledger.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from ..findings import Finding, Severity
 from ..schema import Catalog, Index, Object, Table, key_of, where
 from ..schema.contract import Contract
 from ..schema.cures import preceded
-from ..schema.ledgers import LEDGERS
+from ..schema.protected_tables import LEDGERS
 from ..schema.row_security import RESTRICTED_SQL, reveal
 from ..sql import RECORD, fetch_all, fetch_one, literal, quote
 from ..units import plural
