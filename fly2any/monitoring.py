@@ -34,7 +34,7 @@ from fly2any.database.report.waivers import known_waivers
 from fly2any.database.server import read_home
 from fly2any.database.sql import time_limits
 from fly2any.database.verification import Verification
-from fly2any.postgres.patience import at_most
+from fly2any.postgres.response_timeout import at_most
 
 READY = 2_000  # Milliseconds for each statement.
 ANSWER_PATIENCE = 4  # Seconds for all statements and the connection.

@@ -2,7 +2,7 @@
 reads WEB_CONCURRENCY too.
 
 The time limits of the admin's statements are not settings: administration/deadlines.py sets them in each transaction, and
-postgres/patience.py limits waits for a server. docs/reference/settings.md lists the variables. Without POSTGRES_URL or
+postgres/response_timeout.py limits waits for a server. docs/reference/settings.md lists the variables. Without POSTGRES_URL or
 DATABASE_URL the project is in development: embedded server, DEBUG, a generated key.
 """
 

@@ -5,8 +5,8 @@ import django
 from django.conf import settings
 
 from fly2any.handlers import WSGIHandler
-from fly2any.postgres.patience import limit_every_wait
 from fly2any.postgres.pool import serve_from_pools
+from fly2any.postgres.response_timeout import limit_every_wait
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fly2any.settings")
 

@@ -18,7 +18,7 @@ from psycopg import ServerCursor
 from psycopg.errors import LockNotAvailable, QueryCanceled
 from psycopg.pq import TransactionStatus
 
-from fly2any.postgres.patience import at_most
+from fly2any.postgres.response_timeout import at_most
 
 from . import replica
 from .accesses import record

@@ -35,8 +35,8 @@ from .schema import Catalog, Column, ForeignKey, Index, Key, Object, Table, key_
 from .schema import contract as contracts
 from .schema.contract import GUIDE_APPS, PHASE7_APPS, Contract, Version
 from .schema.drift import Comparison, compare
+from .schema.expressions_on_server import Live
 from .schema.extents import Extent, IndexUse, read_extents, read_index_use
-from .schema.live import Live
 from .schema.protected_tables import untrusted_findings
 from .schema.row_security import reveal
 from .schema.untrusted_code import read_untrusted_code

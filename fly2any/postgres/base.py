@@ -16,7 +16,7 @@ from .error_text import DatabaseErrorWrapper
 from .features import DatabaseFeatures
 from .introspection import DatabaseIntrospection
 from .operations import DatabaseOperations
-from .patience import limit_waits
+from .response_timeout import limit_waits
 from .schema import DatabaseSchemaEditor
 from .values import accept_any_time
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.db import OperationalError
 
-from .patience import at_most
+from .response_timeout import at_most
 
 SECOND_CONNECTION = (
     5  # Seconds to wait for a second connection: a session pooler without a free connection makes its clients wait.

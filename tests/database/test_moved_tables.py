@@ -7,7 +7,7 @@ from fly2any.database.report.collect import collect
 from fly2any.database.report.script import status_as_sql
 from fly2any.database.schema import read_catalog
 from fly2any.database.schema.drift import compare
-from fly2any.database.schema.live import Live
+from fly2any.database.schema.expressions_on_server import Live
 from fly2any.database.verification import verify
 from tests.database.mutation import EXPECTED
 from tests.database.test_writes import run

@@ -9,7 +9,7 @@ from django.db import DatabaseError, OperationalError, ProgrammingError, connect
 from fly2any.database.findings import Severity
 from fly2any.database.schema import Column, read_catalog
 from fly2any.database.schema.drift import compare
-from fly2any.database.schema.live import Live
+from fly2any.database.schema.expressions_on_server import Live
 from fly2any.database.schema.unmanaged import AGREE
 from tests.database.mutation import EXPECTED, Mutation, within
 from tests.database.mutations import mutations, rounds

@@ -5,7 +5,7 @@ from django.db import connection
 
 from fly2any.database.schema import read_catalog
 from fly2any.database.schema.drift import compare
-from fly2any.database.schema.live import Live
+from fly2any.database.schema.expressions_on_server import Live
 from tests.database.mutation import EXPECTED
 from tests.database.test_writes import run
 

@@ -8,7 +8,7 @@ from django.db import Error, connection
 
 from fly2any.database.schema import read_catalog
 from fly2any.database.schema.drift import compare
-from fly2any.database.schema.live import Live
+from fly2any.database.schema.expressions_on_server import Live
 from fly2any.database.schema.unmanaged import AGREE
 from fly2any.database.verification import verify
 from fly2any.database.write_check import check_writes

@@ -20,7 +20,7 @@ from ..schema import contract as contracts
 from ..schema.contract import FIRST_MIGRATIONS, MAY_BE_NULL, Contract
 from ..schema.cures import duplicates, is_orphan
 from ..schema.drift import compare
-from ..schema.live import Live
+from ..schema.expressions_on_server import Live
 from ..schema.objects import PARTITIONED
 from ..schema.protected_tables import LEDGERS, PRISMAS_LEDGER, untrusted_findings
 from ..schema.relations import read_relations

@@ -14,7 +14,7 @@ from ..schema import Catalog, read_catalog
 from ..schema import contract as contracts
 from ..schema.contract import FIRST_MIGRATIONS
 from ..schema.drift import compare
-from ..schema.live import Live
+from ..schema.expressions_on_server import Live
 from ..schema.protected_tables import PRISMAS_LEDGER
 from ..server import Server, read_home, read_server
 from .ledger import MigrationState, Unrecorded, read_migrations, unrecorded

@@ -14,7 +14,7 @@ from ..schema import contract as contracts
 from ..schema import read_catalog, relative
 from ..schema.contract import PHASE7_APPS
 from ..schema.drift import compare
-from ..schema.live import Live
+from ..schema.expressions_on_server import Live
 from ..schema.untrusted_code import refuse_untrusted_code
 from ..server import read_schema
 from ..sql import catalogue, quote, snapshot

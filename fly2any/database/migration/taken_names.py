@@ -9,7 +9,7 @@ from ..findings import Finding, Severity
 from ..schema import Catalog, Index, Key, Table
 from ..schema.contract import Contract
 from ..schema.cures import preceded, set_aside
-from ..schema.live import HOLDERS_SQL
+from ..schema.expressions_on_server import HOLDERS_SQL
 from ..sql import catalogue
 from .ledger import MigrationState
 

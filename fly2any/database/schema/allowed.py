@@ -19,7 +19,7 @@ from .expressions import (
     with_column_replaced,
     without_new_values,
 )
-from .live import Live, Rows
+from .expressions_on_server import Live, Rows
 from .objects import Catalog, Check, Column, Index, Key
 from .samples import TRUE, Clash, Outcome, Trial, find_clash, judge, samples
 

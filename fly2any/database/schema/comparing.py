@@ -6,7 +6,7 @@ from __future__ import annotations
 from itertools import takewhile
 
 from ..findings import Finding, Severity
-from .live import Live
+from .expressions_on_server import Live
 from .objects import PARTITIONED, Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, where
 
 TITLES = {Check: "Check", ForeignKey: "Foreign key", Index: "Index", Column: "Column"}

@@ -18,7 +18,7 @@ from . import cures, unmanaged
 from .columns import compare_columns
 from .comparing import Comparing
 from .constraints import compare_named
-from .live import Live, with_equivalent_expressions
+from .expressions_on_server import Live, with_equivalent_expressions
 from .objects import PARTITIONED, Catalog, Check, Column, ForeignKey, Object, Table, key_of, where
 from .obstacles import AGREE
 from .sequences import taken_values

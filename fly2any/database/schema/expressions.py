@@ -1,4 +1,4 @@
-"""Properties of an expression that follow from its text, as PostgreSQL prints it."""
+"""Properties of an expression that follow from its text, as PostgreSQL prints it; expressions_on_server.py asks the server."""
 
 from __future__ import annotations
 

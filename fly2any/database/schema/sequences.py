@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..findings import Finding, Severity
 from ..sql import literal, quote
 from .conversions import LARGEST
-from .live import Live
+from .expressions_on_server import Live
 from .objects import Catalog, Column, where
 from .unmanaged import AGREE
 

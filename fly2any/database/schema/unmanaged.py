@@ -15,7 +15,7 @@ from ..findings import Finding, Severity
 from ..sql import quote
 from . import cures
 from .expressions import CONSTANT, assigned, changes, is_literal
-from .live import Live
+from .expressions_on_server import Live
 from .objects import Catalog, Column, ForeignKey, Index, Key, Table, where
 from .obstacles import AGREE, TRY, obstacle
 from .partitions import Partitions

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..findings import Finding, Severity
 from ..sql import quote
 from .expressions import CONSTANT
-from .live import Live
+from .expressions_on_server import Live
 from .objects import Catalog, Table
 from .obstacles import AGREE
 

@@ -15,7 +15,7 @@ from fly2any.database.report.collect import collect, compare_and_collect
 from fly2any.database.report.data import health_as_json
 from fly2any.database.report.text import health_as_text
 from fly2any.database.report.waivers import read_waivers
-from fly2any.postgres.patience import RESPONSE, at_most
+from fly2any.postgres.response_timeout import RESPONSE, at_most
 
 
 class Command(BaseCommand):

@@ -20,7 +20,7 @@ from fly2any.database.report.waivers import read_waivers
 from fly2any.database.schema.unmanaged import tried
 from fly2any.database.verification import verify
 from fly2any.database.write_check import check_writes
-from fly2any.postgres.patience import RESPONSE, at_most
+from fly2any.postgres.response_timeout import RESPONSE, at_most
 
 
 class Command(BaseCommand):

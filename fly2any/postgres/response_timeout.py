@@ -1,6 +1,9 @@
 """Limits how long a client waits for a server: without a limit, it waits forever if the host is gone or the pooler hangs.
 
 The server's own limits do not apply then, and TCP keeps a connection for hours, or as long as a proxy acknowledges it.
+
+administration/deadlines.py sets the limits of pages. url.py has the keepalives of the client, database/sql.py (ALIVE) those that our
+long sessions ask of the server.
 """
 
 from __future__ import annotations

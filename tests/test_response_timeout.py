@@ -19,7 +19,7 @@ from fly2any.database.migration.lock import MAINTENANCE_LOCK, advisory_lock
 from fly2any.database.person.transactions import writing
 from fly2any.database.progress import Progress
 from fly2any.postgres import patience
-from fly2any.postgres.patience import at_most
+from fly2any.postgres.response_timeout import at_most
 from fly2any.postgres.url import parse
 from tests.servers import Relay
 
