@@ -44,6 +44,11 @@ OWNED = re.compile(rf"ALTER (EVENT TRIGGER|FOREIGN DATA WRAPPER|PUBLICATION) ({N
 ALL_TABLES = re.compile(rf"CREATE PUBLICATION ({NAME}) FOR ALL TABLES\b.*", re.DOTALL)
 
 
+# Why the trial restore, whose role is no superuser, did not create an object, by SQLSTATE.
+REASONS = {"42501": "only a superuser may create it"} | dict.fromkeys(("0A000", "58P01"), "not available on the trial server")
+WITH_SQLSTATE = re.compile(r" \(([0-9A-Z]{5})\)$")
+
+
 def require_owners(connection, manifest: Manifest, *, trust: Sequence[str], without: Sequence[str]) -> None:
     """Raise Refusal if roles of the backup are missing, or their code would run and is neither trusted nor left out.
 
@@ -55,14 +60,19 @@ def require_owners(connection, manifest: Manifest, *, trust: Sequence[str], with
     _require_trust(connection, manifest, [*trust, *without])
 
 
+def with_reason(left_out: str) -> str:
+    """Return what a verification left out, "EVENT TRIGGER seen (42501)", with the meaning of its SQLSTATE."""
+    return WITH_SQLSTATE.sub(lambda match: f" ({REASONS.get(match[1], f'SQLSTATE {match[1]}')})", left_out)
+
+
 def describe_untried(connection, manifest: Manifest) -> str:
     """Return a sentence about objects that this role may not be able to restore, as the verification could not; "" for a superuser."""
     left_out = manifest.verdict.left_out if manifest.verdict else ()
-    untried = [one for one in left_out if re.search(r" \([0-9A-Z]{5}\)$", one)]  # Without the objects of untrusted roles.
+    untried = [one for one in left_out if WITH_SQLSTATE.search(one)]  # Without the objects of untrusted roles.
     if not untried or fetch_one(connection, SUPERUSER_SQL)[0]:
         return ""
     return (
-        f"The verification did not create {', '.join(untried)}: this role may not be allowed to either, and the restore then fails and"
+        f"The verification did not create {', '.join(map(with_reason, untried))}: this role may not be allowed to either, and the restore then fails and"
         " replaces nothing. Restore as a superuser."
     )
 

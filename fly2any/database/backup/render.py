@@ -11,6 +11,7 @@ from ..printable import one_line, printable
 from ..units import plural, size, span
 from .inventory import Inventory
 from .manifest import COLLATION, COMPUTED, OF_ROLES, Manifest
+from .owners import with_reason
 from .signing import SIGNED
 
 
@@ -53,7 +54,7 @@ def _verdict_text(manifest: Manifest) -> str:
     every = "every restored" if any(one.startswith(OF_ROLES) for one in verdict.left_out) else "every"
     computed = [one for one in verdict.left_out if one.startswith(COMPUTED)]
     untried = [one for one in verdict.left_out if one not in computed]
-    not_tried = f"; not tried: {', '.join(untried)}" if untried else ""
+    not_tried = f"; not tried: {', '.join(map(with_reason, untried))}" if untried else ""
     not_compared = f"; not compared: {', '.join(computed)}, which a restore recomputes" if computed else ""
     return (
         f"verified: restored on PostgreSQL {verdict.server} on {verdict.at:%Y-%m-%d %H:%M} UTC, the rows of {every} table hashed"
