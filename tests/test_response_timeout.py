@@ -18,7 +18,7 @@ from fly2any.database.migration import run
 from fly2any.database.migration.lock import MAINTENANCE_LOCK, advisory_lock
 from fly2any.database.person.transactions import writing
 from fly2any.database.progress import Progress
-from fly2any.postgres import patience
+from fly2any.postgres import response_timeout
 from fly2any.postgres.response_timeout import at_most
 from fly2any.postgres.url import parse
 from tests.servers import Relay
@@ -171,8 +171,8 @@ def test_a_migration_whose_client_is_gone_keeps_the_site_out_no_longer_than_a_tr
 @pytest.mark.parametrize("module", [dbstatus, dbhealth])
 def test_commands_that_monitors_run_limit_every_wait(module, monkeypatch, db):
     limits = []
-    monkeypatch.setattr(module, "read_newest", lambda connection: limits.append(patience._here.get()))
+    monkeypatch.setattr(module, "read_newest", lambda connection: limits.append(response_timeout._here.get()))
     with contextlib.suppress(SystemExit):
         call_command(module.Command(), stdout=StringIO())
 
-    assert (limits, patience._here.get()) == ([90], None)
+    assert (limits, response_timeout._here.get()) == ([90], None)

@@ -4,7 +4,7 @@ import json
 
 from django.core.management import call_command
 
-from fly2any.database.distribution import placement
+from fly2any.database.distribution import steps
 from fly2any.database.distribution.plan import read_plan
 from fly2any.database.facts import Placement
 from fly2any.database.schema.contract import load
@@ -101,7 +101,7 @@ def test_a_run_that_was_killed_is_resumed(cluster):
 
 
 def test_a_large_table_is_distributed_while_the_site_writes_to_it(cluster, server, monkeypatch):
-    monkeypatch.setattr(placement, "ONLINE", 8 * 1024**2)
+    monkeypatch.setattr(steps, "ONLINE", 8 * 1024**2)
     cluster.execute(PRICES, [50_000])
     cluster.execute("ANALYZE")
 
