@@ -55,7 +55,7 @@ def as_written(value: str) -> str:
 # The roles whose code may run as the role of the connection:
 # - that role, superusers and the owner of the database;
 # - if one of these owns the schema with the given oid, the roles to which it gave CREATE on it WITH GRANT OPTION;
-# - for a role that is no superuser, the owners of that schema, of the people's table and of the migration ledger, if it is a member of
+# - for a role that is not a superuser, the owners of that schema, of the people's table and of the migration ledger, if it is a member of
 #   them, and not because only they wanted it (memberships.py).
 # Nothing else makes an owner trusted, nor does the right to create tables or schemas: a role may have created them before the site did.
 # Predefined roles are not trusted, because any of their members may give them a table. Only pg_database_owner is: its one member is

@@ -44,7 +44,7 @@ OWNED = re.compile(rf"ALTER (EVENT TRIGGER|FOREIGN DATA WRAPPER|PUBLICATION) ({N
 ALL_TABLES = re.compile(rf"CREATE PUBLICATION ({NAME}) FOR ALL TABLES\b.*", re.DOTALL)
 
 
-# Why the trial restore, whose role is no superuser, did not create an object, by SQLSTATE.
+# Why the trial restore, whose role is not a superuser, did not create an object, by SQLSTATE.
 REASONS = {"42501": "only a superuser may create it"} | dict.fromkeys(("0A000", "58P01"), "not available on the trial server")
 WITH_SQLSTATE = re.compile(r" \(([0-9A-Z]{5})\)$")
 
@@ -131,7 +131,7 @@ def _privileges(connection) -> list[str]:
 
 
 def memberships(connection, names: Sequence[str]) -> list[str]:
-    """Return the statements that let this role act as those of the roles `names` that are no superusers: it would become one."""
+    """Return the statements that let this role act as those of the roles `names` that are not superusers: it would become one."""
     fully = " WITH INHERIT TRUE, SET TRUE" if connection.pg_version >= 16_00_00 else ""
     own = quote(ask(connection, "SELECT current_user"))
     return [f"GRANT {quote(name)} TO {own}{fully};" for name in others(connection, names)]

@@ -122,7 +122,7 @@ def _part(live: Live, place: int, asked: Asked) -> str:
 
 
 def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Finding]:
-    """Yield a finding for each column of a table of ours whose sequence returns a value that is in use, or no value any more.
+    """Yield a finding for each column of a table of ours whose sequence returns a value that is in use, or no further value.
 
     One more lists the sequences that could not be checked.
     """
