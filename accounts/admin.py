@@ -22,7 +22,7 @@ from .models import Account, Session, User, UserPreferences, VerificationToken
 
 KEPT = (
     "The history of the rows that {email} changed here. Clear “Active” and “Staff” instead; "
-    "manage.py dbperson erase removes the person with this history."
+    "after that, manage.py dbperson erase removes the person with this history."
 )
 
 REMOVED = (

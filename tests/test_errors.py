@@ -230,13 +230,13 @@ def test_a_failed_statement_is_not_taken_for_a_failed_connection(database, state
 def test_a_role_that_may_not_create_temporary_tables_is_told_the_privilege(database):
     name = database.name
     database.execute(f'REVOKE TEMPORARY ON DATABASE "{name}" FROM PUBLIC; CREATE ROLE "{name}_r"')
-    said = f'The role may not create temporary tables in the database "{name}": GRANT TEMPORARY ON DATABASE "{name}" to it, and run the command again.'
+    said = f'The role may not create temporary tables in the database "{name}": grant it TEMPORARY on the database, and run the command again.'
 
     with django(database) as connection, connection.cursor() as cursor:
         cursor.execute(f'SET ROLE "{name}_r"')
         with pytest.raises(Error) as raised:
             cursor.execute("CREATE TEMPORARY TABLE t ()")
-        cursor.execute(f'RESET ROLE; {said.partition(": ")[2].partition(" to it")[0]} TO "{name}_r"; SET ROLE "{name}_r"')
+        cursor.execute(f'RESET ROLE; GRANT TEMPORARY ON DATABASE "{name}" TO "{name}_r"; SET ROLE "{name}_r"')
         cursor.execute("CREATE TEMPORARY TABLE t ()")
         cursor.execute("DROP TABLE t")  # The server drops it only some time after the session has ended.
     assert explain(raised.value) == said

@@ -73,7 +73,7 @@ def read_untrusted(connection, schema: str) -> Finding | None:
             Severity.ERROR, "extensions.untrusted", NEEDED,
             f"The extension {NEEDED} belongs to the role {owner}, which may be another tenant's and may drop it, and with it the indexes of the table users that use it.",
             f"As a superuser: DROP EXTENSION {NEEDED} CASCADE; CREATE EXTENSION {NEEDED} SCHEMA {quote(schema)}; CASCADE drops all indexes that use it:"
-            f" create ours again by the cures that `manage.py dbstatus` then prints. If the role is the site's: GRANT CREATE ON SCHEMA {quote(schema)}"
+            f" create ours again with the cures that `manage.py dbstatus` then prints. If the role is the site's: GRANT CREATE ON SCHEMA {quote(schema)}"
             f" TO {quote(owner)} WITH GRANT OPTION; instead.",
         )  # fmt: skip
     if schema_owner is not None:

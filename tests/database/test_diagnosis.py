@@ -81,7 +81,7 @@ def test_a_user_whom_pg_hba_rejects(strict):
 def test_a_role_that_may_not_create_tables(strict):
     assert refused(strict.url("app", PASSWORD)) == (
         "The role may not do this (permission denied for schema public): connect as the owner of the tables,"
-        " or GRANT it the privilege (for migrations CREATE on the schema)."
+        " or grant it the privilege (for migrations, CREATE on the schema)."
     )
 
 

@@ -36,7 +36,7 @@ def test_tables_that_are_not_placed_as_planned_are_reported_once_some_are():
     assert [*findings_of([], plain, [])] == []
     [found] = findings_of([], {**plain, "price_history": DISTRIBUTED}, [])
     assert (found.severity, found.code, found.where) == ("warning", "distribution.placement", "users")
-    assert found.message == "Table users is a plain table, but the plan says reference."
+    assert found.message == "Table users is a plain table, but the plan makes it a reference table."
 
 
 def test_the_engine_names_its_workers_and_tables():

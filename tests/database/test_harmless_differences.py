@@ -52,12 +52,12 @@ AT = "price_alerts.price_alerts_active_idx"
         (f"{ACTIVE} INCLUDE (id)", ("note", "index.different", AT, SAME)),
         (f'{ACTIVE} INCLUDE (id, "createdAt")', ("note", "index.different", AT, SAME)),
         (f"{OWNER} INCLUDE (currency)", ("note", "unique.different", "user_preferences.user_preferences_userId_key",
-                                         "a write fails where currency has more than 2,704 bytes after compression.")),
+                                         "a write fails where currency exceeds 2,704 bytes after compression.")),
         (f'{OWNER} INCLUDE ("updatedAt")', ("note", "unique.different", "user_preferences.user_preferences_userId_key", SAME)),
         ('DROP INDEX "users_createdAt_idx"; CREATE INDEX "users_createdAt_idx" ON users ("createdAt" DESC)',
          ("note", "index.different", "users.users_createdAt_idx", "it is read backwards and serves the same queries.")),
         ('DROP INDEX "users_createdAt_idx"; CREATE INDEX "users_createdAt_idx" ON users ("createdAt", id)', ("note", "index.different", "users.users_createdAt_idx", SAME)),
-        (f"{ACTIVE} INCLUDE (origin)", ("note", "index.different", AT, "a write fails where origin has more than 2,704 bytes after compression.")),
+        (f"{ACTIVE} INCLUDE (origin)", ("note", "index.different", AT, "a write fails where origin exceeds 2,704 bytes after compression.")),
     ],
 )  # fmt: skip
 def test_what_works_the_same_is_a_note(sql, expected):

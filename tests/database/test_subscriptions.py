@@ -83,7 +83,7 @@ def test_a_subscription_that_fails_is_found_until_the_conflict_is_resolved(pair)
     assert before == ("applies changes", [])
     assert (figure, found) == ("applies nothing", ["warning", "replication.subscription", "sub"])
     assert message.startswith("No worker applies the changes of subscription sub, and it has failed ")
-    assert message.endswith(": none arrives, and its publisher keeps WAL for it.")
+    assert message.endswith(": no changes arrive, and its publisher keeps WAL for it.")
     assert cure == (
         "Fix what the server's log reports. For a conflict, change the row here, or skip the transaction whose LSN the log names:"
         ' ALTER SUBSCRIPTION "sub" SKIP (lsn = …); (PostgreSQL 15 or later).'
@@ -106,7 +106,7 @@ def test_a_subscription_that_disabled_itself_is_found_until_it_is_enabled(pair):
         "disabled",
         [
             finding(
-                "Subscription sub is disabled, as disable_on_error does after an error: no change arrives.",
+                "Subscription sub is disabled (disable_on_error does that after an error), so no changes arrive.",
                 'Fix the cause that the server\'s log reports, then ALTER SUBSCRIPTION "sub" ENABLE; if it is not needed:'
                 ' DROP SUBSCRIPTION "sub";',
             )
@@ -126,7 +126,9 @@ def test_a_table_that_cannot_be_copied_is_found_until_it_is(pair):
     wait_until(subscriber, "SELECT 1 FROM pg_subscription_rel WHERE srsubstate = 'r'")
 
     assert (figure, found) == ("applies changes", ["warning", "replication.subscription", "sub"])
-    assert message.startswith("Subscription sub has not copied the rows of 1 table, for example public.people, and has failed ")
+    assert message.startswith(
+        "Subscription sub has not copied the rows of 1 table, for example public.people, and copying has failed "
+    )
     assert cure == "Fix what the server's log reports; the server then tries again by itself."
     assert health(subscriber) == ("applies changes", [])
 

@@ -80,7 +80,7 @@ def test_a_sequence_that_the_inserting_role_may_not_use_is_an_error(granted):
     assert [(one.severity, one.message) for one in errors] == (
         []
         if granted
-        else [("error", "monitor may not use public.theirs, from which the default of column theirs of users takes its values, so every INSERT of it fails.")]
+        else [("error", "monitor may not use public.theirs, from which the default of column theirs of users takes its values, so every INSERT that uses the default fails.")]
     )  # fmt: skip
     run("RESET ROLE", *(one.cure.removeprefix("As its owner: ") for one in errors), "SET LOCAL ROLE monitor")
     assert [one for one in verify(connection).findings if one.where == "users.theirs"] == []

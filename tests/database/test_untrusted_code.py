@@ -141,7 +141,7 @@ def test_inspectdb_reads_no_view_of_another_role(migrated, other_role_of):
 
     lines = out.getvalue().splitlines()
     assert [line for line in lines if line.startswith("class ") and "Meta" not in line] == ["class Users(models.Model):"]
-    assert lines[-2:] == [f"# Not read, as code of another role could run: '{name}'" for name in ("trap", "planted")]
+    assert lines[-2:] == [f"# Not read, because that could run another role's code: '{name}'" for name in ("trap", "planted")]
 
 
 SQUATTED = f"""

@@ -31,7 +31,7 @@ def test_an_extension_of_another_role_is_found_and_no_index_is_built_with_it(dat
     )
     cure = (
         'As a superuser: DROP EXTENSION pg_trgm CASCADE; CREATE EXTENSION pg_trgm SCHEMA "public"; CASCADE drops all indexes that use'
-        " it: create ours again by the cures that `manage.py dbstatus` then prints. If the role is the site's: GRANT CREATE ON SCHEMA"
+        " it: create ours again with the cures that `manage.py dbstatus` then prints. If the role is the site's: GRANT CREATE ON SCHEMA"
         f' "public" TO "{role}" WITH GRANT OPTION; instead.'
     )
 

@@ -54,7 +54,7 @@ def test_an_archive_command_that_hangs_is_found(own_server, tmp_path):
     assert (str(finding.severity), finding.code, finding.where, finding.message, finding.cure) == (
         *("warning", "replication.archive", "archive_command"),
         "48.0 MB of WAL waits to be archived (limit 32.0 MB), which fills the disk; no segment has been archived yet.",
-        "See on the server whether the command (SHOW archive_command) hangs or is too slow.",
+        "Check on the server whether the command (SHOW archive_command) hangs or is too slow.",
     )
     assert allowed == []
     assert found(of(server), "replication", most=2**25) == []

@@ -100,6 +100,6 @@ def _misplaced(relations: dict[str, Relation]) -> Iterator[Finding]:
 def _elsewhere(planned: Planned, relation: Relation) -> Finding:
     return Finding(
         Severity.WARNING, "distribution.placement", planned.table,
-        f"Table {planned.table} is a {relation.kind}, but the plan says {planned.placement.value}.",
+        f"Table {planned.table} is a {relation.kind}, but the plan makes it a {planned.placement.value} table.",
         "Run `manage.py dbdistribute` to see the plan, and with --yes to carry it out.",
     )  # fmt: skip

@@ -39,7 +39,7 @@ STATES = {
     ),
     "42501": (
         "This role may not read pg_stat_statements.",
-        "GRANT SELECT ON pg_stat_statements to it, and EXECUTE on its functions; GRANT pg_monitor shows others' queries too.",
+        "Grant it SELECT on pg_stat_statements and EXECUTE on its functions; a member of pg_monitor also sees other roles' queries.",
     ),
     "42703": (
         "The extension pg_stat_statements is older than version 1.9, the first that distinguishes top-level statements from those inside functions.",

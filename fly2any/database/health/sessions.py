@@ -126,8 +126,8 @@ def connections(read: Reader, *, near: float = 0.8, longest: timedelta = timedel
         yield Finding(
             Severity.NOTE, "connections.role_expires", "roles",
             describe_expiring(len(others), expired, span(longest)),
-            "If a program such as Vault creates them, let it drop those that have expired; each role with privileges of its own makes the"
-            " table's list of privileges longer; that list can hold about 2,400 roles.",
+            "If a program such as Vault creates them, let it drop those that have expired: each role with privileges of its own lengthens the"
+            " table's list of privileges, which can hold about 2,400 roles.",
         )  # fmt: skip
         expiring = [row for row in expiring if row.is_ours]
     for row in expiring:

@@ -36,19 +36,19 @@ def subscriptions(read: Reader) -> Iterator[Figure | Finding]:
         name = quote(row.name)
         if not row.enabled:
             yield _finding(
-                row.name, f"Subscription {row.name} is disabled, as disable_on_error does after an error: no change arrives.",
+                row.name, f"Subscription {row.name} is disabled (disable_on_error does that after an error), so no changes arrive.",
                 f"Fix the cause that the server's log reports, then ALTER SUBSCRIPTION {name} ENABLE; if it is not needed: DROP SUBSCRIPTION {name};",
             )  # fmt: skip
         elif not row.applies:
             failed = f", and it has failed {plural(row.failures, 'time')}" if row.failures else ""
             yield _finding(
-                row.name, f"No worker applies the changes of subscription {row.name}{failed}: none arrives, and its publisher keeps WAL for it.",
+                row.name, f"No worker applies the changes of subscription {row.name}{failed}: no changes arrive, and its publisher keeps WAL for it.",
                 "Fix what the server's log reports. For a conflict, change the row here, or skip the transaction whose LSN the log"
                 f" names: ALTER SUBSCRIPTION {name} SKIP (lsn = …); (PostgreSQL 15 or later).",
             )  # fmt: skip
         elif row.failed_copies and row.missing and not row.copies:
             yield _finding(
-                row.name, f"Subscription {row.name} has not copied the rows of {plural(len(row.missing), 'table')}, for example {row.missing[0]}, and has failed {plural(row.failed_copies, 'time')} to copy some.",
+                row.name, f"Subscription {row.name} has not copied the rows of {plural(len(row.missing), 'table')}, for example {row.missing[0]}, and copying has failed {plural(row.failed_copies, 'time')}.",
                 "Fix what the server's log reports; the server then tries again by itself.",
             )  # fmt: skip
 

@@ -51,7 +51,7 @@ def archiving(read: Reader, *, most: int) -> Iterator[Figure | Finding]:
             yield _finding(
                 Severity.WARNING,
                 f"{size(waiting)} of WAL waits to be archived (limit {size(most)}), which fills the disk; {last}.",
-                "See on the server whether the command (SHOW archive_command) hangs or is too slow.",
+                "Check on the server whether the command (SHOW archive_command) hangs or is too slow.",
             )
 
 

@@ -237,7 +237,7 @@ def _effect(to: Comparing, thing: Any, live: Any) -> tuple[str, Severity]:
     if not included and not (isinstance(thing, Index) and _is_prefix(keys, thing, live)):
         return "", Severity.ERROR
     long = keys.too_long(live)
-    does = [f"; a write fails where {one} has more than {plural(limit, 'byte')} after compression" for one, limit in long[:1]]
+    does = [f"; a write fails where {one} exceeds {plural(limit, 'byte')} after compression" for one, limit in long[:1]]
     is_long = any(keys.is_long(live.table, one) for one, _ in long)
     return "".join(does) or "; it works the same", Severity.ERROR if is_long else Severity.NOTE
 

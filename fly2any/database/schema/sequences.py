@@ -147,7 +147,7 @@ def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Fin
         title = f"column {column.name} of {column.table}"
         alter = f"ALTER TABLE {quote(column.table)} ALTER COLUMN {quote(column.name)}"
         if not following.usable and tables.get(column.table):
-            message = f"{following.role} may not use {following.sequence}, from which the default of {title} takes its values, so every INSERT of it fails."
+            message = f"{following.role} may not use {following.sequence}, from which the default of {title} takes its values, so every INSERT that uses the default fails."
             cure = f"As its owner: GRANT USAGE, SELECT ON SEQUENCE {following.sequence} TO {quote(following.role)};"
             yield Finding(Severity.ERROR, "column.sequence", where(column), message, cure)
         if not (following.is_exhausted or following.is_taken):

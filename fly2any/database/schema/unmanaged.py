@@ -73,7 +73,8 @@ class _Obstacles(Partitions):
             cure = f"ALTER TABLE {quote(table.name)} REPLICA IDENTITY DEFAULT;"
             yield Finding(Severity.ERROR, "table.unidentified", table.name, message, cure, is_sql=True)
         if table.children:
-            message = f"{', '.join(table.children)} inherits from {table.name}: queries on {table.name} return its rows, and UPDATE and DELETE change them, but no key of {table.name} applies to them."
+            inherits, its = ("inherits", "its") if len(table.children) == 1 else ("inherit", "their")
+            message = f"{', '.join(table.children)} {inherits} from {table.name}: queries on {table.name} return {its} rows, and UPDATE and DELETE change them, but no key of {table.name} applies to them."
             cure = "\n".join(cures.no_inherit(child, quote(table.name)) for child in table.children)
             yield Finding(Severity.WARNING, "table.inherited", table.name, message, f"{AGREE}{cure}")
         for name in table.narrowed:

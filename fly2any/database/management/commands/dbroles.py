@@ -12,7 +12,7 @@ class Command(BaseCommand):
     requires_system_checks = []
 
     def add_arguments(self, parser):
-        add_database(parser, "they are for")
+        add_database(parser, "the roles are for")
         parser.add_argument(
             "--prefix", default="fly2any", help="Prefix of the role names: PREFIX_migrate, PREFIX_app, PREFIX_read."
         )

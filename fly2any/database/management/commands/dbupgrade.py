@@ -28,7 +28,7 @@ class Command(BaseCommand):
             action="append",
             default=[],
             metavar="ROLE",
-            help="Let the code of this role run as the superuser, even if it owns neither the database nor its tables; may be repeated.",
+            help="Let the code of this role run as the superuser, even if the role owns neither the database nor its tables; may be repeated.",
         )
 
     def handle(self, *, database, programs, trust, **options):

@@ -20,4 +20,4 @@ class Command(inspectdb.Command):
 
         yield from super().handle_inspection(options | {"table_name_filter": is_readable})
         for table in passed_over:
-            yield f"# Not read, as code of another role could run: {table!r}"
+            yield f"# Not read, because that could run another role's code: {table!r}"
