@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .errors import Refusal
 from .findings import Finding, Severity
-from .sql import TRUSTED_ROLES_SQL, fetch_one, literal, quote
+from .sql import fetch_one, literal, quote
+from .trusted_roles import TRUSTED_ROLES_SQL
 
 NEEDED = "pg_trgm"  # By indexes of users.
 # A hosting service's role for its customers, whose members create extensions, and its own superuser: elsewhere any role may have

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .findings import Finding, Severity
 from .session_defaults import MARKING_TABLE
-from .sql import RECORD, TRUSTED_SQL, literal, quote
+from .sql import RECORD, literal, quote
+from .trusted_roles import TRUSTED_SQL
 
 # Those with both the migration ledger and the table that marks our schema, of trusted roles, unless the path leads to one of the two;
 # `path` and `known` are those of server.HOME_CTES.

@@ -15,7 +15,8 @@ from .schema.contract import load
 from .schema.objects import Column
 from .schema.protected_tables import APPEND_ONLY, LEDGERS, PRISMAS_LEDGER
 from .server import read_schema
-from .sql import TRUSTED_SQL, catalogue, quote
+from .sql import catalogue, quote
+from .trusted_roles import TRUSTED_SQL
 
 SECRETS = facts.columns("secret_fields")  # The secret columns, which the role PREFIX_read cannot read.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .findings import Finding, Severity
-from .sql import TRUSTED_ROLES_SQL, quote
+from .sql import quote
+from .trusted_roles import TRUSTED_ROLES_SQL
 
 # The owner of the schema `home`, NULL if it is trusted.
 SCHEMA_OWNER_SQL = f"""(

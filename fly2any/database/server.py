@@ -30,8 +30,9 @@ from .session_defaults import (
     of_replication_role,
     of_setting,
 )
-from .sql import RECORD, TRUSTED_SQL, ask, literal, pinned, quote
+from .sql import RECORD, ask, literal, pinned, quote
 from .supabase import SERVED_SQL, of_api_role
+from .trusted_roles import TRUSTED_SQL
 from .units import plural
 
 JOURNAL = "fly2any_migration_runs"  # The journal of all runs.

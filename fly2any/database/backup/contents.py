@@ -18,7 +18,8 @@ from psycopg.pq import ExecStatus
 from .. import sql
 from ..errors import Refusal, first_line, sqlstate
 from ..printable import one_line
-from ..sql import ALIVE, TRUSTED_SQL, SharedText, quote
+from ..sql import ALIVE, SharedText, quote
+from ..trusted_roles import TRUSTED_SQL
 from ..units import plural
 
 # Every table whose rows are in a dump, so not the tables of an extension, which CREATE EXTENSION creates. Columns are sorted by

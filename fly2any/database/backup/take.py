@@ -28,7 +28,8 @@ from ..schema import contract
 from ..schema.relations import refuse_on_worker
 from ..schema.untrusted_code import our_tables
 from ..server import read_home
-from ..sql import PEOPLE, TRUSTED_SQL, catalogue, fetch_all, literal, quote
+from ..sql import PEOPLE, catalogue, fetch_all, literal, quote
+from ..trusted_roles import TRUSTED_SQL
 from ..units import plural
 from ..verification import verify
 from . import tools

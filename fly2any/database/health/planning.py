@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from ..schema.used_code import USED_CODE_SQL
-from ..sql import TRUSTED_ROLES_SQL
+from ..trusted_roles import TRUSTED_ROLES_SQL
 from .examine import Reader
 
 # Why planning a query of our schema could run code of an untrusted role; no row if it could not: such a role may create objects in it,

@@ -22,7 +22,8 @@ from ..errors import sqlstate
 from ..findings import Finding, Severity
 from ..schema.extents import read_extents
 from ..schema.protected_tables import read_excess
-from ..sql import PEOPLE, TRUSTED_SQL, quote
+from ..sql import PEOPLE, quote
+from ..trusted_roles import TRUSTED_SQL
 from ..units import plural
 from .examine import Figure, Question, Reader
 from .security_access import ownership, readers

@@ -9,7 +9,8 @@ from fly2any.postgres.search_path import names_of
 from ..findings import Finding, Severity
 from ..roles import SECRETS
 from ..server import PATH_SQL
-from ..sql import PEOPLE, TRUSTED_ROLES_SQL, TRUSTED_SQL, literal, quote
+from ..sql import PEOPLE, literal, quote
+from ..trusted_roles import TRUSTED_ROLES_SQL, TRUSTED_SQL
 from .examine import Figure, Reader
 
 # The existing secret columns. Parameters: schema, and the parallel arrays secret_tables and secret_columns.

@@ -31,7 +31,8 @@ from ..retention.sweep import Swept, count, sweep
 from ..schema.extents import Extent, read_extents
 from ..schema.relations import Kind
 from ..server import flush_statistics, read_schema
-from ..sql import TRUSTED_SQL, fetch_all, pinned_session, quote
+from ..sql import fetch_all, pinned_session, quote
+from ..trusted_roles import TRUSTED_SQL
 from ..units import plural
 
 LONGEST = 2_147_483  # Seconds; the server accepts no longer timeout.

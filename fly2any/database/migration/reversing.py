@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 from django.db import Error, transaction
 
 from ..errors import Refusal, sqlstate
-from ..sql import RECORD, TRUSTED_SQL, quote
+from ..sql import RECORD, quote
+from ..trusted_roles import TRUSTED_SQL
 from .losses import MOST_COUNTED, Consent, Loss
 
 T = TypeVar("T")

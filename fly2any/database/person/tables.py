@@ -10,7 +10,8 @@ from ..errors import Refusal
 from ..schema.relations import Kind, has_citus, read_placed
 from ..schema.used_code import USED_CODE_SQL
 from ..server import read_home, read_schema
-from ..sql import PEOPLE, TRUSTED_ROLES_SQL, catalogue, fetch_all, quote
+from ..sql import PEOPLE, catalogue, fetch_all, quote
+from ..trusted_roles import TRUSTED_ROLES_SQL
 
 # 'c' is CASCADE, 'n' SET NULL, 'd' SET DEFAULT, 'r' RESTRICT, 'a' NO ACTION.
 ACTIONS = {"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT", "r": "RESTRICT", "a": "NO ACTION"}

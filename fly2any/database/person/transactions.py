@@ -9,7 +9,8 @@ from django.db import transaction
 
 from ..locked_tables import locked_snapshot
 from ..server import read_schema
-from ..sql import ALIVE, LONGEST_IDLE, TRUSTED_ROLES_SQL, literal, time_limits
+from ..sql import ALIVE, LONGEST_IDLE, literal, time_limits
+from ..trusted_roles import TRUSTED_ROLES_SQL
 
 # PostgreSQL then raises an error if a policy would hide rows from this role.
 ALL_ROWS_SQL = "SET LOCAL row_security = off; SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 1"

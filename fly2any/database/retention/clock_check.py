@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from ..errors import Refusal
 from ..schema.contract import load
 from ..server import JOURNAL, read_schema
-from ..sql import TRUSTED_SQL, catalogue, quote
+from ..sql import catalogue, quote
+from ..trusted_roles import TRUSTED_SQL
 from .rules import RULES
 
 # A database in use records something on at least one of these days. The days since `LATEST` are left out, because

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from ..sql import EXPLICIT_TRIGGER_SQL, TRUSTED_ROLES_SQL, TRUSTED_SQL, catalogue, literal
+from ..sql import EXPLICIT_TRIGGER_SQL, catalogue, literal
+from ..trusted_roles import TRUSTED_ROLES_SQL, TRUSTED_SQL
 from . import contract as contracts
 from .called_functions import CALLED_SQL, OWN_SQL
 from .conversions import CASTS_SQL, USED_BY_SQL

@@ -20,7 +20,8 @@ from django.db import Error
 
 from ..extensions import NEEDED_SQL
 from ..server import UTC_NAMES
-from ..sql import TRUSTED_ROLES_SQL, pinned, quote
+from ..sql import pinned, quote
+from ..trusted_roles import TRUSTED_ROLES_SQL
 from .cures import mentions
 from .expressions import TEXT, counts
 from .names import relative

@@ -5,7 +5,8 @@ unmanaged_references.py judges them.
 
 from __future__ import annotations
 
-from ..sql import EXPLICIT_TRIGGER_SQL, TRUSTED_ROLES_SQL
+from ..sql import EXPLICIT_TRIGGER_SQL
+from ..trusted_roles import TRUSTED_ROLES_SQL
 from .publications import PUBLICATIONS_SQL
 
 # The tables of the contract; the enforced foreign keys; the tables that a DELETE from `origin`, one of those, reaches by cascades, including unmanaged ones; the columns `changed`

@@ -19,7 +19,8 @@ from fly2any.postgres.search_path import names_of
 
 from ..errors import Refusal
 from ..server import read_home
-from ..sql import TRUSTED_ROLES_SQL, asked_path, fetch_all, pinned
+from ..sql import asked_path, fetch_all, pinned
+from ..trusted_roles import TRUSTED_ROLES_SQL
 from .conversions import BELOW_SQL
 from .lookalikes import IS_LOOKALIKE_SQL, NAMED_SQL
 

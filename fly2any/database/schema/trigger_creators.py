@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..sql import TRUSTED_ROLES_SQL, fetch_all, literal
+from ..sql import fetch_all, literal
+from ..trusted_roles import TRUSTED_ROLES_SQL
 
 # What the condition of a trigger may contain: tags of expressions, with their names before PostgreSQL 16, that run only the functions
 # whose oids they contain. Others look up code by a type or a text, such as JSON_VALUE (… RETURNING a domain).

@@ -1,6 +1,6 @@
 """Code of untrusted roles that a write to our tables would run with the privileges of the writing role.
 
-A role needs only TRIGGER on a table to add a trigger. TRUSTED_ROLES_SQL defines which roles are trusted.
+A role needs only TRIGGER on a table to add a trigger. ../trusted_roles.py decides which roles are trusted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from fly2any.postgres.search_path import names_of
 
 from ..errors import Refusal, sqlstate
 from ..server import read_home
-from ..sql import EXPLICIT_TRIGGER_SQL, TRUSTED_ROLES_SQL, TRUSTED_SQL, execute, fetch_all, in_transaction, pinned, quote
+from ..sql import EXPLICIT_TRIGGER_SQL, execute, fetch_all, in_transaction, pinned, quote
+from ..trusted_roles import TRUSTED_ROLES_SQL, TRUSTED_SQL
 from . import contract as contracts
 from .lookalikes import LOOKALIKES_SQL
 from .protected_tables import LEDGERS

@@ -6,7 +6,8 @@ and any that uses code of such a role, as in an index.
 
 from __future__ import annotations
 
-from ..sql import EXPLICIT_TRIGGER_SQL, TRUSTED_ROLES_SQL, literal
+from ..sql import EXPLICIT_TRIGGER_SQL, literal
+from ..trusted_roles import TRUSTED_ROLES_SQL
 from .trigger_creators import HARMLESS_EXTENSIONS, HARMLESS_TRIGGERS, OF_SUPABASE_SQL, ONLY_TIMES_SQL
 from .used_code import CODE_CLASSES
 
