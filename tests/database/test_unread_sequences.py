@@ -51,6 +51,32 @@ def test_a_role_that_may_only_use_a_sequence_does_not_know_its_first_value(monit
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("owner", ["stranger", "CURRENT_USER"])
+def test_the_first_value_is_not_read_by_name_in_the_schema_of_another_role(monitor, owner):
+    """That role may give the name to a view while it is read."""
+    run(
+        f"CREATE ROLE stranger; CREATE SCHEMA mal AUTHORIZATION {owner}; CREATE SEQUENCE mal.s; ALTER TABLE users ADD theirs bigint DEFAULT nextval('mal.s')"
+    )
+    run("ALTER SEQUENCE mal.s RESTART WITH 1")
+
+    notes = [(one.message, one.cure) for one in verify(connection).findings if one.where == "sequences"]
+
+    assert notes == (
+        []
+        if owner != "stranger"
+        else [
+            (
+                "The sequences of users.theirs were not checked, or not compared with the values in use: whether an INSERT fails there is not known.",
+                "Move mal.s to the schema of its column's table (ALTER SEQUENCE … SET SCHEMA …): the owner of its own may give its name to another relation.",
+            )
+        ]
+    )
+    if notes:
+        run("ALTER SEQUENCE mal.s SET SCHEMA public")
+        assert of_sequences() == [TAKEN]
+
+
+@pytest.mark.django_db
 def test_a_sequence_that_fails_does_not_leave_out_the_others(monitor):
     run(
         "ALTER TABLE users ADD theirs bigint; CREATE SEQUENCE theirs; ALTER TABLE users ALTER theirs SET DEFAULT nextval('theirs')"

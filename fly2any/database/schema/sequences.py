@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..findings import Finding, Severity
-from ..sql import literal, quote
+from ..sql import TRUSTED_ROLES_SQL, literal, quote
 from .conversions import LARGEST
 from .expressions_on_server import Live
 from .objects import Catalog, Column, where
@@ -14,11 +14,17 @@ from .unmanaged import AGREE
 
 # pg_sequence_last_value() is NULL before a sequence's first value, also after RESTART or setval(…, false). That value is then in the
 # sequence's only row, which may be read only with SELECT. ts_stat() reads it in the same query, whatever the server was built with
-# (table_to_xml() needs libxml, pg_get_sequence_data() PostgreSQL 18).
-FIRST_VALUE_SQL = """
-    CASE WHEN pg_catalog.has_sequence_privilege({sequence}, 'SELECT')
+# (table_to_xml() needs libxml, pg_get_sequence_data() PostgreSQL 18). It gets the sequence's name, and the owner of the schema can
+# give that name to a view with code of its own meanwhile. So the sequence must be in one of the schemas SAFE_SCHEMAS_SQL.
+SAFE_SCHEMAS_SQL = f"""
+    WITH safe_schemas (oid) AS MATERIALIZED (
+        SELECT n.oid FROM pg_catalog.pg_namespace AS n WHERE n.nspowner IN ({TRUSTED_ROLES_SQL.format(schema="n.oid")}))
+"""
+IS_SAFE_SQL = "(SELECT q.relnamespace IN (SELECT safe.oid FROM safe_schemas AS safe) FROM pg_catalog.pg_class AS q WHERE q.oid = {sequence})"
+FIRST_VALUE_SQL = f"""
+    CASE WHEN pg_catalog.has_sequence_privilege({{sequence}}, 'SELECT') AND {IS_SAFE_SQL}
          THEN (SELECT f.word::bigint
-               FROM pg_catalog.ts_stat('SELECT last_value::text::pg_catalog.tsvector FROM ' || {sequence}::regclass) AS f) END
+               FROM pg_catalog.ts_stat('SELECT last_value::text::pg_catalog.tsvector FROM ' || {{sequence}}::regclass) AS f) END
 """
 # The sequences of a column: its identity's, and those that its default names. A column's type may have a lower maximum than its sequence.
 NEXT_SQL = f"""
@@ -31,7 +37,8 @@ NEXT_SQL = f"""
                 WHEN NOT s.seqcycle OR s.seqmax > t.most THEN LEAST(s.seqmax, t.most) END,
            s.seqrelid::regclass::text, pg_catalog.format_type(s.seqtypid, NULL), current_user::text,
            a.attidentity <> '' OR pg_catalog.has_sequence_privilege(s.seqrelid, 'USAGE, UPDATE'), s.seqcycle,
-           (SELECT q.relpersistence = 'u' FROM pg_catalog.pg_class AS q WHERE q.oid = s.seqrelid)
+           (SELECT q.relpersistence = 'u' FROM pg_catalog.pg_class AS q WHERE q.oid = s.seqrelid),
+           {IS_SAFE_SQL.format(sequence="s.seqrelid")}
     FROM pg_catalog.pg_attribute AS a
     CROSS JOIN LATERAL (
         SELECT d.objid FROM pg_catalog.pg_depend AS d
@@ -78,6 +85,7 @@ class Next:
     usable: bool = True  # by this role, for a default
     cycles: bool = False
     unlogged: bool = False  # from PostgreSQL 15 on
+    safe: bool = True  # whether no untrusted role may give the sequence's name to another relation
 
     @property
     def step(self) -> int:
@@ -100,7 +108,7 @@ class Next:
 def next_values(live: Live, asked: list[Asked]) -> Iterator[Next]:
     """Yield the next value of each sequence of the columns `asked`; one that fails does not affect the others."""
     parts = [_part(live, place, one) for place, one in enumerate(asked)]
-    rows = live.ask(" UNION ALL ".join(parts), every=True) if parts else []
+    rows = live.ask(SAFE_SCHEMAS_SQL + " UNION ALL ".join(parts), every=True) if parts else []
     if not isinstance(rows, list):
         if len(asked) == 1:
             yield Next(asked[0], None)
@@ -208,7 +216,7 @@ def _unknown(found: list[Next]) -> Iterator[Finding]:
     role = quote(next((one.role for one in (*unread, *uncompared) if one.role), "CURRENT_USER"))
     grants = (
         [f"GRANT SELECT ON SEQUENCE {', '.join(names)} TO {role};"]
-        if (names := [one.sequence for one in unread if one.sequence])
+        if (names := [one.sequence for one in unread if one.sequence and one.safe])
         else []
     )
     grants += [
@@ -219,5 +227,8 @@ def _unknown(found: list[Next]) -> Iterator[Finding]:
     cure = (
         f"As their owner: {' '.join(grants)}" if grants else "The server did not return their next values: its log shows why."
     )
+    if unsafe := [one.sequence for one in unread if not one.safe]:
+        moved = f"Move {', '.join(unsafe)} to the schema of its column's table (ALTER SEQUENCE … SET SCHEMA …): the owner of its own may give its name to another relation."
+        cure = f"{cure}\n{moved}" if grants else moved
     message = f"The sequences of {columns} were not checked, or not compared with the values in use: whether an INSERT fails there is not known."
     yield Finding(Severity.NOTE, "column.sequence", "sequences", message, cure)
