@@ -1,4 +1,7 @@
-"""Extensions that are installed in the database, whose files the server lacks, as after a move to a smaller image, or whose owner is not trusted."""
+"""Extensions that are installed in the database, whose files the server lacks, as after a move to a smaller image, or whose owner is not trusted.
+
+health/extensions.py compares their versions.
+"""
 
 from __future__ import annotations
 

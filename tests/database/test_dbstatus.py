@@ -14,7 +14,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.test.utils import CaptureQueriesContext
 
 from fly2any.database.findings import CODES
-from fly2any.database.health.server import wraparound
+from fly2any.database.health.wraparound import wraparound
 from fly2any.database.report.collect import URGENT, collect
 from fly2any.database.schema import contract as contracts
 from fly2any.database.schema.contract import Contract

@@ -7,7 +7,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from fly2any.database.health.server import MOST_MEMBERS
+from fly2any.database.health.wraparound import MOST_MEMBERS
 from tests.database.test_dbhealth import found, of
 from tests.database.test_health_privileges import asked
 from tests.servers import open_transaction

@@ -10,7 +10,7 @@ from fly2any.database.findings import Finding
 from fly2any.database.health.examine import Reader
 from fly2any.database.health.replication import commits_that_wait
 from fly2any.database.health.security import TOPICS as SECURITY
-from fly2any.database.health.server import OF_DISK
+from fly2any.database.health.server_settings import OF_DISK
 from fly2any.database.health.topics import TOPICS
 from fly2any.database.verification import verify
 from tests.conftest import django

@@ -1,8 +1,8 @@
-"""The topics, in the order in which they are asked. docs/reference/dbhealth.md describes each."""
+"""The topics, in the order in which they are asked; the limits of each are the defaults of its function. docs/reference/dbhealth.md describes them."""
 
 from __future__ import annotations
 
-from . import cache, indexes, queries, replication, sequences, server, sessions, tables
+from . import cache, extensions, indexes, queries, replication, sequences, server_settings, sessions, tables, wraparound
 from .examine import Question
 
 TOPICS: dict[str, Question] = {
@@ -15,7 +15,7 @@ TOPICS: dict[str, Question] = {
     "cache": cache.cache,
     "sequences": sequences.sequences,
     "replication": replication.replication,
-    "wraparound": server.wraparound,
-    "settings": server.settings,
-    "extensions": server.extensions,
+    "wraparound": wraparound.wraparound,
+    "settings": server_settings.settings,
+    "extensions": extensions.extensions,
 }

@@ -17,7 +17,8 @@ from ..errors import explain, sqlstate
 from ..exit_codes import ExitCode
 from ..findings import Finding, Severity
 from ..health.examine import Question, Topic, examine
-from ..health.server import library, wraparound
+from ..health.extensions import library
+from ..health.wraparound import wraparound
 from ..verification import Verification, verify
 from .waivers import Waiver, waive
 
