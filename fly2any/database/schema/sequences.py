@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..findings import Finding, Severity
-from ..sql import TRUSTED_ROLES_SQL, literal, quote
+from ..sql import literal, quote
+from ..trusted_roles import TRUSTED_ROLES_SQL
 from .conversions import LARGEST
 from .expressions_on_server import Live
 from .objects import Catalog, Column, where
