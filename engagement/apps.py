@@ -26,7 +26,7 @@ def on_failure(sender, credentials, request=None, **kwargs):
 
 
 def _record(user, request, *, success):
-    from fly2any.administration.accesses import address_of
+    from fly2any.administration.client_address import address_of
 
     from .actions import record_sign_in
 

@@ -162,7 +162,7 @@ AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # A rejected attempt is n
 # Masked in axes' records, like the password of a sign-in. The page to return to may be a search for another person.
 AXES_SENSITIVE_PARAMETERS = ["username", "ip_address", "code", "old_password", "new_password1", "new_password2", "next"]
 AXES_USERNAME_FORM_FIELD = "username"
-AXES_CLIENT_IP_CALLABLE = "fly2any.administration.accesses.network_of"
+AXES_CLIENT_IP_CALLABLE = "fly2any.administration.client_address.network_of"
 AXES_LOCKOUT_TEMPLATE = "admin/locked_out.html"
 AXES_DISABLE_ACCESS_LOG = True  # The table of sign-ins has them.
 AXES_ENABLE_ADMIN = False

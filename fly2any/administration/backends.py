@@ -1,6 +1,7 @@
 """Sign-ins take turns: a few at a time per process, one at a time per user name and network.
 
 A browser in which staff have signed in before also has slots of its own, so other clients cannot keep it out.
+Failures are counted by the network of client_address.py, up to settings.AXES_FAILURE_LIMIT.
 """
 
 import logging
@@ -27,7 +28,7 @@ from django.http import HttpResponse
 from fly2any.database.migration.activity import HOLDERS_OF_TWO_KEYS_SQL, read_activity
 from fly2any.database.migration.lock import SIGN_IN_LOCK
 
-from .accesses import network_of
+from .client_address import network_of
 
 User = get_user_model()
 _log = logging.getLogger("fly2any.sign_ins")

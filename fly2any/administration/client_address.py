@@ -1,4 +1,7 @@
-"""The address that a request comes from, and the network by which failed sign-ins are counted (backends.py)."""
+"""The address that a request comes from, and the network and the user name by which failed sign-ins are counted.
+
+settings.py has the limit of failures (AXES_FAILURE_LIMIT, AXES_COOLOFF_TIME), and backends.py the turns of sign-ins.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,9 @@ from ipaddress import ip_address, ip_network
 
 from django.conf import settings
 from django.http import HttpRequest
+
+# Guesses of these are counted apart from those of the password, under the user name followed by one of these.
+CODE, OLD_PASSWORD = " (code)", " (old password)"
 
 
 def address_of(request: HttpRequest) -> str | None:

@@ -14,7 +14,7 @@ from django_otp_webauthn.models import WebAuthnAttestation, WebAuthnCredential, 
 
 from fly2any.database.facts import OnErasure, Retention
 
-from .accesses import CODE, OLD_PASSWORD
+from .client_address import CODE, OLD_PASSWORD
 
 # axes counts wrong codes and wrong old passwords under the user name followed by a suffix.
 BY_USERNAME = {"on_erasure": OnErasure.REMOVE, "address_fields": ("username",), "address_suffixes": (CODE, OLD_PASSWORD)}

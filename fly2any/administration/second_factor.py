@@ -32,8 +32,8 @@ from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
 from django_otp.plugins.otp_totp.models import TOTPDevice
 from django_otp_webauthn.models import WebAuthnCredential
 
-from .accesses import CODE
 from .backends import in_turn, signing_out, take_turn
+from .client_address import CODE
 from .passkeys import Helper
 
 RECOVERY_CODES = 10

@@ -29,8 +29,8 @@ from fly2any.database.report.waivers import Waiver, read_waivers
 from fly2any.database.retention.rules import switched_on
 from fly2any.database.schema.contract import PHASE7_APPS
 
-from .accesses import OLD_PASSWORD
 from .backends import in_turn, remember_device, signing_out, take_turn, verify
+from .client_address import OLD_PASSWORD
 from .dashboard import read_page, read_report, read_summary
 from .deadlines import hurry, in_time
 from .delete_preview import delete_selected
