@@ -1,6 +1,5 @@
 from django.apps import AppConfig
-from django.conf import settings
-from django.core.checks import Tags, Warning, register
+from django.core.checks import Tags, register
 from django.db.migrations.recorder import MigrationRecorder
 
 
@@ -21,14 +20,11 @@ def check_schema(**options):
     return check_schema(**options) if options.get("databases") else []
 
 
-def check_backups(**_):
-    """Warn about a deployment without BACKUP_LOCATION."""
-    if settings.BACKUPS["location"]:
-        return []
-    hint = (
-        "Set it and run `manage.py dbbackup --verify` every night, or silence this check if the provider verifies its backups."
-    )
-    return [Warning("BACKUP_LOCATION is not set: no backups of this database are taken.", hint=hint, id="fly2any.W002")]
+def check_backups(**options):
+    """Check that backups are taken, for `check --deploy` only."""
+    from .checks import check_backups
+
+    return check_backups(**options)
 
 
 def require_own_record(has_table):

@@ -1,9 +1,10 @@
-"""The state of a database as Django's checks: `manage.py check --database default`."""
+"""Django's checks fly2any.E001 to E004, W001 and W002: the state of a database (`manage.py check --database default`) and backups (`--deploy`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
 from django.db import connections
 
@@ -20,6 +21,16 @@ EXTENSION_MADE_BY = "accounts.0007_trigrams"
 def check_schema(*, databases: Iterable[str] | None = None, **_) -> list[CheckMessage]:
     """Return what `dbstatus` finds in each of `databases`, except waived findings; raise django.db.Error if one cannot be reached."""
     return [message for alias in databases or () for message in _messages(alias)]
+
+
+def check_backups(**_) -> list[CheckMessage]:
+    """Warn about a deployment without BACKUP_LOCATION."""
+    if settings.BACKUPS["location"]:
+        return []
+    hint = (
+        "Set it and run `manage.py dbbackup --verify` every night, or silence this check if the provider verifies its backups."
+    )
+    return [Warning("BACKUP_LOCATION is not set: no backups of this database are taken.", hint=hint, id="fly2any.W002")]
 
 
 def _messages(alias: str) -> Iterator[CheckMessage]:
