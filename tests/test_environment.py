@@ -71,10 +71,10 @@ def test_the_settings_page_has_each_variable_with_its_default(settings_of):
         settings_of(**given)["env"].defaults for given in (PRODUCTION, PRODUCTION | {"DEBUG": "true"}, {})
     )
     read = {name: shown(default) for name, default in production.items()}
-    for other, defaults in (("with DEBUG", with_debug), ("development", development)):
+    for other, defaults in (("with DEBUG", with_debug), ("in development", development)):
         for name, default in production.items():
             if read[name] == shown(default) != shown(defaults.get(name, default)):
-                read[name] += f", {other} {shown(defaults[name])}"
+                read[name] += f"; {shown(defaults[name])} {other}"
     read["BACKUP_SIGNING_KEY"] = "`SECRET_KEY` and `SECRET_KEY_FALLBACKS`"  # Never shown by its value.
     read |= {other: read[name] for name, others in ALSO_READ.items() for other in others}
 
