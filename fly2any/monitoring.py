@@ -1,4 +1,7 @@
-"""Endpoints for other machines: liveness, readiness and metrics."""
+"""Endpoints for other machines: liveness, readiness and metrics.
+
+A topic of dbhealth names the metric of a figure itself (`Figure`, database/health/examine.py).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Moves certificates of erasures between the admin's log and the access records. Migrations import this path: it is frozen."""
+"""Moves certificates of erasures between the admin's log and the access records. Migrations import this path: it is frozen.
+
+person_page.py writes new ones and sends them to those who may see them; database/person/erase.py has what is in one.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 A form carries two keyed digests of each field: of the stored value, and of the value that a browser sends for an untouched
 field. It adds no values to the page. A field that was not displayed or not touched is neither validated nor written.
+saving.py locks the row, and writes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Runs an adoption: step by step, each in a short transaction, resuming where an earlier run ended."""
+"""Runs an adoption: step by step, each in a short transaction, resuming where an earlier run ended.
+
+state.py decides which steps are due and what `--repair` does; steps.py has their statements.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The runner of manage.py's commands."""
+"""The runner of manage.py's commands, also of Django's.
+
+schema/checked_writes.py decides which writes of Django's commands are refused. manage.py exits with 130 or 143 after a signal.
+"""
 
 import gc
 import os

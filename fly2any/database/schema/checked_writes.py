@@ -1,4 +1,5 @@
-"""The check for code of untrusted roles before each statement of Django's that writes: whose code it would run."""
+"""The checks before each statement of Django's commands that writes: whose code it would run, whether a restore is about to replace the
+database and, before a DELETE (`clearsessions`), this machine's clock."""
 
 from __future__ import annotations
 
