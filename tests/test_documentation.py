@@ -221,3 +221,13 @@ def test_the_page_of_dbmaintain_lists_the_rules_of_retention():
 
     times = {name: set(re.findall(r'"(\w+)"', f"{rule.time} {rule.child_time}")) for name, rule in RULES.items()}
     assert listed == {name: (times[name], rule.archived) for name, rule in RULES.items()}
+
+
+def test_where_is_names_files_that_exist_in_a_table_of_one_screen():
+    part = (PROJECT / "CONTRIBUTING.md").read_text().partition("### Where is…?")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (.+) \| `([^`]+)` \|$", part, re.M)
+    lines = [line for line in part.splitlines() if line.startswith("|")]
+
+    assert 0 < len(rows) == len(lines) - 2 <= 40  # Without the header and its rule.
+    assert [path for _, path in rows if not (PROJECT / path).is_file()] == []
+    assert len({question for question, _ in rows}) == len(rows)
