@@ -21,6 +21,7 @@ def test_times_mean_the_same_instants_in_a_database_of_another_time_zone(exact, 
     result = manage("dbadopt", "--yes", url=exact.url)
 
     assert (refused.returncode, blocker["code"], blocker["where"]) == (4, "server.time_zone", exact.name)
+    assert "times that the database itself wrote in such a session, by a default or a trigger" in blocker["message"]
     assert result.returncode == 0
     assert (contents(exact), files(exact)) == before
     assert manage("dbstatus", url=exact.url).returncode == 0

@@ -235,6 +235,18 @@ def test_json_that_no_fixture_can_hold_is_not_dumped(used):
     )
 
 
+def test_fixtures_in_xml_are_refused_because_texts_lose_blanks(used, tmp_path):
+    path = tmp_path / "users.xml"
+    path.write_text("<django-objects version='1.0'></django-objects>")
+
+    results = [
+        manage(*words, url=used.url) for words in (("dumpdata", "--format", "xml", "accounts.User"), ("loaddata", str(path)))
+    ]
+
+    sentence = "Texts in XML lose blanks and line breaks when they are loaded: use the format json, jsonl or yaml.\n"
+    assert [(one.returncode, one.stdout, one.stderr) for one in results] == [(2, "", sentence)] * 2
+
+
 @pytest.mark.parametrize("existing", [False, True])
 def test_only_the_user_can_read_the_file_of_a_fixture(used, tmp_path, existing):
     path, before = tmp_path / "users.json", os.umask(0o022)

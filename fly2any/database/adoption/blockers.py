@@ -285,8 +285,10 @@ def zones(connection, schema: str, names: list[str], server: Server) -> Iterator
             "server.time_zone",
             place,
             f"{what}: Prisma's client with a driver adapter (the only way from its version 7 on) sends times in the time zone of"
-            " its session, so after the adoption they would be off by hours.",
-            f"{cure}\n-- Then restart the site's connections.",
+            " its session, so after the adoption they would be off by hours. So are times that the database itself wrote in such a session,"
+            " by a default or a trigger: the adoption reads all times as UTC.",
+            f"{cure}\n-- Then restart the site's connections, and correct the times that defaults and triggers wrote"
+            " (docs/how-to/adopt.md, step 4).",
         )
 
 

@@ -5,6 +5,7 @@ import math
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
+from fly2any.database.errors import Refusal
 from fly2any.database.migration.lock import PATIENCE
 
 
@@ -44,3 +45,9 @@ def add_consent(parser: argparse.ArgumentParser, doing: str) -> None:
     """Add `--yes` and `--without-backup`; `doing` is what the command does only with `--yes`."""
     parser.add_argument("--yes", action="store_true", help=f"{doing}.")
     parser.add_argument("--without-backup", action="store_true", help="Proceed even if there is no recent verified backup.")
+
+
+def refuse_xml(format: str | None) -> None:
+    """Raise Refusal for fixtures in XML: Django's deserializer strips the texts, and changes their line breaks."""
+    if format == "xml":
+        raise Refusal("Texts in XML lose blanks and line breaks when they are loaded: use the format json, jsonl or yaml.")

@@ -39,7 +39,7 @@ class Utility(ManagementUtility):
                 refuse_before_writes(connection)
         if subcommand == "dumpdata":  # Its file has password hashes and tokens.
             os.umask(0o077)
-            command.handle = _closing(command.handle)  # type: ignore[method-assign]
+            command.handle = _dumping(command.handle)  # type: ignore[method-assign]
         command.create_parser = _suggesting(command.create_parser)  # type: ignore[method-assign]
         command.execute = _exiting(command.execute)  # type: ignore[method-assign]
         return command
@@ -54,12 +54,17 @@ def _suggesting(create_parser):
     return create
 
 
-def _closing(handle):
-    """Return `handle` of dumpdata, which first closes an existing file to other users, since it keeps its mode and its owner."""
+def _dumping(handle):
+    """Return `handle` of dumpdata, which first closes an existing file to other users, since it keeps its mode and its owner.
+
+    It refuses XML.
+    """
 
     def handled(*labels, **options):
         from fly2any.database.errors import Refusal
+        from fly2any.database.management.arguments import refuse_xml
 
+        refuse_xml(options["format"])
         path = Path(options.get("output") or os.devnull)
         if path.is_file():
             if path.stat().st_uid != os.geteuid():

@@ -6,7 +6,7 @@ from django.db import connections
 
 from fly2any.database.backup.required import backup_required
 from fly2any.database.errors import Refusal
-from fly2any.database.management.arguments import add_consent
+from fly2any.database.management.arguments import add_consent, refuse_xml
 from fly2any.database.migration.lock import MIGRATION_LOCK, hold
 from fly2any.database.migration.losses import Loss, outcome_of, require_consent
 from fly2any.database.schema.untrusted_code import refuse_untrusted_code
@@ -44,6 +44,11 @@ class Command(loaddata.Command):
         lost = [Loss(table, rows=rows) for table, rows in sorted(self.overwritten.items())]
         if lost:
             require_consent(connections[self.using], "Loading the fixtures would overwrite rows of", lost, **self.consent)
+
+    def parse_name(self, fixture_name):
+        name, format, compression = super().parse_name(fixture_name)
+        refuse_xml(format)
+        return name, format, compression
 
     def save_obj(self, obj):
         row = obj.object
