@@ -109,8 +109,8 @@ def _page(site, request: HttpRequest, found: list[Finding]) -> HttpResponse:
     try:
         with transaction.atomic(using=DEFAULT_DB_ALIAS):
             framed = {**site.each_context(request), **context, "may_see_database": site.may_see_database(request)}
-            return TemplateResponse(request, "admin/differs.html", framed, status=503).render()
+            return TemplateResponse(request, "admin/drift.html", framed, status=503).render()
     except Exception:  # The user, their permissions or their messages cannot be read.
         if SESSION_KEY not in getattr(request, "session", {}):
             context["found"], context["more"] = [], False
-        return HttpResponse(render_to_string("admin/differs_bare.html", context), status=503)
+        return HttpResponse(render_to_string("admin/drift_bare.html", context), status=503)

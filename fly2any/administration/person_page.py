@@ -156,7 +156,7 @@ class PersonMixin(admin.ModelAdmin):
         try:
             person = self._person(request, object_id, EXPORT)
             if request.method != "POST":
-                return self._page(request, "admin/give_out.html", person, "Export everything about")
+                return self._page(request, "admin/export_person.html", person, "Export everything about")
             note(request, Access.Action.EXPORTED, self.model, row_id=person.id, person_id=person.id)
             record(request)
             with writing_limit():

@@ -1,4 +1,4 @@
-"""The state of a comparison of a catalogue with the contract, and its findings; tables.py, columns.py and constraints.py decide what
+"""The state of a comparison of a catalogue with the contract, and its findings; tables.py, columns.py and constraints_and_indexes.py decide what
 counts as a finding."""
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The live catalogue against the contract: values in, findings out; a database is asked only if `live` is given.
 
-tables.py, columns.py and constraints.py (keys, constraints and indexes) compare the objects, unmanaged.py has the rest.
+tables.py, columns.py and constraints_and_indexes.py (keys, constraints and indexes) compare the objects, unmanaged.py has the rest.
 
 A cure in SQL removes its difference; run in the order of the findings, the cures repair the whole schema.
 """
@@ -17,7 +17,7 @@ from ..sql import quote
 from . import cures, unmanaged
 from .columns import compare_columns
 from .comparing import Comparing
-from .constraints import compare_named
+from .constraints_and_indexes import compare_named
 from .expressions_on_server import Live, with_equivalent_expressions
 from .objects import PARTITIONED, Catalog, Check, Column, ForeignKey, Object, Table, key_of, where
 from .obstacles import AGREE
