@@ -1,4 +1,7 @@
-"""Pages that fail because the schema differs from the migrations name the finding instead of an error."""
+"""Pages that fail because the schema differs from the migrations name the finding instead of an error.
+
+stand_ins.py refuses pages while another role could create what is missing.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The exit codes of the commands: their names only.
 
 `Report.exit_code` (report/collect.py) decides the code of dbstatus and dbhealth, `Maintenance.exit_code` (maintenance/run.py)
-that of dbmaintain, and `Assessment.exit_code` (adoption/state.py) that of dbadopt. dbbackup, dbreset, dbperson and dbcontract
+that of dbmaintain, and `Assessment.exit_code` (adoption/assessment.py) that of dbadopt. dbbackup, dbreset, dbperson and dbcontract
 decide in their modules of management/commands. manage.py ends with 2 on each error that errors.explain() knows, and
 management/utility.py on a CommandError, except that Django's failed system checks keep Django's own code, 1.
 

@@ -13,7 +13,7 @@ from ..printable import printable
 from ..schema import where
 from ..schema.contract import KINDS
 from ..units import plural, size, span
-from .state import Assessment, Blocker, Kind
+from .assessment import Assessment, Blocker, Kind
 from .steps import BLOCKED, Step
 
 FORMAT = 1

@@ -1,6 +1,6 @@
 """Runs an adoption: step by step, each in a short transaction, resuming where an earlier run ended.
 
-state.py decides which steps are due and what `--repair` does; steps.py has their statements.
+assessment.py decides which steps are due and what `--repair` does; steps.py has their statements.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..migration.run import Run, migrating
 from ..progress import Progress
 from ..schema.untrusted_code import refuse_untrusted_code
 from ..sql import ask, execute, pinned
-from .state import FIRST, Assessment, Kind, assess
+from .assessment import FIRST, Assessment, Kind, assess
 from .steps import Step
 
 CHECK_VIOLATION = "23514"

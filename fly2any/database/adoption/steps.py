@@ -1,4 +1,4 @@
-"""The steps of an adoption, in order: their statements, the locks they take, and for how long; state.py decides which are due.
+"""The steps of an adoption, in order: their statements, the locks they take, and for how long; assessment.py decides which are due.
 
 No step rewrites a table: `is_convertible` (convertible.py) decides which columns may change their type. Only `add_column` writes rows,
 in batches.

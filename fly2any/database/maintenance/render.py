@@ -9,8 +9,8 @@ from typing import Any
 from ..backup.signing import SIGNED
 from ..json_reports import dumped
 from ..printable import one_line, printable
+from ..report.as_json import of_findings, of_topics, of_waived
 from ..report.collect import serious
-from ..report.data import of_findings, of_topics, of_waived
 from ..report.text import finding_lines, topic_lines
 from ..retention.description import Archive
 from ..retention.loading import Loaded

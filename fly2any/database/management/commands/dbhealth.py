@@ -11,8 +11,8 @@ from fly2any.database.health.topics import TOPICS
 from fly2any.database.management.arguments import add_database
 from fly2any.database.management.output import write_report
 from fly2any.database.management.suggestions import did_you_mean
+from fly2any.database.report.as_json import health_as_json
 from fly2any.database.report.collect import collect, compare_and_collect
-from fly2any.database.report.data import health_as_json
 from fly2any.database.report.text import health_as_text
 from fly2any.database.report.waivers import read_waivers
 from fly2any.postgres.response_timeout import RESPONSE, at_most

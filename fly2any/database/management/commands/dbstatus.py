@@ -12,8 +12,8 @@ from fly2any.database.health.replication import commits_that_wait
 from fly2any.database.management.arguments import add_database, seconds
 from fly2any.database.management.output import write_report
 from fly2any.database.migration.take_over import take_over as write_migration
+from fly2any.database.report.as_json import status_as_json
 from fly2any.database.report.collect import collect
-from fly2any.database.report.data import status_as_json
 from fly2any.database.report.script import status_as_sql
 from fly2any.database.report.text import status_as_text
 from fly2any.database.report.waivers import read_waivers

@@ -1,4 +1,4 @@
-"""The state of a database before adoption: its kind, the steps of its adoption, and the blockers."""
+"""The assessment of a database before adoption: its kind, the steps of its adoption, and the blockers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ..sql import as_written, ask, fetch_all, literal, quote, snapshot
 from ..verification import in_schema
 from . import blockers
 from .convertible import converted
-from .later import later_steps
+from .later_migrations import later_steps
 from .steps import Step, conversion, is_null, read_indexed, read_without_statistics, repair
 
 FIRST = FIRST_MIGRATIONS  # These are recorded as applied; later ones are run.
