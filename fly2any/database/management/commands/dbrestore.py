@@ -153,7 +153,9 @@ class Command(BaseCommand):
                 f"Kept      the database as {kept.name}. It was empty, and tables were created in it during the restore."
             )
         else:
-            self.stdout.write(f"Kept      {what} as {kept.name}. When it is no longer needed: DROP DATABASE {quote(kept.name)}")
+            self.stdout.write(
+                f"Kept      {what} as {kept.name}. When it is no longer needed: DROP DATABASE {quote(kept.name)};"
+            )
 
     def put_back(self, connection, name, *, unsigned, others):
         archives, progress = archives_of(connection), Terminal(self.stderr)
