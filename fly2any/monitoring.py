@@ -1,6 +1,7 @@
 """Endpoints for other machines: liveness, readiness and metrics.
 
-A topic of dbhealth names the metric of a figure itself (`Figure`, database/health/examine.py).
+A topic of dbhealth names the metric of a figure itself (`Figure`, database/health/examine.py);
+administration/dashboard.py keeps the newest backups for five minutes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Upgrading the embedded server's data directory to the installed major version of PostgreSQL, by dump and restore."""
+"""Upgrading the embedded server's data directory to the installed major version of PostgreSQL, by dump and restore.
+
+If it is killed between its two renames, postgres/supervisor.py completes the second.
+"""
 
 from __future__ import annotations
 
