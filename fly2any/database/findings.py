@@ -88,6 +88,7 @@ CODES = frozenset(
         "server.time_zone",
         "server.connections",
         "server.privileges",
+        "grants.missing",
         "contract.stale",
         "adopt.in_use",
         "adopt.computed",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from .findings import Finding, Severity
 from .schema.cures import comment, preceded
@@ -65,25 +67,89 @@ def _unequal(server: Server, tables: tuple[Table, ...], site: frozenset[str]) ->
             f"{comment('As its owner:')}\nGRANT USAGE ON SCHEMA {schema} TO {quote(role)};", is_sql=True, loses=BY_SCHEMA_OWNER,
         )  # fmt: skip
         return
-    grants: dict[tuple[str, ...], list[str]] = {}
-    for group in ([name for name in held if name in site], [name for name in held if name not in site]):
-        serves = {privilege for name in group if name not in LEDGERS for privilege in held[name]}
-        for name in group:
-            wanted = serves - held[name] - {*NEEDLESS.get(name, ())}
-            if wanted:
-                grants.setdefault(tuple(sorted(wanted, key=PRIVILEGES.index)), []).append(name)
-    if grants:
-        lacks = "; ".join(f"{', '.join(privileges)} on {', '.join(sorted(names))}" for privileges, names in grants.items())
-        theirs = any(not table.owned for table in tables if any(table.name in names for names in grants.values()))
-        cure = [
-            f"GRANT {', '.join(privileges)} ON {', '.join(f'{schema}.{quote(name)}' for name in sorted(names))} TO {quote(role)};"
-            for privileges, names in grants.items()
-        ]
+    serves = {
+        name: set().union(*(held[one] for one in group if one not in LEDGERS))
+        for group in _groups(held, site)
+        for name in group
+    }
+    if grants := _wanted(held, serves):
+        lacks, cure, theirs = _granting(grants, tables, role, schema)
         yield Finding(
             Severity.WARNING, "server.privileges", role,
             f"The role {role} does not hold {lacks}, but holds the same on our other tables.",
-            "\n".join([*([comment("As their owner:")] if theirs else []), *cure]), is_sql=True, loses=BY_OWNER if theirs else "",
+            cure, is_sql=True, loses=BY_OWNER if theirs else "",
         )  # fmt: skip
+
+
+def of_other_roles(server: Server, tables: tuple[Table, ...], *, site: frozenset[str]) -> Iterator[Finding]:
+    """Yield what each other role that writes our tables lacks on some of them; a note where yet another one holds it."""
+    held: dict[str, dict[str, set[str]]] = defaultdict(dict)
+    expected: dict[str, set[str]] = {}
+    ours = {table.name for table in tables}
+    for role, should, name, holds in server.granted:
+        if name in ours:
+            held[role][name], expected[role] = {*holds.split()}, {*should.split()} & {*PRIVILEGES}
+    for role, mine in held.items():
+        if grants := _wanted(mine, _should_hold(mine, expected[role], site)):
+            lacks, cure, theirs = _granting(grants, tables, role, quote(server.schema or ""))
+            is_held_elsewhere = {*chain(*grants)} <= set().union(*mine.values())
+            others = [one for other, one in held.items() if other != role]
+            is_of_another = all(
+                any({*lacking} <= one[name] for one in others) for lacking, names in grants.items() for name in names
+            )
+            why = (
+                "holds the same on our other tables"
+                if is_held_elsewhere
+                else "default privileges give it the same on new tables, or dbroles created it for the site"
+            )
+            yield Finding(
+                Severity.NOTE if is_of_another else Severity.WARNING, "grants.missing", role,
+                f"The role {role} does not hold {lacks}, but {why}.",
+                cure, is_sql=True, loses=BY_OWNER if theirs else "it may be on purpose" if is_of_another else "",
+            )  # fmt: skip
+
+
+def _should_hold(held: dict[str, set[str]], expected: set[str], site: frozenset[str]) -> dict[str, set[str]]:
+    """Return what another role should hold on each table: what it holds on most of its group, and `expected` where it serves.
+
+    A role that holds nothing any more serves both groups: a restore without privileges took them all.
+    """
+    should: dict[str, set[str]] = {}
+    for group in _groups(held, site):
+        number = Counter(privilege for name in group for privilege in held[name])
+        usual = {privilege for privilege, tables in number.items() if 2 * tables > len(group)}
+        usual = usual if "INSERT" in usual else set()  # Other roles that read may be meant to read some tables only.
+        serves = usual or not site.isdisjoint(group) or not any(held.values())
+        should |= dict.fromkeys(group, usual | (expected if serves else set()))
+    return should
+
+
+def _groups(names: Iterable[str], site: frozenset[str]) -> tuple[list[str], list[str]]:
+    """Return the tables of the site, and those of the admin and its packages."""
+    listed = list(names)
+    return [name for name in listed if name in site], [name for name in listed if name not in site]
+
+
+def _wanted(held: dict[str, set[str]], serves: dict[str, set[str]]) -> dict[tuple[str, ...], list[str]]:
+    """Return the tables on which a role lacks privileges in `serves` that it needs there, by these privileges."""
+    grants: dict[tuple[str, ...], list[str]] = {}
+    for name, privileges in serves.items():
+        if wanted := privileges - held[name] - {*NEEDLESS.get(name, ())}:
+            grants.setdefault(tuple(sorted(wanted, key=PRIVILEGES.index)), []).append(name)
+    return grants
+
+
+def _granting(
+    grants: dict[tuple[str, ...], list[str]], tables: tuple[Table, ...], role: str, schema: str
+) -> tuple[str, str, bool]:
+    """Return what is lacking, as a message names it, the statements that grant it, and whether another role must run them."""
+    lacks = "; ".join(f"{', '.join(privileges)} on {', '.join(sorted(names))}" for privileges, names in grants.items())
+    theirs = any(not table.owned for table in tables if any(table.name in names for names in grants.values()))
+    statements = [
+        f"GRANT {', '.join(privileges)} ON {', '.join(f'{schema}.{quote(name)}' for name in sorted(names))} TO {quote(role)};"
+        for privileges, names in grants.items()
+    ]
+    return lacks, "\n".join([*([comment("As their owner:")] if theirs else []), *statements]), theirs
 
 
 def _creates_nothing(server: Server, tables: tuple[Table, ...]) -> Iterator[Finding]:

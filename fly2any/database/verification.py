@@ -30,7 +30,7 @@ from .migration.lock import MIGRATION_LOCK
 from .migration.other_tools import not_adopted
 from .migration.prisma import PrismaMigration, read_prisma
 from .migration.taken_names import read_taken_names
-from .privileges import Privilege, counted, lacking, of_server
+from .privileges import Privilege, counted, lacking, of_other_roles, of_server
 from .schema import Catalog, Column, ForeignKey, Index, Key, Object, Table, key_of, read_catalog
 from .schema import contract as contracts
 from .schema.contract import GUIDE_APPS, PHASE7_APPS, Contract, Version
@@ -143,6 +143,7 @@ def verify(
     stale = [name for name in migrations.known if name not in contract.migrations]
     ours, site = _our_tables(final, actual)
     findings = [*_of_server(server, connection.alias, actual, ours), *lacking(server, ours, site=site), *left]
+    findings += of_other_roles(server, ours, site=site)
     findings += [*migrations.findings(), *untrusted, *_of_records(contract, migrations, comparison, found, maker, schema)]
     findings += [*_failed(runs, migrations, running), *_stale(stale), *permissions, *_of_prisma(prisma, migrations, comparison)]
     if applied.isdisjoint(stale):  # Otherwise the expected schema is unknown.

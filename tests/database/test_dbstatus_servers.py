@@ -245,7 +245,7 @@ def test_a_remote_server_without_tls_is_a_finding():
     now = datetime.now(UTC)
     near = Server(
         clock=Clock(now, now), version="18.6", host="", database="d", role="r", schema="public", creates_in="public", hiding=[], elsewhere=[], encoding="UTF8", lower_i="i", tls="", pooled=False, encrypted=False, collation_of="", collation_now="", collations=[], exclusions=[], time_zone="UTC", sets_zone="", sets_path=[], schema_owner=None, owner_to_set=None,
-        max_connections=100, connections=1, standby=False, read_only=[], replication_roles=[], other_writers=[], served=[], event_triggers=[], login_triggers=[], unavailable=[], settings=[], may_use=True, may_create=True, owns_database=True, may_read_migrations=True, may_read_journal=True,
+        max_connections=100, connections=1, standby=False, read_only=[], replication_roles=[], other_writers=[], granted=[], served=[], event_triggers=[], login_triggers=[], unavailable=[], settings=[], may_use=True, may_create=True, owns_database=True, may_read_migrations=True, may_read_journal=True,
     )  # fmt: skip
 
     assert list(near.findings()) == []

@@ -1,10 +1,9 @@
-"""A role that may write our tables, such as the site's, but cannot connect or use the schema, is a note for the role that migrates."""
-
-import json
+"""Other roles that write our tables, such as the site's: those that cannot connect or use the schema, or that lack privileges on some."""
 
 import pytest
 
-from tests.conftest import manage
+from fly2any.database.verification import verify
+from tests.conftest import django, manage
 
 pytestmark = pytest.mark.usefixtures("server")
 
@@ -13,8 +12,9 @@ WRITES = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO
 
 def notes(database, role):
     """The findings at `role`."""
-    found = json.loads(manage("dbstatus", "--format", "json", url=database.url).stdout)["findings"]
-    return [(one["severity"], one["code"], one["message"], one["cure"]) for one in found if one["where"] == role]
+    with django(database) as connection:
+        found = verify(connection).findings
+    return [(str(one.severity), one.code, one.message, one.cure) for one in found if one.where == role]
 
 
 def test_a_role_that_may_write_and_is_shut_out_is_noted(migrated):
@@ -40,3 +40,83 @@ def test_a_role_that_only_reads_may_lack_them(migrated):
         migrated.execute(f"REVOKE CONNECT ON DATABASE {migrated.name} FROM PUBLIC; REVOKE USAGE ON SCHEMA public FROM PUBLIC")
 
         assert notes(migrated, f"{migrated.name}_role") == []
+
+
+ALL = "SELECT, INSERT, UPDATE, DELETE"
+
+
+def test_a_role_that_lacks_privileges_on_a_few_tables_is_a_warning(migrated):
+    role = f"{migrated.name}_role"
+    with migrated.role(WRITES):
+        migrated.execute(f"REVOKE ALL ON notifications, price_alerts FROM {role}; REVOKE UPDATE ON django_session FROM {role}")
+        [found] = notes(migrated, role)
+        released = manage("dbstatus", "--release", url=migrated.url)
+        migrated.execute(found[3])
+        after = notes(migrated, role)
+
+    assert found == (
+        *("warning", "grants.missing"),
+        f"The role {role} does not hold {ALL} on notifications, price_alerts; UPDATE on django_session, but holds the same on our other tables.",
+        f'GRANT {ALL} ON "public"."notifications", "public"."price_alerts" TO "{role}";\n'
+        f'GRANT UPDATE ON "public"."django_session" TO "{role}";',
+    )
+    assert (released.returncode, after) == (4, [])
+
+
+@pytest.mark.slow
+def test_a_lack_that_another_role_has_not_is_a_note(migrated):
+    role = f"{migrated.name}_role"
+    other = f"{migrated.name}_other"
+    migrated.execute(f"CREATE ROLE {other} LOGIN; {WRITES.format(role=other)}")
+    try:
+        with migrated.role(WRITES):
+            migrated.execute(f"REVOKE SELECT ON sessions FROM {role}")
+            found = notes(migrated, role)
+    finally:
+        migrated.execute(f"DROP OWNED BY {other}; DROP ROLE {other}")
+
+    assert [one[:2] for one in found] == [("note", "grants.missing")]
+
+
+@pytest.mark.slow
+def test_a_role_that_reads_or_that_writes_few_tables_lacks_nothing(migrated):
+    reads = "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}", "REVOKE SELECT ON sessions FROM {role}"
+    adds_a_few = ("GRANT SELECT, INSERT ON notifications, price_alerts TO {role}",)
+    needs_no_more = WRITES, "REVOKE UPDATE, DELETE ON fly2any_accesses FROM {role}"
+    keeps_rows = WRITES, "REVOKE DELETE ON ALL TABLES IN SCHEMA public FROM {role}"
+    has_columns = WRITES, "REVOKE UPDATE ON users FROM {role}; GRANT UPDATE (name) ON users TO {role}"
+    serves_nobody = WRITES, "REVOKE ALL ON sessions FROM {role}", "ALTER ROLE {role} NOLOGIN"
+    for grants in (reads, adds_a_few, needs_no_more, keeps_rows, has_columns, serves_nobody):
+        with migrated.role(*grants):
+            assert notes(migrated, f"{migrated.name}_role") == [], grants
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["default privileges", "dbroles"])
+def test_a_site_that_lost_every_privilege_is_a_warning(migrated, by):
+    """A restore without privileges (pg_restore -x) leaves no grant."""
+    role, owner = f"{migrated.name}_role", migrated.user
+    with migrated.role():
+        if by == "dbroles":
+            owner, site = f"{migrated.name}_migrate", f"{migrated.name}_app"
+            migrated.execute(f"CREATE ROLE {owner} SUPERUSER; ALTER ROLE {role} RENAME TO {site}")
+            migrated.execute(
+                "".join(
+                    f'ALTER TABLE "{name}" OWNER TO {owner};'
+                    for (name,) in migrated.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+                )
+            )
+        else:
+            site = role
+            migrated.execute(f"ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public GRANT {ALL} ON TABLES TO {site}")
+        [found] = notes(migrated, site)
+        migrated.execute(found[3])
+        after = notes(migrated, site)
+        if by == "dbroles":
+            migrated.execute(
+                f"ALTER ROLE {site} RENAME TO {role}; REASSIGN OWNED BY {owner} TO {migrated.user}; DROP ROLE {owner}"
+            )
+
+    assert (found[:2], after) == (("warning", "grants.missing"), [])
+    assert found[2].endswith(", but default privileges give it the same on new tables, or dbroles created it for the site.")
+    assert 'GRANT SELECT, INSERT ON "public"."fly2any_accesses"' in found[3]
