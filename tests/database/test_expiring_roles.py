@@ -77,7 +77,7 @@ def test_the_limit_of_a_role_that_writes_is_found_by_another_role(migrated):
     """Which has no limit itself: the role that has reached its limit could not connect to find that."""
     writer, reader = f"{migrated.name}_writer", f"{migrated.name}_reader"
     migrated.execute(f"CREATE ROLE {writer} LOGIN CONNECTION LIMIT 2; CREATE ROLE {reader} LOGIN CONNECTION LIMIT 2")
-    migrated.execute(f"GRANT SELECT, INSERT ON users TO {writer}; GRANT SELECT ON users TO {reader}")
+    migrated.execute(f"GRANT SELECT, INSERT ON price_alerts TO {writer}; GRANT SELECT ON price_alerts TO {reader}")
     try:
         before = found(migrated, "connections")
         with ExitStack() as sessions:
