@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 from django.contrib import admin, messages
 from django.contrib.admin.models import LogEntry
 from django.contrib.admin.utils import quote
@@ -176,8 +178,11 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
     def title_of(self, row):
         return formats.beginning(row.name or str(row))
 
-    def guard(self):
-        return keep_an_administrator(connection)
+    def guard(self, request):
+        """Keep an administrator, except on pages that change no one's access: the guard waits for the rows of all administrators."""
+        page = request.resolver_match
+        changes_access = not page.url_name.endswith("_note") and page.kwargs.get("name", DEACTIVATE.name) == DEACTIVATE.name
+        return keep_an_administrator(connection) if changes_access else nullcontext()
 
     def user_change_password(self, request, id, form_url=""):
         """Show Django's page; a refusal, such as to disable the last administrator's password, is a message."""

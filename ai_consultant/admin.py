@@ -1,4 +1,5 @@
 from django.contrib import admin
+from django.contrib.admin.views.main import SEARCH_VAR
 
 from fly2any.administration.accesses import note
 from fly2any.administration.columns import link_to
@@ -70,12 +71,14 @@ class MessageAdmin(ReadOnlyModelAdmin):
     conversation_link = link_to("conversation")
 
     def get_changelist_instance(self, request):
-        changelist = super().get_changelist_instance(request)
-        key = changelist.chosen.get("conversation")
-        if changelist.query and key:  # Whatever the HTTP method, the result reveals what the messages contain.
+        """Note a search of texts before it runs: whatever the HTTP method and the response, it reveals what the messages contain."""
+        searched = request.GET.get(SEARCH_VAR, "").strip()
+        columns = [(name.partition("__")[0], values) for name, values in request.GET.lists()]
+        keys = {value for name, values in columns for value in values if name == "conversation"} if searched else ()
+        for key in sorted(keys):
             person = Conversation.objects.filter(pk=key).values_list("user_id", flat=True).first()
             note(request, Access.Action.OPENED, Conversation, row_id=key, person_id=person, query=request.GET.urlencode())
-        return changelist
+        return super().get_changelist_instance(request)
 
     def render_change_form(self, request, context, add=False, change=False, form_url="", obj=None):
         note(request, Access.Action.OPENED, self.model, row_id=obj.pk, person_id=obj.conversation.user_id)

@@ -198,11 +198,12 @@ def in_turn(view, *, before=lambda request: None):
     """Return `view`, which takes its turn in a transaction; while it has none, the transaction is rolled back and tried again.
 
     `before` is called once, in the turn and before the transaction. A waiting sign-in holds no server connection of a pooler,
-    because the site needs them. If no turn comes, the response is 429.
+    because the site needs them. If no turn comes, the response is 429. If the view fails, the request has its user and session again.
     """
 
     @wraps(view)
     def answer(request, *args, **kwargs):
+        user, key = request.user, request.session.session_key
         try:
             with _slot_for(request) as slots:
                 with slots.turn_within(TURN_PATIENCE):
@@ -217,6 +218,9 @@ def in_turn(view, *, before=lambda request: None):
         except TooManySignIns:
             sentence = "Too many sign-ins at once. Try again in a moment.\n"
             return HttpResponse(sentence, status=429, content_type="text/plain", headers={"Retry-After": "2"})
+        except Exception:  # Django has signed the user in, in a new session, but the transaction was rolled back.
+            request.user, request.session = user, type(request.session)(key)
+            raise
 
     return answer
 

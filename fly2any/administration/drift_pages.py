@@ -26,6 +26,7 @@ from .replica import current
 
 MOST_SHOWN = 5
 PENDING = "Migrations are pending: run manage.py migrate."
+UNNAMED = {"found": [], "more": False}  # Findings are shown to staff only.
 # Errors that are handled elsewhere.
 ANSWERS = (Http404, PermissionDenied, SuspiciousOperation, OperationalError, InterfaceError, BadParameter, TooSlow)
 _log = logging.getLogger("fly2any.schema")
@@ -112,8 +113,10 @@ def _page(site, request: HttpRequest, found: list[Finding]) -> HttpResponse:
     try:
         with transaction.atomic(using=DEFAULT_DB_ALIAS):
             framed = {**site.each_context(request), **context, "may_see_database": site.may_see_database(request)}
+            if not site.has_permission(request):
+                framed |= UNNAMED
             return TemplateResponse(request, "admin/drift.html", framed, status=503).render()
     except Exception:  # The user, their permissions or their messages cannot be read.
         if SESSION_KEY not in getattr(request, "session", {}):
-            context["found"], context["more"] = [], False
+            context |= UNNAMED
         return HttpResponse(render_to_string("admin/drift_bare.html", context), status=503)

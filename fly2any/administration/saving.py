@@ -38,7 +38,7 @@ def _for_a_form(request: HttpRequest, rows: models.QuerySet) -> models.QuerySet:
 
 
 @contextmanager
-def _checked(request: HttpRequest, guard: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+def _checked(request: HttpRequest, guard: Callable[[HttpRequest], AbstractContextManager[None]]) -> Iterator[None]:
     """Roll back the block and its messages if it is refused, at the latest by a deferred constraint at its end.
 
     Raises Refusal if it would run code of another role: of a trigger, for example, of a table that it writes to. So may `guard`.
@@ -50,7 +50,7 @@ def _checked(request: HttpRequest, guard: Callable[[], AbstractContextManager[No
     before, key = len(queue), request.session.session_key
     try:
         with transaction.atomic():
-            with guard():
+            with guard(request):
                 yield
             connection.check_constraints()
     except (DatabaseError, Refusal):
@@ -109,7 +109,7 @@ class SavedInline:
 class SavedForms:
     """Forms that write only changed fields, lock the rows while saving, and report what the database rejected."""
 
-    def guard(self) -> AbstractContextManager[None]:
+    def guard(self, request) -> AbstractContextManager[None]:
         """Return the context in which a page writes; it raises Refusal if the write is not allowed."""
         return nullcontext()
 

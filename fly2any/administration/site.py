@@ -29,6 +29,7 @@ from fly2any.database.report.waivers import Waiver, read_waivers
 from fly2any.database.retention.rules import switched_on
 from fly2any.database.schema.contract import PHASE7_APPS
 
+from .accesses import record
 from .backends import in_turn, remember_device, signing_out, take_turn, verify
 from .client_address import OLD_PASSWORD
 from .dashboard import read_page, read_report, read_summary
@@ -304,6 +305,7 @@ def _with_bad_parameters_reported(view):
                 raise BadParameter("The request contained a NUL character, which was ignored.")
             return view(request, *args, **kwargs)
         except BadParameter as error:
+            record(request)  # What was noted may show in which parameter the database refused.
             messages.error(request, str(error))
             return HttpResponseRedirect(_page_of(request))
 

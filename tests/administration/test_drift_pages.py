@@ -114,6 +114,19 @@ def test_a_list_names_the_table_or_column_that_differs(table, rows, client):
         assert_named(client, model, damage, where, [address(model)])
 
 
+def test_findings_are_not_named_to_a_browser_that_is_not_signed_in(client):
+    User.objects.create_superuser("staff@example.com", password="a-long-password-1")
+    connection.cursor().execute("ALTER TABLE login_history RENAME COLUMN browser TO gone")
+
+    page = client.post(reverse("admin:login"), {"username": "staff@example.com", "password": "wrong"})
+
+    assert (page.status_code, "The database differs" in page.content.decode(), "login_history" in page.content.decode()) == (
+        503,
+        True,
+        False,
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", OURS, ids=lambda model: model._meta.db_table)
 def test_no_page_fails_with_500_if_a_table_or_column_differs(model, rows, client):

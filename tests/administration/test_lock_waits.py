@@ -12,6 +12,8 @@ from accounts.models import User
 from ai_consultant.models import Conversation
 from engagement.models import Notification
 from fly2any.administration import deadlines
+from fly2any.administration.models import Note
+from tests.administration.conftest import address
 from tests.administration.test_deadlines import LIST, busy
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -79,3 +81,18 @@ def test_only_lists_suggest_a_narrower_query(staff, monkeypatch):
 
     assert (LOCKED in locked, "Simplify" in locked) == (True, False)
     assert [("did not answer in time" in text, "Simplify the query" in text) for text in texts] == [(True, True), (True, False)]
+
+
+def test_a_note_does_not_wait_for_the_row_of_an_administrator(staff):
+    """Only pages that change someone's access lock the administrators."""
+    person = User.objects.create(email="ana@example.com")
+    other = connection.copy()
+    try:
+        with other.cursor() as cursor:
+            cursor.execute('BEGIN; SELECT FROM users WHERE "isSuperuser" FOR NO KEY UPDATE')
+        page = staff.post(f"{address(User, 'overview', person.pk)}note/", {"text": "Wants a window seat"})
+    finally:
+        other.close()
+
+    assert (page.status_code, page["Location"]) == (302, address(User, "overview", person.pk))
+    assert [note.text for note in Note.objects.all()] == ["Wants a window seat"]

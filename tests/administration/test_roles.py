@@ -1,5 +1,7 @@
 """What each group of the staff may do, and that more is refused."""
 
+import base64
+import json
 import re
 from importlib import import_module
 
@@ -232,6 +234,22 @@ def test_a_search_of_a_conversations_texts_is_recorded(member, person):
     assert (
         list(Access.objects.values_list("action", "table", "row_id", "person_id", "query"))
         == [("opened", "ai_conversations", talk.pk, person.pk, query)] * 3
+    )
+
+
+@pytest.mark.parametrize("said", ["ill", "well"])
+def test_a_search_is_recorded_even_if_its_position_is_not_one(member, person, said):
+    """PostgreSQL reads the position only where a message contains the text, so the response tells whether one does."""
+    client = member("Support")
+    talk = Conversation.objects.create(user=person, session_id="s", metadata={})
+    Message.objects.create(conversation=talk, role="user", content="I am ill", timestamp=1)
+    no_time = base64.urlsafe_b64encode(json.dumps(["xyz BC", "a"]).encode()).decode().rstrip("=")
+
+    page = client.get(address(Message), {"conversation": talk.pk, "q": said, "after": no_time})
+
+    assert (page.status_code, Access.objects.filter(row_id=talk.pk, person_id=person.pk).count()) == (
+        {"ill": 302, "well": 200}[said],
+        1,
     )
 
 

@@ -155,6 +155,32 @@ def test_signing_in_reports_a_read_only_database(client, boss):
     ] * 4
 
 
+OTHERS = "GRANT ALL ON ALL TABLES IN SCHEMA public TO only_some; GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO only_some"
+
+
+@pytest.mark.parametrize(
+    ("statement", "sentence"),
+    [
+        (
+            "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'Frozen.'; END $$;"
+            "CREATE TRIGGER no BEFORE INSERT ON login_history FOR EACH ROW EXECUTE FUNCTION no()",
+            "Frozen.",
+        ),
+        (
+            f"CREATE ROLE only_some; {OTHERS}; REVOKE INSERT ON login_history FROM only_some; SET LOCAL ROLE only_some",
+            "The admin&#x27;s database role lacks the privilege to write this.",
+        ),
+    ],
+)
+def test_a_sign_in_that_the_database_refuses_says_why_and_signs_nobody_in(client, boss, statement, sentence):
+    connection.cursor().execute(statement)
+
+    page = client.post(reverse(SIGN_IN), {"username": boss.email, "password": PASSWORD})
+
+    assert (page.status_code, sentence in page.content.decode(), "Log out" in page.content.decode()) == (503, True, False)
+    assert client.get(reverse(INDEX)).status_code == 302
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_read_only_database_still_allows_signing_out_in_this_browser(client, boss, settings):
     settings.SECOND_FACTOR = False
