@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Annotated, NamedTuple
@@ -22,9 +22,10 @@ from ..sql import ALIVE, SharedText, quote
 from ..trusted_roles import TRUSTED_SQL
 from ..units import plural
 
-# Every table whose rows are in a dump, so not the tables of an extension, which CREATE EXTENSION creates. Columns are sorted by
-# name, because a restore may change their order in a table that inherits. Generated columns are computed, not dumped. A standby has
-# no rows of UNLOGGED tables, and reading one fails there. `sizes` are expressions for the size of each long value.
+# Every table whose rows are all in a dump: of the tables of an extension, which CREATE EXTENSION creates, only those that it registered
+# without a condition. Columns are sorted by name, because a restore may change their order in a table that inherits. Generated columns
+# are computed, not dumped. A standby has no rows of UNLOGGED tables, and reading one fails there. `sizes` are expressions for the size
+# of each long value.
 TABLES_SQL = f"""
     SELECT n.nspname AS schema, c.relname AS name, pg_catalog.pg_table_size(c.oid) AS bytes,
            ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute AS a
@@ -36,11 +37,20 @@ TABLES_SQL = f"""
                         || '(' || pg_catalog.quote_ident(a.attname) || ')'
                  FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
                  WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attlen = -1 AND a.attgenerated = ''
-                 ORDER BY a.attnum) AS sizes
+                 ORDER BY a.attnum) AS sizes,
+           e.extname::text AS extension
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    LEFT JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+    LEFT JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
     WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
-      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
-                      WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+      AND (e.oid IS NULL OR e.extcondition[pg_catalog.array_position(e.extconfig, c.oid)] = '')
+    ORDER BY n.nspname COLLATE "C", c.relname COLLATE "C"
+"""
+# The tables and sequences whose rows, all or some, or value a dump has although they are members of an extension.
+REGISTERED_SQL = """
+    SELECT n.nspname::text, c.relname::text, e.extname::text
+    FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_class AS c ON c.oid = ANY (e.extconfig)
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     ORDER BY n.nspname COLLATE "C", c.relname COLLATE "C"
 """
 # Hash partitions. An enum is hashed by its OID, which differs between databases, so a restore may put a row into another partition.
@@ -121,6 +131,14 @@ class Content:
     hash: Hash
 
 
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A table or sequence that an extension registered for dumps, and its columns; none if its rows are not compared."""
+
+    extension: str
+    columns: tuple[str, ...]
+
+
 class _Table(NamedTuple):
     """A table, as TABLES_SQL selects it."""
 
@@ -132,22 +150,27 @@ class _Table(NamedTuple):
     owner: str
     is_trusted: bool
     sizes: list[str]
+    extension: str | None
 
     @property
     def place(self) -> str:
         return f"{quote(self.schema)}.{quote(self.name)}"
 
 
-def read_contents(connection, show: Callable[[str, float], None], *, how: int = BY_COPY) -> dict[str, Content]:
+def read_contents(
+    connection, show: Callable[[str, float], None], *, how: int = BY_COPY, registered: Mapping[str, Registered] | None = None
+) -> dict[str, Content]:
     """Return the content of every table, in the current transaction; `show` gets the table and the percentage done.
 
-    `how` is BY_COPY or BY_SELECT. Raises django.db.Error, or Refusal with the cure, if a table cannot be read.
+    `how` is BY_COPY or BY_SELECT. Of the tables of extensions, only those in `registered` are read, and only the columns named there,
+    because another version of the extension may have more; None reads all. Raises django.db.Error, or Refusal with the cure, if a
+    table cannot be read.
     """
     with connection.cursor() as cursor:
         pin(cursor, PINNED | PATIENT)
         cursor.adapters.register_loader("name", SharedText)  # The owners'.
         cursor.execute(TABLES_SQL)
-        tables = [_Table(*row) for row in cursor.fetchall()]
+        tables = [chosen for row in cursor.fetchall() if (chosen := _chosen(_Table(*row), registered))]
         total, done, contents = sum(table.bytes for table in tables) or 1, 0, {}
         for table in tables:
             show(f"hashing {table.name}", 100 * done / total)
@@ -160,6 +183,26 @@ def read_contents(connection, show: Callable[[str, float], None], *, how: int = 
                 contents[table.place] = Content(*cursor.fetchone())
             done += table.bytes
     return contents
+
+
+def read_registered(connection) -> dict[str, Registered]:
+    """Return the tables and sequences that extensions registered, whose rows and values are in a dump."""
+    with sql.catalogue(connection) as cursor:
+        cursor.execute(TABLES_SQL)
+        compared = {table.place: table for row in cursor.fetchall() if (table := _Table(*row)).extension}
+        cursor.execute(REGISTERED_SQL)
+        places = [(f"{quote(schema)}.{quote(name)}", extension) for schema, name, extension in cursor.fetchall()]
+    return {
+        place: Registered(extension, tuple(compared[place].columns) if place in compared else ()) for place, extension in places
+    }
+
+
+def _chosen(table: _Table, registered: Mapping[str, Registered] | None) -> _Table | None:
+    """Return the table with the columns to read, None if it is an extension's and not in `registered`."""
+    if not table.extension or registered is None:
+        return table
+    columns = registered[table.place].columns if table.place in registered else ()
+    return table._replace(columns=[name for name in table.columns if name in columns]) if columns else None
 
 
 def read_hash_partitions(connection) -> dict[str, str]:

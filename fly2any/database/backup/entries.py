@@ -11,13 +11,15 @@ from ..errors import Refusal
 from ..printable import one_line
 from ..schema.untrusted_code import our_tables
 from .contents import Content
-from .manifest import Manifest, home_of
+from .manifest import ROWS, Manifest, home_of
 
 ENTRY = re.compile(r"(\d+); \d+ \d+ (.*)")
 # A schema, or the privileges on one.
 OF_SCHEMA = re.compile(r"(SCHEMA -|ACL - SCHEMA) ")
 WITH_ROWS = re.compile(r"TABLE( DATA)? ")
 # Before version 17, pg_dump puts the data of all large objects into one entry; they have no code.
+# The rows of a table, and the value of a sequence.
+DATA = {"TABLE DATA ": ROWS, "SEQUENCE SET ": "value of "}
 LARGE_OBJECT = "BLOB - "
 # The rows of materialized views are computed again, as their owners: unlike rows of tables, they can be later.
 VIEW_DATA = "MATERIALIZED VIEW DATA "
@@ -82,6 +84,18 @@ def without_owner(entry: str, owners: Iterable[str]) -> str:
 def view_of(entry: Entry, owners: Collection[str]) -> str:
     """Return the name of the materialized view whose rows an entry holds."""
     return without_owner(entry.text, owners).removeprefix(VIEW_DATA).replace(" ", ".", 1)
+
+
+def data_of_extensions(entries: Sequence[Entry], owners: Collection[str]) -> dict[int, str]:
+    """Return the entries with data of tables and sequences of extensions, by number, as "rows of cron.job".
+
+    An extension's table has no entry in the dump, although the one with its rows depends on it.
+    """
+    numbers = {one.number for one in entries}
+    found = [(one, kind) for one in entries for kind in DATA if one.text.startswith(kind) and numbers.isdisjoint(one.needs)]
+    return {
+        one.number: DATA[kind] + without_owner(one.text, owners).removeprefix(kind).replace(" ", ".", 1) for one, kind in found
+    }
 
 
 def describe_empty(view: str, reason: str) -> str:

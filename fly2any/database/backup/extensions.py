@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from django.db import NotSupportedError, ProgrammingError
 
 from ..errors import Refusal, first_line
 from ..scratch import scratch_database
-from ..sql import execute, fetch_one, quote
+from ..sql import execute, fetch_all, fetch_one, quote
+from .contents import read_registered
 from .manifest import Manifest
 from .owners import SUPERUSER_SQL
 from .properties import create
 from .restore_connections import prepare_session
 
+# The extensions that pg_dump dumps: all but those that initdb creates, such as plpgsql.
+EXTENSIONS_SQL = 'SELECT extname::text FROM pg_catalog.pg_extension WHERE oid >= 16384 ORDER BY extname COLLATE "C"'
 UNTRIED = re.compile(r"EXTENSION (.+) \([0-9A-Z]{5}\)")
+
+
+def read_extensions(connection) -> dict[str, Any]:
+    """Return what the manifest has of the extensions: their names, and the tables and sequences that they registered."""
+    return {
+        "extensions": tuple(name for (name,) in fetch_all(connection, EXTENSIONS_SQL)),
+        "registered": read_registered(connection),
+    }
 
 
 def require_extensions(connection, manifest: Manifest) -> None:

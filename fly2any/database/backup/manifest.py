@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from io import FileIO
 from pathlib import Path
@@ -18,7 +18,7 @@ from ..printable import one_line
 from ..server import MARKING_TABLE
 from ..sql import RECORD, quote
 from . import signing
-from .contents import BY_SELECT, Content, Hashing, Number
+from .contents import BY_SELECT, Content, Hashing, Number, Registered
 from .signing import SIGNED, Moment
 
 PURPOSE = "backup.manifest"
@@ -31,6 +31,8 @@ COLLATION = "server.collation"  # The only finding about the server that concern
 STATES = ("good", "bad", "unverified")
 Outcome = Annotated[str, Meta(pattern=rf"^({'|'.join(('', *STATES))})\Z")]
 OF_ROLES = "objects of "  # Begins the description of the objects of untrusted roles, the only ones that can be tables.
+ROWS = "rows of "  # Begins the name of a table of an extension that was left out, and of a materialized view.
+OF_VIEW = f"{ROWS}materialized view "
 COMPUTED = (
     "generated columns of "  # Begins the name of a table whose stored generated columns were computed anew, and not compared.
 )
@@ -71,7 +73,9 @@ class Manifest:
     findings: tuple[str, ...]  # The findings of dbstatus at that time, as "code at where"; about the server only COLLATION.
     owners: tuple[str, ...]  # The owners of its objects,
     roles: tuple[str, ...]  # and the other roles that it names, in privileges and policies.
-    tables: dict[str, Content]  # The key is "schema"."name", quoted where necessary.
+    tables: dict[
+        str, Content
+    ]  # Without those that an extension registered with a condition. The key is "schema"."name", quoted where necessary.
     verdict: Verdict | None = None
     cluster: str = ""  # The server's system identifier, "" if it is not known.
     hashing: Hashing = BY_SELECT  # How the hashes of the tables were computed.
@@ -81,6 +85,10 @@ class Manifest:
     schema: str = ""  # The schema of our tables; not in manifests until 2026-11.
     place: str = ""  # The server's address; not in manifests until 2026-11 or of an embedded server.
     size: Number = 0  # The size of the database in bytes; not in manifests until 2026-11.
+    extensions: tuple[str, ...] = ()  # Those of the dump; not in manifests until 2026-11, as the next.
+    registered: dict[str, Registered] = field(
+        default_factory=dict
+    )  # Tables and sequences of extensions in the dump, by name as in `tables`.
     run: Run | None = None  # The run of the server; not in manifests until 2026-11 or of a standby.
     signed: str = SIGNED  # SIGNED, or why the signature of the file is not accepted.
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from ..printable import one_line, printable
 from ..units import plural, size, span
 from .inventory import Inventory
-from .manifest import COLLATION, COMPUTED, OF_ROLES, Manifest
+from .manifest import COLLATION, COMPUTED, OF_ROLES, OF_VIEW, ROWS, Manifest
 from .owners import with_reason
 from .signing import SIGNED
 
@@ -51,7 +51,8 @@ def _verdict_text(manifest: Manifest) -> str:
         return f"not verified: `manage.py dbbackup --check {manifest.name}` restores and compares it"
     if verdict.state != "good":
         return f"{'BAD' if verdict.state == 'bad' else 'not verified'}: {verdict.reason}"
-    every = "every restored" if any(one.startswith(OF_ROLES) for one in verdict.left_out) else "every"
+    without = any(one.startswith((OF_ROLES, ROWS)) and not one.startswith(OF_VIEW) for one in verdict.left_out)
+    every = "every restored" if without else "every"
     computed = [one for one in verdict.left_out if one.startswith(COMPUTED)]
     untried = [one for one in verdict.left_out if one not in computed]
     not_tried = f"; not tried: {', '.join(map(with_reason, untried))}" if untried else ""

@@ -74,7 +74,7 @@ def compare(connection, manifest: Manifest, progress: Progress, left_out: LeftOu
     `_try` in trial_restore.py makes the same comparison, to verify a backup.
     """
     with transaction.atomic(using=connection.alias):
-        found = read_contents(connection, progress.show, how=manifest.hashing)
+        found = read_contents(connection, progress.show, how=manifest.hashing, registered=manifest.registered)
     different = differences(left_out.rest(manifest.tables), found, read_hash_partitions(connection))
     different += new_findings(verify(connection), manifest.findings)
     progress.clear()

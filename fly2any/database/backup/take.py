@@ -36,6 +36,7 @@ from . import tools
 from .contents import BY_COPY, LOCK_WAIT, PATIENT, pin, read_contents
 from .dump_blockers import report_lock_holders
 from .encryption import ENDING, encrypt
+from .extensions import read_extensions
 from .lenient_reads import refuse_lenient_reads
 from .lock_space import explained
 from .manifest import COLLATION, Manifest, as_json, file_name, sha256_of
@@ -103,16 +104,20 @@ TRUSTED_OWNERS_SQL = f"""
     SELECT r.rolname FROM pg_catalog.pg_roles AS r WHERE r.rolsuper AND r.rolname = ANY (%(owners)s::text[])
     ORDER BY 1
 """
-
+# Whether pg_dump dumps the rows of the table `c`: of an extension's tables, only those that the extension registered.
+DUMPED_SQL = """
+    NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
+                WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = 'pg_catalog.pg_extension'::regclass
+                  AND d.objid = c.oid AND d.deptype = 'e' AND NOT c.oid = ANY (COALESCE(e.extconfig, '{}')))
+"""
 # The objects that pg_dump reads, but that this role cannot read, or not in full because row-level security hides rows.
-UNREADABLE_SQL = """
+UNREADABLE_SQL = f"""
     SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), pg_catalog.pg_get_userbyid(c.relowner)::text,
            current_user::text, (SELECT r.rolinherit FROM pg_catalog.pg_roles AS r WHERE r.rolname = current_user),
            c.relkind = 'r' AND pg_catalog.row_security_active(c.oid)
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
-      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
-                      WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+      AND {DUMPED_SQL}
       AND NOT (pg_catalog.has_schema_privilege(n.oid, 'USAGE')
                AND CASE c.relkind WHEN 'S' THEN pg_catalog.has_sequence_privilege(c.oid, 'SELECT')
                                   ELSE pg_catalog.has_table_privilege(c.oid, 'SELECT') END
@@ -143,12 +148,6 @@ MEMBERS_SQL = """
       AND c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
       AND (ours.oid IS NOT NULL OR c.relkind = 'r' AND pg_catalog.pg_relation_size(c.oid) > 0 AND NOT c.oid = ANY (COALESCE(e.extconfig, '{}')))
     ORDER BY 3 DESC, n.nspname COLLATE "C", c.relname COLLATE "C"
-"""
-# Whether pg_dump dumps the rows of the table `c`: of an extension's tables, only those that the extension registered.
-DUMPED_SQL = """
-    NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
-                WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = 'pg_catalog.pg_extension'::regclass
-                  AND d.objid = c.oid AND d.deptype = 'e' AND NOT c.oid = ANY (COALESCE(e.extconfig, '{}')))
 """
 SHOWN = 5
 POLL = 0.05  # Seconds.
@@ -236,7 +235,7 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
             _require_complete(connection, progress)
             origin, (major, version) = read_origin(connection), tools.server_version(connection)
             tool = tools.choose(major, tls=connection.connection.pgconn.ssl_in_use)
-            roles = read_roles(connection, tool.major)
+            facts = read_roles(connection, tool.major) | read_extensions(connection)
             report = verify(connection)
             locking = _Locking()
             dump = running.enter_context(_started(tool, environment, locking, snapshot=snapshot, path=path, place=place))
@@ -267,7 +266,7 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
         tables=tables,
         hashing=BY_COPY,
         size=size,
-        **roles,
+        **facts,
     )
 
 

@@ -30,9 +30,20 @@ from ..verification import verify
 from . import tools
 from .contents import BY_COPY, clauses, differences, read_computed, read_contents, read_hash_partitions
 from .encryption import ENDING, keys_in
-from .entries import NOTHING, VIEW_DATA, Entry, LeftOut, entries_in, find_left_out, listed, view_of, without_owner
+from .entries import (
+    NOTHING,
+    VIEW_DATA,
+    Entry,
+    LeftOut,
+    data_of_extensions,
+    entries_in,
+    find_left_out,
+    listed,
+    view_of,
+    without_owner,
+)
 from .load import shown
-from .manifest import COMPUTED, OF_ROLES, Manifest, Verdict, as_json, from_json, home_of, with_verdict
+from .manifest import COMPUTED, OF_ROLES, OF_VIEW, Manifest, Verdict, as_json, from_json, home_of, with_verdict
 from .owners import untrusted
 from .properties import creation
 from .restore import require_restorable
@@ -66,13 +77,15 @@ ELSEWHERE = (UNDEFINED_OBJECT, *SERVER_STATES)  # These can also occur because t
 class Failure:
     """An entry of the dump's table of contents, "TABLE users", that could not be restored, and the SQLSTATE.
 
-    `entry` is its number in the dump; `needs` are the numbers of the entries it depends on.
+    `entry` is its number in the dump; `needs` are the numbers of the entries it depends on. `data` is "rows of cron.job", if it is
+    the data of a table or a sequence of an extension.
     """
 
     what: str
     state: str
     entry: int = 0
     needs: tuple[int, ...] = ()
+    data: str = ""
 
     @property
     def is_caused_by_server(self) -> bool:
@@ -80,7 +93,7 @@ class Failure:
         return self.what.startswith(OF_THE_MACHINE) or (self.what.startswith(SUPERUSERS) and self.state in SERVER_STATES)
 
     def __str__(self) -> str:
-        return f"{self.what} ({self.state})"
+        return f"{self.data or self.what} ({self.state})"
 
 
 # pg_stat_statements, which the trial's superuser creates before the restore: the role that restores may not. The verdict lists it
@@ -98,12 +111,18 @@ class TrialResult:
     absent: tuple[str, ...]
     unknown: str = ""  # How pg_restore's count of failures differs from the known failures.
     computed: tuple[str, ...] = ()  # Tables with stored generated columns.
+    extensions: tuple[str, ...] = ()  # Those with tables whose rows differ.
 
     def left_out(self) -> list[Failure]:
-        """Return the failures that the server caused, and those of objects that depend on them."""
+        """Return the failures that the server caused, and those of objects that depend on them.
+
+        The dump does not say on which extension the data of an extension's table depend.
+        """
         omitted = [one for one in self.failures if one.is_caused_by_server]
         while more := [one for one in self.failures if one not in omitted and _depends_on(one, omitted)]:
             omitted += more
+        if any(one.what.startswith("EXTENSION ") for one in omitted):
+            omitted += [one for one in self.failures if one.data and one.state in MISSING]
         return [one for one in self.failures if one in omitted]
 
     def others(self) -> list[Failure]:
@@ -219,10 +238,10 @@ def _verdict_of(subject: _Subject, untrusted: Sequence[str], without: LeftOut, c
         )
         by_copy = manifest.hashing == BY_COPY
         reason, state = decide(found, readable=readable, unlike=running.unlike, by_copy=by_copy, untrusted=untrusted)
-        left_out = tuple(map(str, found.left_out()))
+        left_out = tuple(one.data or str(one) for one in found.left_out())
         if statements and not any(one.startswith(f"{BY_SUPERUSER.what} (") for one in left_out):
             left_out = (str(BY_SUPERUSER), *left_out)
-        left_out += tuple(f"rows of materialized view {view_of(one, manifest.owners)}" for one in subject.views(without))
+        left_out += tuple(f"{OF_VIEW}{view_of(one, manifest.owners)}" for one in subject.views(without))
         left_out += tuple(f"{COMPUTED}{table}" for table in found.computed)
         return Verdict(clock.now(), version, reason, state, left_out if state == "good" else ())
     except (Refusal, EmbeddedServerError, Error, OSError, subprocess.SubprocessError) as error:
@@ -238,11 +257,12 @@ def decide(
     """Return the reason and the state that follow from `found`; the code of `untrusted` ran in the trial."""
     left_out, others = found.left_out(), found.others()
     other_causes = [*(f"{one} was left out" for one in left_out), *(f"it was tried with {one}" for one in unlike)]
+    other_causes += [f"the extension {name} may be another version here" for name in found.extensions]
     other_causes += [f"code of {', '.join(untrusted)} may have run in the trial restore"] if untrusted else []
     other_causes += [found.unknown] if found.unknown else []
     if not readable:
         return "pg_restore cannot read the whole dump.", "bad"
-    if unknown := [one for one in others if not one.state.startswith(OF_THE_DUMP) or one.state in ELSEWHERE]:
+    if unknown := [one for one in others if one.data or not one.state.startswith(OF_THE_DUMP) or one.state in ELSEWHERE]:
         return _reason([f"{one} could not be restored here" for one in unknown], other_causes), "unverified"
     if found.changed and (by_copy or not unlike) and not others and not found.unknown and not untrusted:
         return clauses(found.changed), "bad"
@@ -304,20 +324,32 @@ def _try(running: Trial, subject: _Subject, without: LeftOut, progress: Progress
     states = running.server.states()
     unknown = unknown_failures(code, last, named=len(failing), logged=len(states))
     failed, needs = [], {one.number: one.needs for one in subject.entries}
+    data = data_of_extensions(subject.entries, manifest.owners)
     for named, state in zip_longest(failing, states):
         entry, what = named or (0, "an object")
-        failed.append(Failure(what, state or "?????", entry, needs.get(entry, ())))
+        failed.append(Failure(what, state or "?????", entry, needs.get(entry, ()), data.get(entry, "")))
     failures = [one for one in failed if (one.what, one.state) != COMMENT]
-    with transaction.atomic(using=running.connection.alias):
-        found = read_contents(running.connection, progress.show, how=manifest.hashing)
-    expected = without.rest(manifest.tables)
-    both = {name: content for name, content in expected.items() if name in found}
-    hashed = read_hash_partitions(running.connection)
-    changed = differences(both, {name: found[name] for name in both}, hashed)
+    return _compare(running.connection, manifest, without, progress, tuple(failures), unknown), code
+
+
+def _compare(
+    connection, manifest: Manifest, without: LeftOut, progress: Progress, failures: tuple[Failure, ...], unknown: str
+) -> TrialResult:
+    registered = manifest.registered
+    with transaction.atomic(using=connection.alias):
+        found = read_contents(connection, progress.show, how=manifest.hashing, registered=registered)
+    # The rows of an extension's table that is missing are among the failures.
+    rest = without.rest(manifest.tables).items()
+    expected = {name: content for name, content in rest if name in found or name not in registered}
+    ours = {name: content for name, content in expected.items() if name in found and name not in registered}
+    hashed = read_hash_partitions(connection)
+    changed = differences(ours, {name: found[name] for name in ours}, hashed)
     absent = [one for one in differences(expected, found, hashed) if one not in changed]
-    absent += new_findings(verify(running.connection), manifest.findings)
-    computed = tuple(read_computed(running.connection))
-    return TrialResult(tuple(failures), tuple(changed), tuple(absent), unknown, computed), code
+    absent += new_findings(verify(connection), manifest.findings)
+    differing = {registered[name].extension for name in expected if name in registered and found[name] != expected[name]}
+    return TrialResult(
+        failures, tuple(changed), tuple(absent), unknown, tuple(read_computed(connection)), tuple(sorted(differing))
+    )
 
 
 def _fallback_locales(major: int) -> Iterator[sql.Composed]:
