@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from fly2any.database.backup import render
+from fly2any.database.backup.entries import entries_in, of_schemas
 from fly2any.database.backup.restore import compare
 from fly2any.database.backup.store import Folder
 from fly2any.database.backup.take import take
@@ -83,6 +84,16 @@ def test_a_backup_is_refused_if_this_role_cannot_read_rows_of_an_extension(migra
             pytest.raises(Refusal, match=r"cannot read 3 tables and sequences, so no backup was taken: cron\.job of "),
         ):
             take(connection, Folder(place), Progress())
+
+
+def test_privileges_on_the_schema_of_an_extension_are_restored_after_the_extension():
+    listing = (
+        "3; 3079 17317 EXTENSION - pg_cron \n10; 0 0 ACL - SCHEMA cron postgres\n;\tdepends on: 8\n"
+        "11; 0 0 ACL - SCHEMA public postgres\n;\tdepends on: 9\n12; 2615 5 SCHEMA - crm postgres\n"
+        "13; 0 0 ACL - SCHEMA crm postgres\n;\tdepends on: 12\n14; 0 0 ACL crm TABLE notes postgres\n;\tdepends on: 12\n"
+    )
+
+    assert of_schemas(tuple(entries_in(listing))) == {11, 12, 13}
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from .manifest import ROWS, Manifest, home_of
 ENTRY = re.compile(r"(\d+); \d+ \d+ (.*)")
 # A schema, or the privileges on one.
 OF_SCHEMA = re.compile(r"(SCHEMA -|ACL - SCHEMA) ")
+# Schemas that the dump creates, and the privileges on the one that a new database has.
+IN_TEMPLATE = ("SCHEMA - ", "ACL - SCHEMA public ")
 WITH_ROWS = re.compile(r"TABLE( DATA)? ")
 # Before version 17, pg_dump puts the data of all large objects into one entry; they have no code.
 # The rows of a table, and the value of a sequence.
@@ -162,13 +164,23 @@ def _plain_name(name: str) -> str:
     return _plain(" ".join(part.replace('""', '"') for part in match.groups())) if match else ""
 
 
-def in_order(entries: Sequence[Entry], work: Path) -> Iterator[tuple[bool, Path]]:
-    """Yield lists of the entries for pg_restore, as files in `work`: first the schemas and their privileges, then the rest.
+def of_schemas(entries: Sequence[Entry]) -> set[int]:
+    """Return the numbers of the schemas and of the privileges on them, without those on a schema of an extension, which creates it."""
+    numbers = {one.number for one in entries}
+    return {
+        one.number
+        for one in entries
+        if OF_SCHEMA.match(one.text) and (one.text.startswith(IN_TEMPLATE) or not numbers.isdisjoint(one.needs))
+    }
+
+
+def in_order(entries: Sequence[Entry], first: Collection[int], work: Path) -> Iterator[tuple[bool, Path]]:
+    """Yield lists of the entries for pg_restore, as files in `work`: `first` the schemas and their privileges, then the rest.
 
     Each comes with whether it is the first. pg_restore grants privileges last, but a role that is to own a table must be allowed to create in its schema.
     """
-    for name, first in (("schemas", True), ("rest", False)):
-        yield first, listed([one.number for one in entries if (OF_SCHEMA.match(one.text) is not None) is first], work / name)
+    for name, is_first in (("schemas", True), ("rest", False)):
+        yield is_first, listed([one.number for one in entries if (one.number in first) is is_first], work / name)
 
 
 def listed(numbers: Iterable[int], path: Path) -> Path:

@@ -13,7 +13,7 @@ from django.db import transaction
 from ..errors import Refusal
 from ..sql import execute
 from . import tools
-from .entries import OF_SCHEMA, Entry, listed
+from .entries import Entry, listed
 from .owners import memberships, unavailable
 from .script import NAME, plain, statements_of
 
@@ -23,10 +23,9 @@ GRANTED_BY = re.compile(rf"SET SESSION AUTHORIZATION ({NAME})")
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """An entry of a dump with such privileges: its number, whether it is of a schema, the roles that granted them, and its statements."""
+    """An entry of a dump with such privileges: its number, the roles that granted them, and its statements."""
 
     number: int
-    of_schema: bool
     grantors: frozenset[str]
     script: str
 
@@ -73,4 +72,4 @@ def _chain(entry: Entry, script: str) -> Chain:
             statements.append("RESET ROLE")
         elif statement.startswith(("GRANT ", "REVOKE ")):
             statements.append(statement)
-    return Chain(entry.number, OF_SCHEMA.match(entry.text) is not None, frozenset(grantors), ";\n".join(statements))
+    return Chain(entry.number, frozenset(grantors), ";\n".join(statements))

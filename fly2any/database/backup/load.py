@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -25,6 +25,7 @@ from .entries import (
     find_left_out,
     in_order,
     listed,
+    of_schemas,
     view_of,
 )
 from .grant_chains import Chain, find_chains, grant, require_grantors
@@ -95,7 +96,7 @@ def load(
         connection.close()
         views = [one for one in kept if one.text.startswith(VIEW_DATA)]
         apart = {*defaults, *(chain.number for chain in chains), *(view.number for view in views)}
-        steps.restore([one for one in kept if one.number not in apart], chains, untried)
+        steps.restore([one for one in kept if one.number not in apart], of_schemas(entries), chains, untried)
         for view in views:
             steps.refresh(view)
         statements = unrestored(tool.folder / "pg_restore", dump, work) if elsewhere else []
@@ -137,15 +138,15 @@ class _Steps:
         require_superusers(self.connection, statements)
         return find_unusable(self.connection, statements)
 
-    def restore(self, entries: Sequence[Entry], chains: Sequence[Chain], untried: str) -> None:
-        """Restore the entries, and grant the privileges of `chains`; `untried` is added to the message of a failure."""
-        for of_schemas, contents in in_order(entries, self.work):
+    def restore(self, entries: Sequence[Entry], schemas: Collection[int], chains: Sequence[Chain], untried: str) -> None:
+        """Restore the entries, `schemas` first, and grant the privileges of `chains`; `untried` is added to the message of a failure."""
+        for is_first, contents in in_order(entries, schemas, self.work):
             with self._writing(f"--use-list={contents}") as restoring:
                 try:
                     restoring.finish()
                 except Refusal as refusal:
                     raise Refusal(f"{refusal} {untried}".rstrip()) from refusal
-            grant(self.connection, [chain for chain in chains if chain.of_schema is of_schemas])
+            grant(self.connection, [chain for chain in chains if (chain.number in schemas) is is_first])
             self.connection.close()
 
     def refresh(self, view: Entry) -> None:
