@@ -52,7 +52,7 @@ def make_a_page() -> None:
     request.user.is_verified = lambda: True  # Which django_otp's middleware adds.
     with suppress(Error), transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(f"SET TRANSACTION READ ONLY; SET LOCAL statement_timeout = {STATEMENT}")
-        if may_read():
+        if may_read(connection):
             page: Any = admin.site._registry[get_user_model()].changelist_view(request)
             page.render()
     connection.close()

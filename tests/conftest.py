@@ -12,6 +12,8 @@ import pytest
 import pytest_django.fixtures
 from django.contrib import admin
 from django.db import connection, connections
+from django.db.backends.signals import connection_created
+from django.dispatch import receiver
 from hypothesis import settings
 
 from fly2any.administration import dashboard, stand_ins
@@ -24,7 +26,13 @@ from tests.servers import Database, OwnServer
 gc.set_threshold(100_000, 50, 100)  # Garbage collection was a fifth of the processor time of a run.
 cheap_hashes.use()
 dashboard.VERIFIED_FOR = 0  # Tests change the schema between two requests.
-stand_ins.is_complete = True  # As after the first page.
+
+
+@receiver(connection_created)
+def as_after_the_first_page(connection, **more):
+    connection.connection.complete = stand_ins.OF_THE_SESSION
+
+
 admin.autodiscover()  # As the URLconf does: parts generated from the registry must exist before the first request.
 
 settings.register_profile("shared machine", deadline=None)  # No test fails because it is slow.

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import F, Q, Value
 from django.db.models.functions import Left
@@ -120,6 +121,10 @@ class Key(Probe):
 
     def find(self, model, term, chosen):
         column = model._meta.get_field(self.name)
+        try:
+            column.to_python(term)
+        except ValidationError:
+            return None
         is_id = column.primary_key or column.is_relation or self.name.endswith("_id")
         return Found(Q((self.name, term)), {self.name: term}, is_understood=not is_id or bool(ID.fullmatch(term)))
 

@@ -8,32 +8,33 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 
-from django.db import OperationalError, connection, connections
+from django.db import OperationalError, connections
 from django.http import HttpResponse
 
 from fly2any.database.schema.stand_ins import read_missing
+from fly2any.database.sql import fetch_one
 
 SENTENCE = (
     "The database lacks tables or columns that this page needs, and another role may create others in their place, or the type of a column"
     " lets another role's code run. No page is shown until that is corrected: run manage.py migrate, and see manage.py dbstatus.\n"
 )
+DATABASE_SQL = "SELECT oid::int8 FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()"
+OF_THE_SESSION = 0  # For a client that stays with its session, in place of the database's OID.
 _log = logging.getLogger("fly2any.schema")
-is_complete = False  # Once nothing is missing, only the owner of the tables can change that.
 
 
 def refused(get_response):
-    """Answer 503 in place of every page that reads the database while something could stand in for a missing table or column."""
+    """Answer 503 in place of every page that reads a database where something could stand in for a missing table or column."""
 
     def respond(request):
-        if is_complete:
-            return get_response(request)
-        answers: list[bool] = []
+        answers: dict[str, bool] = {}
 
         def check(execute, statement, parameters, many, context):
-            if not answers:
-                answers.append(True)  # For the statements of the question itself.
-                answers[0] = may_read()
-            if not answers[0]:
+            alias = context["connection"].alias
+            if alias not in answers:
+                answers[alias] = True  # For the statements of the question itself.
+                answers[alias] = may_read(context["connection"])
+            if not answers[alias]:
                 raise OperationalError(SENTENCE)
             return execute(statement, parameters, many, context)
 
@@ -41,18 +42,27 @@ def refused(get_response):
             for alias in connections:
                 stack.enter_context(connections[alias].execute_wrapper(check))
             response = get_response(request)
-        return response if all(answers) else HttpResponse(SENTENCE, status=503, content_type="text/plain")
+        return response if all(answers.values()) else HttpResponse(SENTENCE, status=503, content_type="text/plain")
 
     return respond
 
 
-def may_read() -> bool:
-    """Return whether reading our tables runs no code of another role; this process asks until no table or column is missing."""
-    global is_complete
-    if is_complete:
+def may_read(connection) -> bool:
+    """Return whether reading our tables over `connection` runs no code of another role.
+
+    Once nothing is missing, only the owner of the tables can change that in the same database, so it is asked once for each
+    connection to the server: dbrestore, which puts another database into use, ends them. A pooler's clients stay; they ask when
+    the database is another. A replica is asked itself, because it may lack what the primary already has.
+    """
+    with connection.cursor():
+        client = connection.connection
+    may_be_shared = connection.settings_dict.get("POOLER") or hasattr(client, "transaction_path")
+    database = fetch_one(connection, DATABASE_SQL)[0] if may_be_shared else OF_THE_SESSION
+    if getattr(client, "complete", None) == database:
         return True
     missing = read_missing(connection)
-    is_complete = not missing
+    if not missing:
+        client.complete = database
     first = next((one for one in sorted(missing, key=lambda one: not one.fault) if one.is_open), None)
     if first:
         _log.error("%s.%s %s", first.table, first.column, first.why)

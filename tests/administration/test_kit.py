@@ -134,6 +134,18 @@ def test_a_filter_without_an_index_eventually_finds_every_row(model, member, mon
                 url = address(model) + following if following else None
             expected = set(page.root_queryset.filter(pk__in=page.queryset.values("pk")).values_list("pk", flat=True))
             assert (len(found), set(found)) == (len(expected), expected), choice["display"]
+            if first := client.get(address(model) + choice["query_string"]).context["cl"].earlier_page:
+                before = client.get(address(model) + first)  # Nothing precedes the first row.
+                assert before.status_code == 200
+                assert before.context["cl"].result_list or ">First<" in before.content.decode(), choice["display"]
+
+
+@pytest.mark.slow
+def test_every_search_accepts_a_word_a_number_and_an_address(member):
+    client = member("superuser")
+    for model, page in admin.site._registry.items():
+        for term in ("ana", "42", "9" * 30, "42²", "ana@example.com", "203.0.113.8") if getattr(page, "search", ()) else ():
+            assert client.get(address(model), {"q": term}).status_code == 200, (model, term)
 
 
 @pytest.mark.parametrize("role", [pytest.param(role, marks=[pytest.mark.slow] if role in BETWEEN else []) for role in ROLES])

@@ -2,12 +2,14 @@
 
 import pytest
 from django.conf import settings
-from django.db import connection
+from django.db import OperationalError, connection
+from django.http import HttpResponse
 from django.urls import reverse
 
 from fly2any.administration import stand_ins
 from fly2any.administration.stand_ins import SENTENCE
 from tests.administration.conftest import as_owner
+from tests.conftest import django
 
 pytestmark = pytest.mark.django_db
 LOSSES = {
@@ -20,9 +22,19 @@ STAND_INS = {
 }
 
 
+def forget(one=connection):
+    """As on a new connection to the server."""
+    one.ensure_connection()
+    one.connection.complete = None
+
+
+def is_complete():
+    return getattr(connection.connection, "complete", None) is not None
+
+
 @pytest.fixture(autouse=True)
-def first_page(monkeypatch):
-    monkeypatch.setattr(stand_ins, "is_complete", False)
+def first_page(db):
+    forget()
 
 
 def sql(statement):
@@ -41,14 +53,66 @@ def answer(client):
 def test_a_page_that_reads_nothing_is_shown(client, django_assert_num_queries):
     with django_assert_num_queries(0):
         assert client.get(reverse("admin:login")).status_code == 200
-    assert not stand_ins.is_complete
+    assert not is_complete()
 
 
 def test_a_process_asks_until_nothing_is_missing(client, django_assert_num_queries):
     assert answer(client) == (302, "")
-    assert stand_ins.is_complete
+    assert is_complete()
     with django_assert_num_queries(0):
-        assert stand_ins.may_read()
+        assert stand_ins.may_read(connection)
+
+
+PREPARED = f"GRANT CREATE ON SCHEMA public TO PUBLIC; {LOSSES['column']}"
+
+
+def test_a_new_connection_asks_again(migrated):
+    """dbrestore, which may put an older database into use, ends all connections to the server."""
+    with django(migrated) as one:
+        forget(one)
+        before = stand_ins.may_read(one)
+        migrated.execute(PREPARED)
+        same = stand_ins.may_read(one)
+        one.close()
+        forget(one)
+
+        assert (before, same, stand_ins.may_read(one)) == (True, True, False)
+
+
+def test_a_pooler_s_client_asks_again_where_the_database_is_another(migrated):
+    with django(migrated) as one:
+        one.settings_dict["POOLER"] = "PgBouncer"
+        forget(one)
+        before = stand_ins.may_read(one)
+        migrated.execute(PREPARED)
+        same = stand_ins.may_read(one)
+        one.connection.complete -= 1
+
+        assert (before, same, stand_ins.may_read(one)) == (True, True, False)
+
+
+def test_a_database_that_is_behind_is_asked_itself(migrated):
+    """A replica lacks for some seconds what the primary already has."""
+    migrated.execute(PREPARED)
+
+    def page(request):
+        for one in (connection, behind):
+            with one.cursor() as cursor:
+                cursor.execute("SELECT 1")
+        return HttpResponse("shown")
+
+    with django(migrated) as behind:
+        forget(behind)
+        with pytest.raises(OperationalError, match="No page is shown until that is corrected"):
+            stand_ins.refused(page)(None)
+
+
+def test_a_database_that_lacks_nothing_is_asked_once_even_where_others_may_create(client):
+    """A column of a package has the type that its migration gave it, not its model's."""
+    sql("GRANT CREATE ON SCHEMA public TO PUBLIC")
+
+    assert answer(client) == (302, "")
+    assert is_complete()
 
 
 @pytest.mark.parametrize("lost", LOSSES)
@@ -56,7 +120,7 @@ def test_pages_are_shown_where_no_other_role_may_create_anything(client, lost):
     sql(f"REVOKE CREATE ON SCHEMA public FROM PUBLIC; {LOSSES[lost]}")
 
     assert answer(client) == (302, "")
-    assert not stand_ins.is_complete
+    assert not is_complete()
 
 
 @pytest.mark.parametrize("lost", LOSSES)
@@ -93,7 +157,7 @@ def test_no_page_is_shown_where_a_column_has_a_type_of_another_role(client, capl
     sql("ALTER TABLE users ADD more t_theirs.kind")
     stranger = answer(client)
     sql(f"ALTER TABLE notifications ALTER priority DROP DEFAULT, ALTER priority TYPE {kind} USING 'a'::{kind}")
-    stand_ins.is_complete = False
+    forget()
 
     assert (stranger, answer(client)) == ((302, ""), (503, SENTENCE))
     assert "notifications.priority has a type of another role" in caplog.messages
@@ -114,4 +178,4 @@ def test_the_app_role_is_served_while_the_owner_of_the_tables_may_create_more(me
         sql("ALTER TABLE fly2any_notes RENAME TO gone")
 
     assert client.get(reverse("admin:login")).status_code == 302
-    assert not stand_ins.is_complete
+    assert not is_complete()

@@ -21,6 +21,7 @@ from ..errors import Refusal
 from ..server import read_home
 from ..sql import asked_path, fetch_all, pinned
 from ..trusted_roles import TRUSTED_ROLES_SQL
+from .contract import catalog_of, load
 from .conversions import BELOW_SQL
 from .lookalikes import IS_LOOKALIKE_SQL, NAMED_SQL
 
@@ -116,8 +117,12 @@ def _columns() -> dict[str, list[str]]:
     options = [
         model._meta for model in apps.get_models(include_auto_created=True) if model._meta.managed and not model._meta.proxy
     ]
+    # A migration may have given a column of a package another type than its model has now.
+    contracted = {(column.table, column.name): column.type for column in catalog_of(load().expected(load().migrations)).columns}
     found = [
-        (one.db_table, str(field.column), str(field.db_type(default))) for one in options for field in one.local_concrete_fields
+        (one.db_table, name := str(field.column), contracted.get((one.db_table, name)) or str(field.db_type(default)))
+        for one in options
+        for field in one.local_concrete_fields
     ]
     return dict(zip(("tables", "columns", "types"), map(list, zip(*found, strict=True)), strict=True))
 
