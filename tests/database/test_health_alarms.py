@@ -163,6 +163,25 @@ def test_an_index_that_alone_serves_a_foreign_key_is_never_unused(migrated):
     assert unused == ["theirs.by_id", "theirs.by_seat"]
 
 
+def test_an_index_in_use_is_not_redundant_because_of_an_unused_one(database):
+    """Otherwise a DBA who runs both cures has no index left for its queries."""
+    database.execute("CREATE TABLE t AS SELECT i AS a, i AS b, i AS c FROM generate_series(1, 5000) AS i; ANALYZE t")
+    database.execute("CREATE INDEX a_2 ON t (a); CREATE INDEX b ON t (b)")
+    with closing(database.connect()) as connection:
+        connection.execute("SET enable_seqscan = off")
+        connection.execute("SELECT FROM t WHERE a = 1")
+        connection.execute("SELECT FROM t WHERE b = 1")
+    wait_until(database, "SELECT 1 FROM pg_stat_user_indexes HAVING sum(idx_scan) = 2")
+    database.execute(
+        "CREATE INDEX a_1 ON t (a); CREATE INDEX b_c ON t (b, c); CREATE INDEX c ON t (c); CREATE INDEX c_a ON t (c, a)"
+    )
+
+    unused = [("indexes.unused", f"t.{name}") for name in ("a_1", "b_c", "c", "c_a")]
+    assert found(database, "indexes", young=timedelta()) == unused
+    redundant = [("indexes.redundant", f"t.{name}") for name in ("a_2", "b", "c")]
+    assert found(database, "indexes") == redundant
+
+
 def test_an_index_that_is_being_built_is_not_invalid(database):
     database.execute("CREATE TABLE t (a int)")
     with open_transaction(database, "INSERT INTO t VALUES (1)") as writer, closing(database.connect()) as builder:

@@ -105,6 +105,7 @@ def indexes(
     contract = {thing.name for thing in final if isinstance(thing, Index | Key)}
     stored = sum(uses[row.name].bytes or 0 for row in rows)
     yield Figure("indexes", f"{len(rows)}, {size(stored)}", stored, "indexes_bytes")
+    unused = {row.name for row in rows if _is_unused(row, uses[row.name], rows, contract, standbys)} if age >= young else set()
     since = "(last reset of the statistics)" if reset.known else "(the server's start) or earlier"
     yield Figure("scans counted since", f"{reset.since:%Y-%m-%d %H:%M} UTC {since}", reset.since)
     for row in rows:
@@ -113,7 +114,7 @@ def indexes(
         elif not row.valid:
             yield _invalid(row, contract)
         else:
-            yield from _dispensable(row, uses[row.name], rows, contract, reset, young, standbys)
+            yield from _dispensable(row, uses[row.name], rows, contract, unused, reset, young, standbys)
             # A partition, whose rows belong to its table in `extents`, may have an index of its own.
             number = extents[row.table].rows if row.table in extents else row.rows
             yield from _bloated(row, uses[row.name], number, large, bloated)
@@ -146,7 +147,7 @@ def _invalid(row, contract: set[str]) -> Finding:
 
 
 def _dispensable(
-    row, use: IndexUse, rows, contract: set[str], reset, young: timedelta, standbys: StandbyUse
+    row, use: IndexUse, rows, contract: set[str], unused: set[str], reset, young: timedelta, standbys: StandbyUse
 ) -> Iterator[Finding]:
     """Yield a finding for an index that is redundant or was never used, unless the contract or a constraint needs it."""
     if use.bytes is None:
@@ -165,27 +166,32 @@ def _dispensable(
         return
     drop = f"DROP INDEX CONCURRENTLY {quote(row.name)};"
     where, cure = f"{row.table}.{row.name}", for_partitioned(drop) if row.partitioned else drop
-    if wider := _contained_in(row, rows, contract):
+    if wider := _contained_in(row, [other for other in rows if other.name not in unused], contract):
         yield Finding(
             Severity.WARNING, "indexes.redundant", where,
             f"{wider.name} begins with the same columns and serves the same queries. This index takes {size(use.bytes)}.",
             cure, is_sql=True,
         )  # fmt: skip
-    elif _serves_alone(row, rows, contract):
-        return  # A check of the key is counted as a scan only when a referenced row is deleted.
-    elif use.scans == 0 and use.bytes > 8192 * 2 and reset.age >= young and row.name not in standbys.used:
-        unused = f"No query on this server has used the index since {reset.since:%Y-%m-%d}, {span(reset.age)} ago (limit {span(young)}); it takes {size(use.bytes)}."
+    elif row.name in unused:
+        message = f"No query on this server has used the index since {reset.since:%Y-%m-%d}, {span(reset.age)} ago (limit {span(young)}); it takes {size(use.bytes)}."
         if standbys.complete:
-            yield Finding(Severity.WARNING, "indexes.unused", where, unused, cure, is_sql=True)
+            yield Finding(Severity.WARNING, "indexes.unused", where, message, cure, is_sql=True)
         else:
-            unused = f"{unused} Whether another server's queries use it is not known."
+            message = f"{message} Whether another server's queries use it is not known."
             asked = f"SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = {literal(row.name)};"
             cure = f"Ask the primary and each standby: {asked} If none has used it: {cure}"
-            yield Finding(Severity.NOTE, "indexes.unused", where, unused, cure)
+            yield Finding(Severity.NOTE, "indexes.unused", where, message, cure)
 
 
 def _is_kept(row, contract: set[str]) -> bool:
     return row.unique or row.primary or row.demanded or row.name in contract
+
+
+def _is_unused(row, use: IndexUse, rows, contract: set[str], standbys: StandbyUse) -> bool:
+    if _is_kept(row, contract) or row.name in standbys.used or use.scans or (use.bytes or 0) <= 8192 * 2:
+        return False
+    # A check of a foreign key is counted as a scan only when a referenced row is deleted.
+    return not _serves_alone(row, rows, contract)
 
 
 def _serves_alone(row, rows, contract: set[str]) -> bool:
