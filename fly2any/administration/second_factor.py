@@ -120,7 +120,9 @@ class Verify(StaffPage):
                 return self.redirect_to_next(request)
             user_login_failed.send(sender=__name__, credentials=guessed, request=request)
             form.add_error(
-                "code", "This code is wrong, was already used, or came too soon after a wrong one. Wait for the next code."
+                "code",
+                "This code is wrong, was already used, or came too soon after a wrong one. Wait for the next code."
+                " If that fails too, compare the clocks of the device and of this server: they may differ by half a minute.",
             )
         return self.get(request, form)
 

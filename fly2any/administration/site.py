@@ -195,22 +195,17 @@ class AdminSite(admin.AdminSite):
 
     def get_urls(self):
         return [
-            path("second-factor/", self.report_refusals(Verify.as_view(site=self), in_place=True), name="second_factor"),
-            path(
-                "second-factor/leave/",
-                self.report_refusals(Leave.as_view(site=self), in_place=True),
-                name="second_factor_leave",
-            ),
-            path("second-factor/new/", self.report_refusals(Enrol.as_view(site=self), in_place=True), name="second_factor_new"),
-            path(
-                "second-factor/codes/",
-                self.report_refusals(RecoveryCodes.as_view(site=self), in_place=True),
-                name="second_factor_codes",
-            ),
+            path("second-factor/", self.second_factor_view(Verify), name="second_factor"),
+            path("second-factor/leave/", self.second_factor_view(Leave), name="second_factor_leave"),
+            path("second-factor/new/", self.second_factor_view(Enrol), name="second_factor_new"),
+            path("second-factor/codes/", self.second_factor_view(RecoveryCodes), name="second_factor_codes"),
             path("search/", self.admin_view(self.search), name="search"),
             path("database/", self.admin_view(self.database), name="database"),
             *super().get_urls(),
         ]
+
+    def second_factor_view(self, page):
+        return explain_differences(self, self.report_refusals(page.as_view(site=self), in_place=True))
 
     def login(self, request, extra_context=None):
         """Ask for a password, or for the second factor if only that is missing."""

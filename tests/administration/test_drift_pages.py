@@ -114,6 +114,15 @@ def test_a_list_names_the_table_or_column_that_differs(table, rows, client):
         assert_named(client, model, damage, where, [address(model)])
 
 
+def test_the_page_of_the_second_factor_explains_a_schema_that_differs(client):
+    client.force_login(User.objects.create_superuser("staff@example.com"))
+    connection.cursor().execute("ALTER TABLE axes_accessattempt RENAME COLUMN failures_since_start TO gone")
+
+    page = client.post(reverse("admin:second_factor"), {"code": "123456"})
+
+    assert (page.status_code, "The database differs" in page.content.decode()) == (503, True)
+
+
 def test_findings_are_not_named_to_a_browser_that_is_not_signed_in(client):
     User.objects.create_superuser("staff@example.com", password="a-long-password-1")
     connection.cursor().execute("ALTER TABLE login_history RENAME COLUMN browser TO gone")

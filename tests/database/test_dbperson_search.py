@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from fly2any.database.errors import Refusal
 from fly2any.database.person import Stream, erase, find, plan
 from fly2any.database.person.patterns import is_address, patterns_for
 from fly2any.database.progress import Progress
@@ -135,6 +136,22 @@ def test_what_cannot_be_searched_is_named(two):
         {"place": "fly2any_accesses", "reason": "rows added in the meantime: this role may not lock the table"},
     ]
     assert certificate["removed"] == {"users": 1}
+
+
+def test_a_role_that_may_not_clear_the_access_records_is_told_who_may(two):
+    two.execute(
+        'INSERT INTO fly2any_accesses (at, staff_id, staff_email, action, "table", query)'
+        " VALUES (now(), 's', 's@example.com', 'exported', 'users', %s)",
+        [f"q={EMAIL}"],
+    )
+    grants = ("GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}", "REVOKE UPDATE ON fly2any_accesses FROM {role}")
+    with two.role(*grants), pytest.raises(Refusal) as refused:
+        erased(dataclasses.replace(two, user=f"{two.name}_role"))
+
+    assert str(refused.value) == (
+        f"Nothing was changed. The role {two.name}_role may not clear the address in fly2any_accesses:"
+        " run `manage.py dbperson erase` as the owner of the tables."
+    )
 
 
 def test_an_erasure_without_a_search_says_so_and_names_no_limits_of_a_search(two):

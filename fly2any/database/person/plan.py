@@ -105,7 +105,8 @@ def _privileges(tables: Tables, cleared: Rows):
     for oid, places in cleared.items():
         if places and not tables.tables[oid].may_update:
             yield (
-                f"The role {tables.role} may not clear the address in {tables.label(oid)}: connect as the owner of the tables."
+                f"The role {tables.role} may not clear the address in {tables.label(oid)}: run `manage.py dbperson erase` as the"
+                " owner of the tables."
             )
 
 
