@@ -98,6 +98,28 @@ def test_the_cure_creates_an_identity_and_sets_its_sequence_in_one_statement():
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize(
+    "made",
+    [
+        "CREATE SCHEMA mal AUTHORIZATION stranger; ALTER SEQUENCE numbers SET SCHEMA mal",
+        "ALTER SEQUENCE numbers OWNER TO stranger",
+    ],
+)
+def test_the_cure_reads_no_sequence_whose_name_another_role_may_give_to_a_view(made):
+    run(f"CREATE ROLE stranger; {SHARED}; SELECT setval('numbers', 40); {made}")
+
+    [finding] = [one for one in verify(connection).findings if one.where == "auth_group.id"]
+
+    assert ("FROM public.numbers" in finding.cure, "FROM mal.numbers" in finding.cure, "FROM numbers" in finding.cure) == (
+        False,
+        False,
+        False,
+    )
+    run(finding.cure)
+    assert ask("SELECT nextval(pg_get_serial_sequence('auth_group', 'id'))") == 4
+
+
+@pytest.mark.django_db
 def test_a_serial_of_another_type_is_cured_whole():
     run(
         "SELECT setval(pg_get_serial_sequence('axes_accesslog', 'id'), 4); ALTER TABLE axes_accesslog ALTER id DROP IDENTITY, ALTER id TYPE smallint",

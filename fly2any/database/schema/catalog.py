@@ -113,7 +113,11 @@ DOMAIN_SQL = f"""
 
 # The dependency of an identity column's sequence is internal, not automatic.
 SEQUENCES_SQL = """
-    (SELECT pg_catalog.json_agg(pg_catalog.json_build_object('name', s.seqrelid::regclass::text, 'largest', s.seqmax, 'owned', t.owned, 'shared', EXISTS (
+    (SELECT pg_catalog.json_agg(pg_catalog.json_build_object('name', s.seqrelid::regclass::text, 'largest', s.seqmax, 'owned', t.owned,
+            'of_table_owner', (
+                SELECT q.relowner = c.relowner AND (q.relnamespace = c.relnamespace OR p.nspowner = c.relowner)
+                FROM pg_catalog.pg_class AS q JOIN pg_catalog.pg_namespace AS p ON p.oid = q.relnamespace WHERE q.oid = s.seqrelid),
+            'shared', EXISTS (
                 SELECT FROM pg_catalog.pg_depend AS u WHERE u.refclassid = 'pg_catalog.pg_class'::regclass AND u.refobjid = s.seqrelid
                   AND u.deptype <> 'i' AND NOT (u.classid = 'pg_catalog.pg_attrdef'::regclass AND u.objid = COALESCE(d.oid, 0::oid))
             )) ORDER BY s.seqrelid::regclass::text)

@@ -81,7 +81,7 @@ def repair_identity(column: Column, live: Column) -> str:
     sequence = f"pg_catalog.pg_get_serial_sequence({literal(quote(column.table))}, {literal(column.name)})"
     limit = LARGEST.get(column.type)
     last = [f"SELECT max({quote(column.name)}) FROM {quote(column.table)}"]
-    for one in live.sequences:
+    for one in filter(lambda sequence: sequence.of_table_owner, live.sequences):  # A view of another role would run its code.
         fits = f" WHERE last_value <= {limit}" if limit and one.largest > limit else ""
         last.append(f"SELECT last_value - (NOT is_called)::int FROM {one.name}{fits}")
     used = f"SELECT GREATEST({', '.join(f'({one})' for one in last)}, 0) AS last"

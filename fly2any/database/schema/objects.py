@@ -107,6 +107,7 @@ class Sequence:
     largest: int
     owned: bool  # by the column
     shared: bool  # something else uses it
+    of_table_owner: bool = True  # as its schema is, so no other role can give its name to another relation
 
 
 @dataclass(frozen=True, slots=True)
