@@ -42,6 +42,8 @@ class Table:
     triggers: tuple[str, ...] = field(default=(), compare=False)
     # Those of them that set a column which the table does not have: name, writes, column.
     lacking: tuple[tuple[str, str, str], ...] = field(default=(), compare=False)
+    # Those of them that set a column before an INSERT stores it: name, column.
+    filling: tuple[tuple[str, str], ...] = field(default=(), compare=False)
     rules: tuple[tuple[str, str, str], ...] = field(
         default=(), compare=False
     )  # name, command, and ALSO, INSTEAD, INSTEAD WHERE or OFF

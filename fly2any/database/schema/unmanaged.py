@@ -6,7 +6,7 @@ Our INSERT leaves out unmanaged columns, so their defaults or NULL are stored; o
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import replace
 
 from django.utils.text import get_text_list
@@ -16,7 +16,7 @@ from ..sql import quote
 from . import cures
 from .expressions import CONSTANT, assigned, changes, is_literal
 from .expressions_on_server import Live
-from .objects import Catalog, Column, ForeignKey, Index, Key, Table, where
+from .objects import Catalog, Column, ForeignKey, Index, Key, Object, Table, where
 from .obstacles import AGREE, TRY, obstacle
 from .partitions import Partitions
 from .unmanaged_references import of_references
@@ -30,6 +30,10 @@ def harmful(expected: Catalog, unmanaged: Catalog, actual: Catalog, live: Live |
     yield from _Obstacles(expected, unmanaged, actual, live).findings()
 
 
+# Errors of these codes say that every INSERT, or the second one, fails.
+OF_INSERTS = ("column.extra", "unique.extra", "check.extra", "foreign_key.extra")
+
+
 class _Obstacles(Partitions):
     def findings(self) -> Iterator[Finding]:
         ours = {column.table for column in self.expected.columns}
@@ -40,11 +44,11 @@ class _Obstacles(Partitions):
         yield from of_references(self.expected, self.actual, self.live)
         of_ours = self.unmanaged.where(lambda thing: thing.table in ours)
         for column in of_ours.columns:
-            yield from self.of_column(column)
+            yield from self.unless_filled(column, (column.name,), self.of_column(column))
         refused: set[str] = set()
         uniques: list[Key | Index] = [*of_ours.keys, *(index for index in of_ours.indexes if index.unique)]
         for unique in uniques:
-            refusing = [*self.of_unique(unique)]
+            refusing = [*self.unless_filled(unique, unique.columns, self.of_unique(unique))]
             yield from refusing
             if isinstance(unique, Key) and not refusing:
                 yield from self.of_length(unique)
@@ -55,12 +59,28 @@ class _Obstacles(Partitions):
             longer = [*self.of_length(index)] if only_notes and where(index) not in refused else []
             yield from longer or found
         for check in of_ours.checks:
-            found = [*self.of_check(check)]
+            found = [*self.unless_filled(check, check.columns, self.of_check(check))]
             yield from found
             if not found and set(check.columns) - self.managed(check.table).keys():
                 yield from self.of_existing_rows(check, "constraint", check.name)
         for fk in of_ours.foreign_keys:
-            yield from self.of_foreign_key(fk)
+            yield from self.unless_filled(fk, fk.columns, self.of_foreign_key(fk))
+
+    def unless_filled(self, thing: Object, names: Iterable[str], found: Iterable[Finding]) -> Iterator[Finding]:
+        """Yield findings about what our INSERT stores in the columns `names`: an error is a note if a trigger may set one of them.
+
+        The default of a column is computed, and its domain checked, before the triggers run.
+        """
+        filling = {column: name for table in self.actual.tables if table.name == thing.table for name, column in table.filling}
+        filled = [name for name in names if name in filling and name not in self.managed(thing.table)]
+        by_trigger = filled and not (
+            isinstance(thing, Column) and (thing.nullable or thing.filled is not None or thing.generated)
+        )
+        for one in found:
+            if one.severity is Severity.ERROR and by_trigger:
+                unless = f"unless the trigger {filling[filled[0]]} sets {filled[0]}; it was not tried."
+                one = replace(one, severity=Severity.NOTE, message=f"{one.message.removesuffix('.')}, {unless}", cure=TRY)
+            yield one
 
     def of_table(self, table: Table) -> Iterator[Finding]:
         yield from of_functions(table)
@@ -294,6 +314,11 @@ def of_functions(table: Table) -> Iterator[Finding]:
 def tried(finding: Finding, passed: Container[str], failed: str, refused_by: Container[str]) -> Finding:
     """Return `finding` as it reads after a write check, which tried the objects on the tables `passed` and on the table `failed`."""
     table, _, name = finding.where.partition(".")
+    if finding.severity is Severity.ERROR and finding.code in OF_INSERTS and table in passed:
+        refuted = f"{finding.message.removesuffix('.')}; but the write check inserted rows, so a trigger may set other values."
+        return replace(
+            finding, severity=Severity.NOTE, message=refuted, cure="See what it does with \\d+ in `manage.py dbshell`."
+        )
     if finding.cure != TRY or (table not in passed and table != failed):
         return finding
     if table in passed:
