@@ -195,12 +195,14 @@ def _end(rows: list, is_harmless: bool) -> str:
     holder = rows[0]
     if not holder.by:
         return roll_back_prepared(holder.gid)
-    if not holder.role:
-        return "Wait until it is done: it is a server process, such as a vacuum that prevents wraparound."
-    if holder.application in BACKUP_PROGRAMS:
+    is_server = not holder.role
+    if is_server or holder.application in BACKUP_PROGRAMS:
+        until = (
+            "it is done: it is a server process, such as a vacuum that prevents wraparound" if is_server else "the backup ends"
+        )
         waiter = next((row.pid for row in rows if row.is_direct and not row.of_transaction), None)
         instead = f" If others wait for session {waiter}, end that: {_terminate('locks', waiter)}" if waiter else ""
-        return f"Wait until the backup ends.{instead}"
+        return f"Wait until {until}.{instead}"
     return f"{'Wait, or: ' if is_harmless else ''}{_terminate('locks', holder.by)}"
 
 
