@@ -11,6 +11,7 @@ from django.db import connections
 from fly2any.database.findings import Finding
 from fly2any.database.health import standby_use
 from fly2any.database.health.examine import Reader
+from fly2any.database.health.horizon import describe, end, read_holder
 from fly2any.database.health.topics import TOPICS
 from tests.conftest import django
 from tests.database.test_dbhealth import of
@@ -43,6 +44,23 @@ def make_dead(database):
     database.execute("UPDATE busy SET n = n + 1")
     database.execute("VACUUM busy")
     assert wait_until(database, MANY_DEAD)
+
+
+@pytest.mark.slow
+def test_the_initial_copy_of_a_subscription_is_no_standby(own_server):
+    server = own_server()
+    database = of(server)
+    with database.connect(application_name="pg_1_sync_2_3", replication="database") as copy:
+        copy.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        copy.execute("SELECT count(*) FROM pg_class")
+        with django(database) as connection:
+            connection.ensure_connection()
+            holder = read_holder(Reader(connection, "public"))
+
+    assert (describe(holder), end(holder)) == (
+        "session pg_1_sync_2_3, which copies rows to a subscriber",
+        "Wait until the copy ends.",
+    )
 
 
 @pytest.mark.slow

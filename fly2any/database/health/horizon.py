@@ -17,8 +17,9 @@ HOLDERS_SQL = f"""
           SELECT 'prepared', p.gid, pg_catalog.age(p.transaction), false, p.prepared
           FROM pg_catalog.pg_prepared_xacts AS p WHERE p.database = current_database()
           UNION ALL
-          SELECT 'standby', COALESCE(NULLIF(r.application_name, ''), r.client_addr::text, 'a local socket'), pg_catalog.age(r.backend_xmin), true, NULL
-          FROM pg_catalog.pg_stat_replication AS r WHERE r.backend_xmin IS NOT NULL
+          SELECT CASE WHEN a.datid IS NULL THEN 'standby' ELSE 'copy' END,
+                 COALESCE(NULLIF(r.application_name, ''), r.client_addr::text, 'a local socket'), pg_catalog.age(r.backend_xmin), true, a.xact_start
+          FROM pg_catalog.pg_stat_replication AS r LEFT JOIN pg_catalog.pg_stat_activity AS a USING (pid) WHERE r.backend_xmin IS NOT NULL
           UNION ALL
           SELECT CASE WHEN a.application_name IN ({", ".join(map(literal, BACKUP_PROGRAMS))})
                        AND a.xact_start > now() - pg_catalog.make_interval(days => {LONGEST_BACKUP.days}) THEN 'backup'
@@ -30,7 +31,11 @@ HOLDERS_SQL = f"""
 """
 OLD = 100_000  # Transactions: the snapshot of a busy standby is younger.
 # Sessions to wait for: what each is, and when it is over.
-WAITS = {"backup": (", a backup", "backup ends"), "build": (", which builds an index", "index is built")}
+WAITS = {
+    "backup": (", a backup", "backup ends"),
+    "build": (", which builds an index", "index is built"),
+    "copy": (", which copies rows to a subscriber", "copy ends"),  # The sender of a standby is in no database.
+}
 
 
 def read_holder(read: Reader):
