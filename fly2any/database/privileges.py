@@ -45,7 +45,7 @@ def lacking(server: Server, tables: tuple[Table, ...], *, site: frozenset[str]) 
     The tables of the admin and its packages are a group of their own: the site uses only those of `site`.
     """
     found = [*_creates_nothing(server, tables), *_unequal(server, tables, site), *_not_owned(server, tables, site)]
-    yield from found or _missing(server, counted(tables))
+    yield from found or _missing(server, tables)
 
 
 def of_server(server: Server, alias: str) -> Iterator[Finding]:
@@ -179,8 +179,10 @@ def _not_owned(server: Server, tables: tuple[Table, ...], site: frozenset[str]) 
         )  # fmt: skip
 
 
-def _missing(server: Server, privileges: Iterable[Privilege]) -> Iterator[Finding]:
-    lacks = [one.privilege for one in privileges if one.held < one.tables]
+def _missing(server: Server, tables: tuple[Table, ...]) -> Iterator[Finding]:
+    """Yield the note about what the role does not hold on some table, without what no role but the one that migrates needs there."""
+    lacks = [one for one in PRIVILEGES if any(one not in {*table.held, *NEEDLESS.get(table.name, ())} for table in tables)]
+    lacks += ["ALTER"] if not all(table.owned for table in tables) else []
     lacks += [f"{name} in the schema" for name, held in (("USAGE", server.may_use), ("CREATE", server.may_create)) if not held]
     if lacks:
         yield Finding(
