@@ -11,6 +11,11 @@ from django.db.migrations.recorder import MigrationRecorder
 from fly2any.database.adoption import assess
 from fly2any.database.errors import Refusal
 from fly2any.database.verification import verify
+from fly2any.database.migration.ledger import unrecorded, unrecorded_findings
+from fly2any.database.migration.other_tools import refuse_tables_of_other_tools
+from fly2any.database.report.collect import collect
+from fly2any.database.schema import Column, read_catalog
+from fly2any.database.schema import contract as contracts
 from tests.database.test_writes import run
 
 
@@ -114,3 +119,51 @@ def test_records_of_an_app_that_the_code_does_not_have_are_one_note_whose_cure_r
     assert debug.message.startswith("1 migration of debug, an app that this code does not have, is recorded as applied: ")
     run(*(one.cure.partition("removed: ")[2] for one in (cms, debug)))
     assert verify(connection).findings == (warning,)
+    assert collect(connection, verification=verify(connection), release=True).problems == ()
+
+
+@pytest.mark.django_db
+def test_a_migration_that_was_made_by_hand_is_recorded_after_those_that_it_needs():
+    """Otherwise `migrate --fake` would record them too, and they would never run."""
+    contract = contracts.load()
+    active = next(one for one in contract.versions if isinstance(one.object, Column) and one.object.name == "active")
+    seen, note = (
+        replace(active, since="travel.0007_seen", object=replace(active.object, name=name)) for name in ("seen", "note")
+    )
+    contract = replace(contract, versions=(*contract.versions, seen, note))
+    before = {"travel.0007_seen": ("travel.0005_alert_route_index", "travel.0006_correct")}
+    migrations = replace(verify(connection).migrations, pending=("travel.0006_correct", "travel.0007_seen"), before=before)
+
+    def cure(*statements):
+        run(*statements)
+        [one] = unrecorded_findings(unrecorded(contract, migrations, read_catalog(connection, schema="public")), ours=True)
+        return one.message.partition(", but ")[2].partition(": ")[0], one.cure
+
+    first = (
+        "run `manage.py migrate travel 0006_correct` first, because --fake would record travel.0005_alert_route_index,"
+        " travel.0006_correct too, without running them; then run `manage.py migrate --fake travel 0007_seen`"
+    )
+    cures = ", then the cures that `manage.py dbstatus` prints"
+    assert cure("ALTER TABLE price_alerts ADD seen boolean NOT NULL DEFAULT true") == (
+        "some of its objects already exist (price_alerts.seen)", f"Drop them, or {first}{cures}."
+    )  # fmt: skip
+    assert cure("ALTER TABLE price_alerts ADD note varchar(9)") == (
+        "its objects already exist (price_alerts.seen, price_alerts.note), but not as it defines price_alerts.note",
+        f"Drop them, or {first}{cures}.",
+    )
+    assert cure("ALTER TABLE price_alerts DROP note, ADD note boolean NOT NULL DEFAULT true")[1] == f"Drop them, or {first}."
+
+
+@pytest.mark.django_db
+def test_a_migration_whose_objects_exist_prevents_only_runs_that_would_apply_it():
+    lose("sessions.0001_initial", "accounts.0012_user_words", "accounts.0013_drop_user_name_trigrams")
+
+    assert verify(connection).migrations.before == {
+        "sessions.0001_initial": (), "accounts.0012_user_words": (),
+        "accounts.0013_drop_user_name_trigrams": ("accounts.0012_user_words",),
+    }  # fmt: skip
+    for app, name in (("engagement", None), ("accounts", None), ("accounts", "0011")):
+        refuse_tables_of_other_tools(connection, app=app, name=name)
+    for app, name in ((None, None), ("sessions", None), ("sessions", "0001"), ("sessions", "0002"), ("sessions", "zero")):
+        with pytest.raises(Refusal, match=r"sessions\.0001_initial is not recorded, but its objects already exist"):
+            refuse_tables_of_other_tools(connection, app=app, name=name)

@@ -133,7 +133,7 @@ class MigrationState:
                 "migrations.unknown",
                 name,
                 f"The migration {name} is recorded as applied, but this code does not have it: newer code, or another branch, ran here.",
-                "Deploy the code that has it, or reverse it with that code.",
+                f"Deploy the code that has it, or reverse it with that code; if its file was renamed or squashed: `manage.py migrate {app} --prune`.",
             )
         for app, number in others.items():
             yield Finding(

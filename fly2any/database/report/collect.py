@@ -22,8 +22,17 @@ from ..health.wraparound import wraparound
 from ..verification import Verification, verify
 from .waivers import Waiver, waive
 
-# Findings that a deploy cannot fix or fixes itself, and those about keys of the site's own tables: notes with `release`.
-NOT_OF_A_RELEASE = ("server.", "backup.", "security.", "replication.", "wraparound.", "foreign_key.restricts")
+# Findings that a deploy cannot fix or fixes itself, those about keys of the site's own tables, and newer migrations, which remain
+# when older code is deployed again: notes with `release`.
+NOT_OF_A_RELEASE = (
+    "server.",
+    "backup.",
+    "security.",
+    "replication.",
+    "wraparound.",
+    "foreign_key.restricts",
+    "migrations.unknown",
+)
 
 # With them the schema reports an invalid index, and its cure: the topic of indexes does not report it again.
 OF_INVALID = ("index.extra", "index.weaker", "index.different", "unique.weaker", "primary_key.weaker")
