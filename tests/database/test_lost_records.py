@@ -1,6 +1,7 @@
 """Rows of django_migrations that are lost, although migrations that need them are recorded."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from django.db import connection
@@ -10,12 +11,12 @@ from django.db.migrations.recorder import MigrationRecorder
 
 from fly2any.database.adoption import assess
 from fly2any.database.errors import Refusal
-from fly2any.database.verification import verify
 from fly2any.database.migration.ledger import unrecorded, unrecorded_findings
 from fly2any.database.migration.other_tools import refuse_tables_of_other_tools
 from fly2any.database.report.collect import collect
 from fly2any.database.schema import Column, read_catalog
 from fly2any.database.schema import contract as contracts
+from fly2any.database.verification import verify
 from tests.database.test_writes import run
 
 

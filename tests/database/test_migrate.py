@@ -189,8 +189,8 @@ def test_existing_objects_of_a_recorded_database_are_not_sent_to_adoption(migrat
 
     assert result.returncode == 2
     assert result.stderr == (
-        "sessions.0001_initial is not recorded, but its objects already exist (django_session): drop them, or, if"
-        " `manage.py dbstatus` finds nothing else wrong with them, run `manage.py migrate --fake sessions 0001_initial`.\n"
+        "sessions.0001_initial is not recorded, but its objects already exist (django_session): drop them, or"
+        " run `manage.py migrate --fake sessions 0001_initial`.\n"
     )
 
 

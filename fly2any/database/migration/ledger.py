@@ -6,8 +6,8 @@ journal.py has our own record of each run, and prisma.py reads Prisma's ledger.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from django.db.migrations.loader import MigrationLoader
@@ -81,6 +81,7 @@ class MigrationState:
     known: tuple[str, ...]  # known to the code, in the order of application
     lost: tuple[Lost, ...]  # in the order of application
     taking_over: tuple[str, ...] = ()  # pending, and only to take over an unmanaged object
+    before: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the other pending migrations that a pending one needs
     hidden_from: str = ""  # the role from which row-level security hides the records
 
     def refuse_hidden(self) -> None:
@@ -195,7 +196,16 @@ def read_migrations(
         known=tuple(known),
         lost=_lost(known, names, records, replaced),
         taking_over=tuple(name for name in known if name not in names and _takes_over(loader, name)),
+        before=_before(known, pending),
     )
+
+
+def _before(known: dict[str, frozenset[str]], pending: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Return the other pending migrations that each needs, also indirectly, in the order of application."""
+    needed: dict[str, set[str]] = {}
+    for name in pending:  # Those that a migration needs come before it.
+        needed[name] = set().union(*({one, *needed[one]} for one in known[name] if one in needed))
+    return {name: tuple(one for one in pending if one in needs) for name, needs in needed.items()}
 
 
 def _applied(records: set[str], replaced: dict[str, frozenset[str]]) -> set[str]:
@@ -233,6 +243,8 @@ class Unrecorded:
     migration: str
     existing: tuple[Object, ...]
     different: tuple[Object, ...]  # those that are not as defined
+    is_whole: bool = True  # whether all of its objects exist
+    first: tuple[str, ...] = ()  # the pending migrations that it needs, and whose objects do not exist
 
     @property
     def is_leftover(self) -> bool:
@@ -243,7 +255,31 @@ class Unrecorded:
     def places(self) -> str:
         """Return the existing tables, or else parts of tables: five at most."""
         parts = [thing.name for thing in self.existing if isinstance(thing, Table)] or [where(thing) for thing in self.existing]
-        return ", ".join(parts[:5]) + (f" and {len(parts) - 5} more" if len(parts) > 5 else "")
+        return _few(parts)
+
+    @property
+    def exists(self) -> str:
+        """Return what of it exists, as part of a sentence."""
+        differing = f", but not as it defines {_few([where(one) for one in self.different])}" if self.different else ""
+        return f"{'its objects' if self.is_whole else 'some of its objects'} already exist ({self.places}){differing}"
+
+    @property
+    def fake(self) -> str:
+        """Return how to record it, as part of a sentence."""
+        fake = f"run `manage.py migrate --fake {self.migration.replace('.', ' ')}`"
+        if self.different or not self.is_whole:
+            fake += ", then the cures that `manage.py dbstatus` prints"
+        if not self.first:
+            return fake
+        them = "it" if len(self.first) == 1 else "them"
+        return (
+            f"run `manage.py migrate {self.first[-1].replace('.', ' ')}` first, because --fake would record {_few(self.first)} too,"
+            f" without running {them}; then {fake}"
+        )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def unrecorded(contract: Contract, migrations: MigrationState, actual: Catalog) -> tuple[Unrecorded, ...]:
@@ -255,8 +291,13 @@ def unrecorded(contract: Contract, migrations: MigrationState, actual: Catalog) 
     for name in (one for one in migrations.pending if one not in applied):
         new = [version.object for version in contract.versions if version.since == name and name not in migrations.taking_over]
         if existing := tuple(thing for thing in new if key_of(thing) in live and key_of(thing) not in known):
-            found.append(Unrecorded(name, existing, tuple(thing for thing in existing if _valid(live[key_of(thing)]) != thing)))
-    return tuple(found)
+            different = tuple(thing for thing in existing if _valid(live[key_of(thing)]) != thing)
+            found.append(Unrecorded(name, existing, different, is_whole=all(key_of(thing) in live for thing in new)))
+    made = {one.migration for one in found if not one.is_leftover}
+    return tuple(
+        replace(one, first=tuple(name for name in migrations.before.get(one.migration, ()) if name not in made))
+        for one in found
+    )
 
 
 def _valid(thing: Object) -> Object:
@@ -304,9 +345,9 @@ def unrecorded_findings(found: Iterable[Unrecorded], *, ours: bool) -> Iterator[
                 Severity.ERROR,
                 "migrations.unrecorded",
                 one.migration,
-                f"The migration {one.migration} is not recorded, but its objects already exist ({one.places}):"
+                f"The migration {one.migration} is not recorded, but {one.exists}:"
                 f" {'the record is lost, or ' if ours else ''}another tool created them, and `migrate` refuses to run.",
-                f"Drop them, or, if nothing else is wrong with them, run `manage.py migrate --fake {one.migration.replace('.', ' ')}`."
+                f"Drop them, or {one.fake}."
                 if ours
                 else "Run `manage.py dbadopt`: it shows its plan, and changes nothing without --yes.",
             )

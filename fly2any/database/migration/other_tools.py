@@ -5,6 +5,9 @@ Also one where another object has a name that a pending migration needs (taken_n
 
 from __future__ import annotations
 
+from django.db.migrations.exceptions import AmbiguityError
+from django.db.migrations.loader import MigrationLoader
+
 from fly2any.postgres.search_path import split
 
 from ..errors import Refusal
@@ -60,14 +63,18 @@ def refuse_hidden_records(connection) -> None:
         read_migrations(connection, schema=schema, recorded=recorded, readable=True).refuse_hidden()
 
 
-def refuse_tables_of_other_tools(connection, *, fake: bool = False, whole: bool = True) -> None:
-    """Raise Refusal if objects of a pending migration already exist and were not left by an interrupted run of ours."""
+def refuse_tables_of_other_tools(connection, *, fake: bool = False, app: str | None = None, name: str | None = None) -> None:
+    """Raise Refusal if objects of a pending migration already exist and were not left by an interrupted run of ours.
+
+    With `app`, and perhaps the `name` of a migration of it or a prefix of that, only those that it needs count in a database of ours.
+    """
     schema, recorded = read_home(connection)
     if schema is None:
         return  # The server will report the error.
     if not recorded:
         _refuse_second_home(connection, read_server(connection))
-    migrations = read_migrations(connection, schema=schema, recorded=recorded, readable=True)
+    loader = MigrationLoader(None)
+    migrations = read_migrations(connection, schema=schema, recorded=recorded, readable=True, loader=loader)
     migrations.refuse_hidden()
     if not migrations.pending or migrations.lost:  # Django reports the error.
         return
@@ -79,19 +86,30 @@ def refuse_tables_of_other_tools(connection, *, fake: bool = False, whole: bool 
     found = unrecorded(contract, migrations, live)
     if made := [one for one in found if not one.is_leftover]:
         if {record.name for record in migrations.applied}.issuperset(FIRST_MIGRATIONS):
-            if fake:
+            planned = _planned(loader, migrations, app, name)
+            made = [one for one in made if one.migration in planned]
+            if fake or not made:
                 return
-            raise Refusal(
-                f"{made[0].migration} is not recorded, but its objects already exist ({made[0].places}): drop them, or, if"
-                f" `manage.py dbstatus` finds nothing else wrong with them, run `manage.py migrate --fake {made[0].migration.replace('.', ' ')}`."
-            )
+            raise Refusal(f"{made[0].migration} is not recorded, but {made[0].exists}: drop them, or {made[0].fake}.")
         raise Refusal(
             f"{made[0].migration} is not recorded, but its objects already exist ({made[0].places}): another tool"
             " created this database. Adopt it with `manage.py dbadopt`, which shows its plan and changes nothing without --yes."
         )
     names = read_taken_names(connection, contract, migrations, live, schema=schema)
-    if whole and not fake and (taken := next(names, None)):
+    if not app and not fake and (taken := next(names, None)):
         raise Refusal(f"{taken.message}: ask that role, then rename the object ({taken.cure}) or drop it. Nothing was changed.")
+
+
+def _planned(loader: MigrationLoader, migrations: MigrationState, app: str | None, name: str | None) -> set[str]:
+    """Return the pending migrations that a run with these arguments may apply: all of them, if Django will report an error."""
+    if not app or name == "zero":
+        return {*migrations.pending}
+    try:
+        nodes = [loader.get_migration_by_prefix(app, name)] if name else []
+    except (AmbiguityError, KeyError):
+        return {*migrations.pending}
+    targets = [".".join(node) for node in ([(one.app_label, one.name) for one in nodes] or loader.graph.leaf_nodes(app))]
+    return {one for target in targets for one in (target, *migrations.before.get(target, ()))}
 
 
 def _refuse_second_home(connection, server: Server) -> None:

@@ -45,7 +45,8 @@ class Command(migrate.Command):
         consent = losses.Consent(connections[database], yes=yes, require_backup=backup_required(without_backup=without_backup))
         asked = partial(before, consent=consent, say=progress.say)
         with migrating(database, patience=lock_wait, progress=progress) as run:
-            refuse_tables_of_other_tools(connections[database], fake=options["fake"], whole=not options["app_label"])
+            app, name = options["app_label"], options["migration_name"]
+            refuse_tables_of_other_tools(connections[database], fake=options["fake"], app=app, name=name)
             with executed_by(partial(Executor, run=run, consent=consent, guard=None if options["fake"] else asked)):
                 super().handle(*args, database=database, **options)
             if (
