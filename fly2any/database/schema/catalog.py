@@ -12,6 +12,7 @@ from .called_functions import CALLED_SQL, OWN_SQL
 from .conversions import CASTS_SQL, USED_BY_SQL
 from .filling_triggers import FILLING_SQL
 from .names import relative
+from .notifying_triggers import NOTIFYING_SQL
 from .objects import PRIVILEGES, Catalog, Check, Column, Domain, ForeignKey, Index, Key, Partition, Sequence, Table
 from .partitions import PARTITIONS_SQL
 from .publications import NARROWED_SQL, PUBLICATIONS_SQL, UNPUBLISHED_SQL
@@ -48,6 +49,7 @@ TABLES_SQL = f"""
                  WHERE t.tgrelid = c.oid AND {EXPLICIT_TRIGGER_SQL} AND t.tgenabled NOT IN ('D', 'R') ORDER BY 1) AS triggers,
            {LACKING_SQL} AS lacking,
            {FILLING_SQL} AS filling,
+           {NOTIFYING_SQL} AS notifying,
            ARRAY(SELECT ARRAY[r.rulename::text, CASE r.ev_type WHEN '2' THEN 'UPDATE' WHEN '3' THEN 'INSERT' ELSE 'DELETE' END,
                               CASE WHEN r.ev_enabled IN ('D', 'R') THEN 'OFF' WHEN NOT r.is_instead THEN 'ALSO'
                                    WHEN r.ev_qual::text = '<>' THEN 'INSTEAD' ELSE 'INSTEAD WHERE' END]

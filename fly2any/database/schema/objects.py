@@ -44,6 +44,7 @@ class Table:
     lacking: tuple[tuple[str, str, str], ...] = field(default=(), compare=False)
     # Those of them that set a column before an INSERT stores it: name, column.
     filling: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    notifying: tuple[str, ...] = field(default=(), compare=False)  # Those of them that send whole rows by NOTIFY.
     rules: tuple[tuple[str, str, str], ...] = field(
         default=(), compare=False
     )  # name, command, and ALSO, INSTEAD, INSTEAD WHERE or OFF

@@ -128,6 +128,8 @@ class _Obstacles(Partitions):
 
     def untried_code(self, table: Table, title: str, name: str) -> Finding:
         message = f"{title} of {table.name} is unmanaged and was not tried; it may change or reject our writes."
+        if name in table.notifying:
+            message = f"{message.removesuffix('.')}: NOTIFY, by which it sends rows, refuses 8,000 bytes or more, as in rows with long texts."
         return Finding(Severity.NOTE, "trigger.extra", f"{table.name}.{name}", message, TRY)
 
     def of_column(self, column: Column) -> Iterator[Finding]:
