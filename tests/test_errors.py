@@ -8,7 +8,7 @@ import time
 import pytest
 from django.db import Error, NotSupportedError, OperationalError
 
-from fly2any.database.errors import CAUSES, FUNCTION_FAILED, UNNAMED_FUNCTION_FAILED, explain, is_lost
+from fly2any.database.errors import CAUSES, FUNCTION_FAILED, UNNAMED_FUNCTION_FAILED, explain, is_lost, named_function
 from fly2any.database.write_check import check_writes
 from tests import prisma
 from tests.conftest import PROJECT, django, manage
@@ -159,6 +159,27 @@ def test_a_function_that_fails_is_named(migrated, failure):
     assert refusal(migrated) == FUNCTION_FAILED.format(
         function=function, line=f"The write check failed at the table users: {reason}"
     )
+
+
+@pytest.mark.parametrize(
+    ("context", "function"),
+    [
+        ('SQL statement "INSERT INTO log VALUES (f(1))"\nPL/pgSQL function audit.record() line 1 at SQL statement', "audit.record()"),
+        ("SQL-Anweisung »SELECT 1 FROM f(1)«\nPL/pgSQL-Funktion bad() Zeile 1 bei SQL-Anweisung", "bad()"),
+        ("fonction PL/pgSQL \"Is it\"(text,integer), ligne 1 à RETURN", '"Is it"(text,integer)'),
+        ("función PL/pgSQL bad() en la línea 1 en asignación", "bad()"),
+        ("PL/pgSQL関数bad()の1行目 - SQL文", "bad()"),
+        ("Kompilierung der PL/pgSQL-Funktion »bad« nahe Zeile 1", '"bad"'),
+        ("SQL-Funktion »theirs« Anweisung 1", '"theirs"'),
+        ("fonction SQL « theirs », instruction 1", '"theirs"'),
+        ("instruction SQL « SELECT f(1) »", None),
+        ('SQL statement "SELECT 1"\nPL/pgSQL function inline_code_block line 1 at PERFORM', None),
+        ("PL/pgSQL-Funktion inline_code_block Zeile 1 bei PERFORM", None),
+        ("COPY users, line 1, column id", None),
+    ],
+)  # fmt: skip
+def test_a_function_is_named_in_each_language_of_the_server(context, function):
+    assert named_function(context) == function
 
 
 def test_a_function_in_c_that_fails_is_not_taken_for_a_missing_migration(migrated):

@@ -152,8 +152,13 @@ CAUSES = (*OF_CONNECTIONS, *OF_STATEMENTS)
 CONNECTING = ("08", "28", "53", "57")
 
 # The only functions of this project are temporary ones of dbseed: an error inside a function is that of other code, such as a trigger's.
+# The function that a line of an error's context names. PostgreSQL translates the words and the quotes (lc_messages), but no name and none
+# of the languages; of SQL, it names statements in the same way.
+NAME = r'(?:"[^"\n]+"|[A-Za-z_][\w$]*)'
 FUNCTION = re.compile(
-    r'^(?:compilation of |in )?(?:PL/\w+|SQL) function (?P<function>[^(\n]+\([^)\n]*\)|"[^"\n]+")', re.MULTILINE
+    r'^[^\n("«»„“]*?(?:PL/[A-Za-z]+|SQL[- ]?[Ff]un[ck]\w+|SQL ?(?:関数|函数|함수)|(?:fonction|función|funzione|função|функция) SQL)[^\n("«»„“]*?'
+    rf'(?:(?P<function>(?:{NAME}\.)?{NAME}\([^)\n]*\))|["«»„“]\s*(?P<quoted>[^\n"«»„“”]+?)\s*["«»“”])',
+    re.MULTILINE,
 )
 FUNCTION_FAILED = (
     "The function {function} in the database failed ({line}): read its definition with \\sf {function} in `manage.py dbshell`, and ask its owner"
@@ -225,10 +230,16 @@ def _of_function(error: BaseException) -> str | None:
     """Return the sentence for an error inside a function, with {line} still in it, or None if it occurred elsewhere."""
     diag = _diagnosis(error)
     context = (diag and diag.context) or ""
-    if match := FUNCTION.search(context):  # The innermost function comes first.
-        return FUNCTION_FAILED.replace("{function}", match["function"])
+    if function := named_function(context):
+        return FUNCTION_FAILED.replace("{function}", function)
     # The internal query of a DO statement is the statement of its author, not of a function.
     return UNNAMED_FUNCTION_FAILED if diag and diag.internal_query and "inline_code_block" not in context else None
+
+
+def named_function(context: str) -> str | None:
+    """Return the innermost function that the context of an error names, as SQL writes it."""
+    match = FUNCTION.search(context)  # The innermost comes first.
+    return match and (match["function"] or f'"{match["quoted"]}"')
 
 
 def _diagnosis(error: BaseException) -> psycopg.errors.Diagnostic | None:

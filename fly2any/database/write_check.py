@@ -29,7 +29,7 @@ NAMED_TRIGGERS_SQL = f"""
     SELECT t.tgname FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid
     CROSS JOIN (VALUES (' '), ('.')) AS before (sign)
     WHERE t.tgrelid = pg_catalog.to_regclass(%(table)s)::oid AND {EXPLICIT_TRIGGER_SQL}
-      AND pg_catalog.strpos(%(context)s, before.sign || pg_catalog.quote_ident(p.proname) || '() ') > 0
+      AND pg_catalog.strpos(%(context)s, before.sign || pg_catalog.quote_ident(p.proname) || '()') > 0
 """
 
 
