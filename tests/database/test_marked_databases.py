@@ -116,7 +116,7 @@ def test_a_database_that_another_client_creates_meanwhile_is_not_dropped(databas
     monkeypatch.setattr(restore, "opened", lambda *_: nullcontext("no file"))
     monkeypatch.setattr(restore, "require_restorable", lambda *_: None)
     monkeypatch.setattr(restore, "require_owners", lambda *_, **__: None)
-    monkeypatch.setattr(restore, "require_extensions", lambda *_: None)
+    monkeypatch.setattr(restore, "require_extensions", lambda *_, **options: None)
     monkeypatch.setattr(restore, "require_disk_space", lambda *_: None)
     monkeypatch.setattr(restore, "create", lambda connection, name: (beside("_theirs", None), create(connection, name)))
 

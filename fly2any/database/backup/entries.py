@@ -11,7 +11,7 @@ from ..errors import Refusal
 from ..printable import one_line
 from ..schema.untrusted_code import our_tables
 from .contents import Content
-from .manifest import ROWS, Manifest, home_of
+from .manifest import Manifest, home_of
 
 ENTRY = re.compile(r"(\d+); \d+ \d+ (.*)")
 # A schema, or the privileges on one.
@@ -20,8 +20,6 @@ OF_SCHEMA = re.compile(r"(SCHEMA -|ACL - SCHEMA) ")
 IN_TEMPLATE = ("SCHEMA - ", "ACL - SCHEMA public ")
 WITH_ROWS = re.compile(r"TABLE( DATA)? ")
 # Before version 17, pg_dump puts the data of all large objects into one entry; they have no code.
-# The rows of a table, and the value of a sequence.
-DATA = {"TABLE DATA ": ROWS, "SEQUENCE SET ": "value of "}
 LARGE_OBJECT = "BLOB - "
 # The rows of materialized views are computed again, as their owners: unlike rows of tables, they can be later.
 VIEW_DATA = "MATERIALIZED VIEW DATA "
@@ -53,6 +51,9 @@ class LeftOut:
     def rest(self, tables: dict[str, Content]) -> dict[str, Content]:
         """Return the tables that are restored."""
         return {name: content for name, content in tables.items() if name not in self.tables}
+
+    def __or__(self, other: LeftOut) -> LeftOut:
+        return LeftOut(self.entries | other.entries, self.tables | other.tables)
 
     def __str__(self) -> str:
         named = [text for text in self.entries.values() if not MINOR.match(text)] or list(self.entries.values())
@@ -88,18 +89,6 @@ def view_of(entry: Entry, owners: Collection[str]) -> str:
     return without_owner(entry.text, owners).removeprefix(VIEW_DATA).replace(" ", ".", 1)
 
 
-def data_of_extensions(entries: Sequence[Entry], owners: Collection[str]) -> dict[int, str]:
-    """Return the entries with data of tables and sequences of extensions, by number, as "rows of cron.job".
-
-    An extension's table has no entry in the dump, although the one with its rows depends on it.
-    """
-    numbers = {one.number for one in entries}
-    found = [(one, kind) for one in entries for kind in DATA if one.text.startswith(kind) and numbers.isdisjoint(one.needs)]
-    return {
-        one.number: DATA[kind] + without_owner(one.text, owners).removeprefix(kind).replace(" ", ".", 1) for one, kind in found
-    }
-
-
 def describe_empty(view: str, reason: str) -> str:
     """Return a sentence about a materialized view that was not refreshed."""
     return (
@@ -118,9 +107,9 @@ def find_left_out(entries: Sequence[Entry], manifest: Manifest, roles: Collectio
     omitted = {one.number for one in entries if _belongs(one, roles, manifest.owners)}
     while more := {one.number for one in entries if one.number not in omitted and omitted.intersection(one.needs)}:
         omitted |= more
-    ours = {f"{_plain(home_of(manifest) or '')} {table}" for table in our_tables()}
-    owners = [_plain(owner) for owner in manifest.owners]
-    texts = {one.number: without_owner(_plain(one.text), owners) for one in entries if one.number in omitted}
+    ours = {f"{as_listed(home_of(manifest) or '')} {table}" for table in our_tables()}
+    owners = [as_listed(owner) for owner in manifest.owners]
+    texts = {one.number: without_owner(as_listed(one.text), owners) for one in entries if one.number in omitted}
     for one in entries:
         if one.number in omitted and (with_rows := WITH_ROWS.match(one.text)):
             name = texts[one.number].removeprefix(with_rows[0])
@@ -129,14 +118,14 @@ def find_left_out(entries: Sequence[Entry], manifest: Manifest, roles: Collectio
                     f"Table {name.replace(' ', '.', 1)} cannot be left out with the objects of {', '.join(roles)}: it is a table of"
                     " Fly2Any, or of another role. Restore the backup with --trust instead."
                 )
-    tables = frozenset(name for name in manifest.tables if f"TABLE DATA {_plain_name(name)}" in texts.values())
+    tables = frozenset(name for name in manifest.tables if f"TABLE DATA {name_as_listed(name)}" in texts.values())
     return LeftOut(texts, tables)
 
 
 def default_privileges(entries: Sequence[Entry], roles: Collection[str]) -> dict[int, str]:
     """Return the entries of default privileges, by number, with the role of `roles` whose objects they are for."""
-    plain = {_plain(role): role for role in roles}
-    found = ((one.number, DEFAULT_PRIVILEGES.fullmatch(_plain(one.text))) for one in entries)
+    plain = {as_listed(role): role for role in roles}
+    found = ((one.number, DEFAULT_PRIVILEGES.fullmatch(as_listed(one.text))) for one in entries)
     return {number: plain[match[1]] for number, match in found if match and match[1] in plain}
 
 
@@ -144,7 +133,7 @@ def _belongs(entry: Entry, roles: Collection[str], owners: Iterable[str]) -> boo
     """Return whether the entry belongs to one of `roles`; raise Refusal if names of `owners` make that uncertain."""
     if entry.text.startswith(LARGE_OBJECT):
         return False
-    matching = {owner for owner in owners if _plain(entry.text).endswith(f" {_plain(owner)}")}
+    matching = {owner for owner in owners if as_listed(entry.text).endswith(f" {as_listed(owner)}")}
     if matching - set(roles) and matching & set(roles):
         raise Refusal(
             f"Objects of {' and of '.join(sorted(matching))} cannot be distinguished, because one name ends with the other:"
@@ -153,15 +142,15 @@ def _belongs(entry: Entry, roles: Collection[str], owners: Iterable[str]) -> boo
     return bool(matching) and not matching - set(roles)
 
 
-def _plain(text: str) -> str:
+def as_listed(text: str) -> str:
     """Return `text` with "?" for each character that a listing may print differently, because of its encoding or as a line break."""
     return re.sub(r"[^ -~]+", "?", re.sub(r"[\r\n]", " ", text))
 
 
-def _plain_name(name: str) -> str:
+def name_as_listed(name: str) -> str:
     """Return the name of a table in a manifest, "schema"."name", as a listing has it: schema name."""
     match = TABLE.fullmatch(name)
-    return _plain(" ".join(part.replace('""', '"') for part in match.groups())) if match else ""
+    return as_listed(" ".join(part.replace('""', '"') for part in match.groups())) if match else ""
 
 
 def of_schemas(entries: Sequence[Entry]) -> set[int]:

@@ -27,7 +27,9 @@ from .entries import (
     listed,
     of_schemas,
     view_of,
+    without_owner,
 )
+from .extension_entries import find_extensions, uncertain
 from .grant_chains import Chain, find_chains, grant, require_grantors
 from .manifest import Manifest
 from .owners import SUPERUSER_SQL, describe_untried, require_superusers
@@ -61,9 +63,16 @@ def shown(progress: Progress, manifest: Manifest) -> Callable[[str], None]:
 
 
 def load(
-    connection, dump: FileIO, manifest: Manifest, progress: Progress, *, without: Sequence[str] = (), elsewhere: bool = False
+    connection,
+    dump: FileIO,
+    manifest: Manifest,
+    progress: Progress,
+    *,
+    without: Sequence[str] = (),
+    extensions: Sequence[str] = (),
+    elsewhere: bool = False,
 ) -> LeftOut:
-    """Restore the dump into the empty database of `connection`, and return the objects left out because of `without`.
+    """Restore the dump into the empty database of `connection`; return what is left out with the roles `without` and `extensions`.
 
     With `elsewhere`, no database with the original's own privileges and settings is replaced, so what is missing of them is reported.
     Raises Refusal if pg_restore fails.
@@ -80,8 +89,11 @@ def load(
         arguments = ["--verbose", "--no-subscriptions", f"--dbname={place}"]
         steps = _Steps(connection, dump, manifest, progress, tool, major, environment, arguments, work)
         entries = steps.read_entries()
-        left_out = find_left_out(entries, manifest, without)
-        defaults = default_privileges(entries, others)
+        of_roles = find_left_out(entries, manifest, without)
+        of_extensions = find_extensions(entries, manifest, extensions, of_roles)
+        _report_left_out(extensions, of_extensions, progress)
+        left_out = of_roles | of_extensions
+        defaults = default_privileges([one for one in entries if one.number not in of_extensions.entries], others)
         _report_defaults({*defaults.values()} - {*without}, progress)
         kept = [one for one in entries if one.number not in left_out.entries]
         chains = [] if is_superuser else find_chains(tool.folder / "pg_restore", dump, kept, work)
@@ -95,10 +107,13 @@ def load(
             )
         connection.close()
         views = [one for one in kept if one.text.startswith(VIEW_DATA)]
-        apart = {*defaults, *(chain.number for chain in chains), *(view.number for view in views)}
+        of_members = uncertain(kept, manifest) if extensions else []
+        apart = {*defaults, *(chain.number for chain in chains), *(one.number for one in (*views, *of_members))}
         steps.restore([one for one in kept if one.number not in apart], of_schemas(entries), chains, untried)
         for view in views:
             steps.refresh(view)
+        for one in of_members:
+            steps.try_restoring(one)
         statements = unrestored(tool.folder / "pg_restore", dump, work) if elsewhere else []
     if statements:
         progress.say(
@@ -106,6 +121,8 @@ def load(
             f" `pg_restore --create --file=-` shows: {' '.join(map(one_line, statements))}"
         )
     _analyze(connection, progress)
+    if without:
+        progress.say(f"Left out, because it belongs to {', '.join(without)} or depends on such an object: {of_roles}.")
     return left_out
 
 
@@ -157,12 +174,24 @@ class _Steps:
             if failure := refreshing.failure():
                 self.progress.say(describe_empty(view_of(view, self.manifest.owners), failure))
 
+    def try_restoring(self, entry: Entry) -> None:
+        """Restore an entry that may be of an extension that is left out; report it if that fails."""
+        with self._writing(f"--use-list={listed([entry.number], self.work / 'one')}") as restoring:
+            if failure := restoring.failure():
+                self.progress.say(f"Not restored: {one_line(without_owner(entry.text, self.manifest.owners))} ({failure}).")
+
     def _print(self, *options: str) -> str | None:
         return tools.read(self.tool.folder / "pg_restore", self.dump, *options)
 
     def _writing(self, *options: str) -> tools.Running:
         on_line = shown(self.progress, self.manifest)
         return tools.restoring(self.tool, self.major, self.dump, [*self.arguments, *options], self.environment, on_line)
+
+
+def _report_left_out(extensions: Sequence[str], left_out: LeftOut, progress: Progress) -> None:
+    """Report what is left out with extensions, so that each row that is lost is named."""
+    if extensions:
+        progress.say(f"Left out with --without-extension: {one_line(', '.join(left_out.entries.values()))}.")
 
 
 def _report_defaults(roles: Iterable[str], progress: Progress) -> None:

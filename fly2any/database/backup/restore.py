@@ -105,6 +105,7 @@ def restore_into(
     *,
     trust: Sequence[str] = (),
     without: Sequence[str] = (),
+    extensions: Sequence[str] = (),
 ) -> Replaced:
     """Restore into the database `name` of the server, which is created if it does not exist.
 
@@ -115,7 +116,9 @@ def restore_into(
         exists = fetch_one(connection, "SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %s)", [name])[0]
         if not exists:
             require_createdb(connection)
-            _restore_new(connection, name, store, manifest, progress, trust=trust, without=without, purpose=INTO)
+            _restore_new(
+                connection, name, store, manifest, progress, trust=trust, without=without, extensions=extensions, purpose=INTO
+            )
             home = home_of(manifest)
             with connection_to(connection, name, schema=home) as target:
                 staff = sign_out_staff(target)
@@ -123,7 +126,9 @@ def restore_into(
         with connection_to(connection, name) as target:
             if is_used(target):
                 raise Refusal(f"The database {name} is not empty: give --into an empty database or a new name.")
-            return restore_over(target, store, manifest, progress, empty=True, trust=trust, without=without)
+            return restore_over(
+                target, store, manifest, progress, empty=True, trust=trust, without=without, extensions=extensions
+            )
 
 
 def _restore_new(
@@ -135,17 +140,18 @@ def _restore_new(
     *,
     trust: Sequence[str],
     without: Sequence[str],
+    extensions: Sequence[str],
     purpose: str,
 ) -> datetime:
     """Create the database `name`, marked for `purpose`, and restore into it; return the server's start time.
 
-    The mark of --into is removed at the end. Objects of the roles `without` are left out, and `progress` reports them. Raises
-    Refusal, and drops the database, if it differs from the backup or if the server was replaced meanwhile.
+    The mark of --into is removed at the end. Objects of the roles `without`, and `extensions`, are left out, and `progress`
+    reports them. Raises Refusal, and drops the database, if it differs from the backup or if the server was replaced meanwhile.
     """
     connection.ensure_connection()
     require_restorable(manifest, connection)
     require_owners(connection, manifest, trust=trust, without=without)
-    require_extensions(connection, manifest)
+    require_extensions(connection, manifest, without=extensions)
     require_disk_space(connection, manifest)
     (started,) = fetch_one(connection, STARTED_SQL)
     elsewhere = purpose == RESTORE and _is_elsewhere(connection, manifest)
@@ -158,7 +164,7 @@ def _restore_new(
             if purpose == RESTORE:
                 wait_for_writers(connection, patience=PATIENCE, say=progress.say)
             connection.close()
-            _restore(connection, name, dump, manifest, progress, without, elsewhere=elsewhere)
+            _restore(connection, name, dump, manifest, progress, without=without, extensions=extensions, elsewhere=elsewhere)
             require_same_server(connection, started)
             prepare_session(connection)
             copy_grants(connection, name)
@@ -201,6 +207,7 @@ def restore_over(
     empty: bool,
     trust: Sequence[str] = (),
     without: Sequence[str] = (),
+    extensions: Sequence[str] = (),
 ) -> Replaced:
     """Restore into a new database, compare it, and swap it with the one of `connection`; return the old one, which is kept.
 
@@ -220,7 +227,9 @@ def restore_over(
         new, old = f"{short}_restored_{stamp}", f"{short}_before_{stamp}"
         prepare_session(connection)
         drop_leftovers(connection, RESTORE)
-        started = _restore_new(connection, new, store, manifest, progress, trust=trust, without=without, purpose=RESTORE)
+        started = _restore_new(
+            connection, new, store, manifest, progress, trust=trust, without=without, extensions=extensions, purpose=RESTORE
+        )
         with drop_on_failure(connection, new, progress), connection_to(connection, beside) as elsewhere:
             copy_properties(connection, elsewhere, new, progress)
             if empty and is_used(connection):
@@ -288,19 +297,27 @@ def _is_elsewhere(connection, manifest: Manifest) -> bool:
 
 
 def _restore(
-    connection, name: str, dump: FileIO, manifest: Manifest, progress: Progress, without: Sequence[str], *, elsewhere: bool
+    connection,
+    name: str,
+    dump: FileIO,
+    manifest: Manifest,
+    progress: Progress,
+    *,
+    without: Sequence[str],
+    extensions: Sequence[str],
+    elsewhere: bool,
 ) -> None:
     with connection_to(connection, name, schema=home_of(manifest)) as target:
-        left_out = load(target, dump, manifest, progress, without=without, elsewhere=elsewhere)
+        left_out = load(target, dump, manifest, progress, without=without, extensions=extensions, elsewhere=elsewhere)
         computed = read_computed(target)
         if reason := compare(target, manifest, progress, left_out):
+            changed = sorted({one.extension for name, one in manifest.registered.items() if name in reason})
+            cure = f" If {', '.join(changed)} changes its own rows, leave it out with --without-extension." if changed else ""
             raise Refusal(
-                f"The restored database differs from {manifest.name}: {reason}. Nothing was replaced; use another backup."
+                f"The restored database differs from {manifest.name}: {reason}. Nothing was replaced; use another backup.{cure}"
             )
     if computed:
         progress.say(
             f"Not compared: {COMPUTED}{', '.join(computed)}. The backup does not contain them; the restore recomputed them, and"
             " their values differ if a function that they use was replaced after the rows had been written."
         )
-    if without:
-        progress.say(f"Left out, because it belongs to {', '.join(without)} or depends on such an object: {left_out}.")

@@ -38,6 +38,7 @@ UNKNOWN_BEFORE_17 = "Command was: SET transaction_timeout = 0;"
 INTERNAL = re.compile(rf"ALTER TABLE ONLY {NAME} ALTER COLUMN {NAME} SET \(.*\bpg_attver=.*\)", re.DOTALL)
 # A line after an error whose text is a function's own, which may quote a row. In other errors, a value follows a colon or "value".
 RAISED = re.compile(r"\s*CONTEXT:\s+PL/(?:pgSQL function (?P<name>.+) line \d+ at RAISE|(?!pgSQL)\w+ function (?P<other>.+))")
+OF_ENTRY = re.compile(r"from TOC entry \d+; \d+ \d+ (.*)")
 VALUE = re.compile(r'(: |\bvalue )(?:".*"|".*)')
 CURE = (
     "run `apt-get install postgresql-client-{0}` (Debian, Ubuntu; from apt.postgresql.org if the system does not have it) or"
@@ -215,6 +216,7 @@ class Running:
         """Start it; pg_restore reads `dump`. `ignored_statement` is a statement whose error is ignored if it is the first one; the program must then not stop at errors."""
         self.name, self.on_line, self.ignored_statement = program.name, on_line, ignored_statement
         self.errors: list[str] = []
+        self.entry = self.failed = ""  # The last entry that pg_restore named, and the one of the first error.
         self.has_ignored = False
         if dump:
             dump.seek(0)  # The program shares the position.
@@ -229,7 +231,10 @@ class Running:
         for line in self.process.stderr or ():
             message = line.rstrip("\n").removeprefix(f"{self.name}: ").lstrip()
             is_own = line.startswith(self.name)
+            if is_own and (entry := OF_ENTRY.match(message)):
+                self.entry = entry[1]
             if re.match(r"(error|fatal|detail|hint|warning):", message, re.IGNORECASE) or not is_own:
+                self.failed = self.failed if self.failures() else self.entry
                 self.errors = [*self.errors, message][-50:]
             elif self.ignored_statement and self.failures():
                 self.process.terminate()
@@ -268,7 +273,8 @@ class Running:
             return ""
         first = next(iter(self.failures() or self.errors), "")
         reason = first.partition(":")[2].strip() or "it gave no reason"
-        reason = without_values(reason, self.errors[self.errors.index(first) + 1 :] if first else ())
+        if not self.failed.startswith("EXTENSION "):  # Extensions are created before there are rows.
+            reason = without_values(reason, self.errors[self.errors.index(first) + 1 :] if first else ())
         return f"{self.name} exited with {code}: {without_password(reason).rstrip('.')}"
 
     def finish(self) -> None:

@@ -35,13 +35,13 @@ from .entries import (
     VIEW_DATA,
     Entry,
     LeftOut,
-    data_of_extensions,
     entries_in,
     find_left_out,
     listed,
     view_of,
     without_owner,
 )
+from .extension_entries import data_of_extensions
 from .load import shown
 from .manifest import COMPUTED, OF_ROLES, OF_VIEW, Manifest, Verdict, as_json, from_json, home_of, with_verdict
 from .owners import untrusted

@@ -62,8 +62,16 @@ class Command(BaseCommand):
             default=[],
             help="Leave out the objects of this role, and those that depend on them; may be repeated.",
         )
+        parser.add_argument(
+            "--without-extension",
+            metavar="NAME",
+            dest="extensions",
+            action="append",
+            default=[],
+            help="Leave out this extension and the rows of its tables; may be repeated.",
+        )
 
-    def handle(self, *, name, database, into, archive, yes, unsigned, trust, without, **options):
+    def handle(self, *, name, database, into, archive, yes, unsigned, trust, without, extensions, **options):
         if archive:
             self.put_back(connections[database], name, unsigned=unsigned, others=yes)
             return
@@ -79,10 +87,14 @@ class Command(BaseCommand):
         if not manifest.is_of(origin):
             self.stdout.write(f"Origin    a database named {origin.database} on another server.")
         current = connection.settings_dict["NAME"]
-        less, of = (f" without the objects of {', '.join(without)}", " of the rest") if without else ("", "")
+        less = f" without the objects of {', '.join(without)}" if without else ""
+        less += f"{' and' if less else ''} without {', '.join(extensions)}" if extensions else ""
+        of = " of the rest" if less else ""
         if into is not None:
             require_name(connection, into)
-            kept = restore_into(connection, into, store, manifest, progress, trust=trust, without=without)
+            kept = restore_into(
+                connection, into, store, manifest, progress, trust=trust, without=without, extensions=extensions
+            )
             self.stdout.write(f"Restored  into {into}{less}: every row{of} was compared and matches.")
             if kept.name:
                 self.report_kept("the empty database", kept)
@@ -100,14 +112,16 @@ class Command(BaseCommand):
         if used and not yes:
             require_swappable(connection, current)
             require_owners(connection, manifest, trust=trust, without=without)
-            require_extensions(connection, manifest)
+            require_extensions(connection, manifest, without=extensions)
             self.stdout.write(
                 f"Nothing was changed. `manage.py dbrestore {manifest.name} --yes` restores into a new database, compares it, and swaps it with"
                 f" {current}: whatever has been written since {manifest.taken:%Y-%m-%d %H:%M} UTC is then only in the old one, which is kept under another"
                 " name. --into NAME restores into another database instead."
             )
             return
-        kept = restore_over(connection, store, manifest, progress, empty=not yes, trust=trust, without=without)
+        kept = restore_over(
+            connection, store, manifest, progress, empty=not yes, trust=trust, without=without, extensions=extensions
+        )
         self.stdout.write(f"Restored  {current}{less}: every row{of} was compared and matches.")
         self.report_kept("the old database", kept)
         self.report_erasures(manifest, kept.erasures)
