@@ -18,9 +18,7 @@ ATTACHED_SQL = """
            ARRAY(SELECT s.subname::text FROM pg_catalog.pg_subscription AS s JOIN pg_catalog.pg_database AS d ON d.oid = s.subdbid
                  WHERE d.datname = pg_catalog.current_database() ORDER BY s.subname),
            ARRAY(SELECT DISTINCT t.spcname::text FROM pg_catalog.pg_tablespace AS t
-                 WHERE t.oid IN (SELECT c.reltablespace FROM pg_catalog.pg_class AS c)
-                    OR t.oid = (SELECT d.dattablespace FROM pg_catalog.pg_database AS d
-                                WHERE d.datname = pg_catalog.current_database() AND t.spcname <> 'pg_default') ORDER BY 1)
+                 WHERE t.oid IN (SELECT c.reltablespace FROM pg_catalog.pg_class AS c) ORDER BY 1)
 """
 SHARED = "pg_global"  # The tablespace of the server's shared catalogues.
 

@@ -10,6 +10,7 @@ from psycopg import sql
 from ..errors import sqlstate
 from ..progress import Progress
 from ..sql import catalogue, fetch_all, fetch_one, quote
+from .tablespaces import read_own
 
 # The options of CREATE DATABASE for a database like this one. daticulocale is datlocale from PostgreSQL 17 on, and daticurules is
 # new in 16; to_jsonb knows all of them.
@@ -56,8 +57,13 @@ def creation(connection, name: str) -> sql.Composed:
 
 
 def create(connection, name: str) -> None:
-    """Create the database `name`, like that of `connection`, closed to other roles until copy_grants()."""
-    statement = creation(connection, name)
+    """Create the database `name`, like that of `connection`, closed to other roles until copy_grants().
+
+    It is in the same tablespace, if this role may create in it.
+    """
+    statement, own = creation(connection, name), read_own(connection)
+    if own and own.is_usable:
+        statement += sql.SQL(" TABLESPACE {}").format(sql.Identifier(own.name))
     with connection.cursor() as cursor:
         cursor.execute(statement)
         cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))

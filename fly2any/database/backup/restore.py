@@ -38,6 +38,7 @@ from .staff_after_restore import StaffChanges, sign_out_staff
 from .store import Store
 from .stored_file import opened
 from .swap import MAINTENANCE, STARTED_SQL, require_same_server, require_swappable, swap
+from .tablespaces import describe_unusable
 from .take import new_findings
 
 COMMENT_SQL = """
@@ -153,6 +154,8 @@ def _restore_new(
     require_owners(connection, manifest, trust=trust, without=without)
     require_extensions(connection, manifest, without=extensions)
     require_disk_space(connection, manifest)
+    if unusable := describe_unusable(connection):
+        progress.say(unusable)
     (started,) = fetch_one(connection, STARTED_SQL)
     elsewhere = purpose == RESTORE and _is_elsewhere(connection, manifest)
     connection.close()  # A server or a pooler may end a connection that is idle for this long.

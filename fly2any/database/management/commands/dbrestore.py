@@ -12,6 +12,7 @@ from fly2any.database.backup.owners import describe_untried, require_owners
 from fly2any.database.backup.restore import is_used, require_name, restore_into, restore_over
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.swap import require_swappable
+from fly2any.database.backup.tablespaces import describe_unusable
 from fly2any.database.clock import read_clock
 from fly2any.database.errors import Refusal
 from fly2any.database.maintenance import render as render_archive
@@ -105,7 +106,8 @@ class Command(BaseCommand):
             of_other_homes(manifest, connection),
             *read_attached(connection).notes(),
             describe_untried(connection, manifest),
-            room_note(manifest),
+            room_note(connection, manifest),
+            describe_unusable(connection) if used and not yes else "",
         )
         for note in filter(None, notes):
             self.stdout.write(f"Note      {note}")
