@@ -154,7 +154,10 @@ def test_an_extension_that_refuses_the_new_database_is_left_out_on_request_and_r
     sentence = f"{REFUSED}like_cron (can only create extension in a). Fix the cause; or leave them out, with the rows of their tables: --without-extension like_cron.\n"
     assert [(answer.returncode, answer.stderr) for answer in refused] == 2 * [(2, sentence)]
     assert (without.returncode, restored.returncode, restored.stderr, there) == (0, 0, "", [(None,)])
-    assert f"Restored  into {names[0]} without like_cron: every row of the rest was compared and matches.\n" in without.stdout
+    assert (
+        f"Restored  into {names[0]} without the extension like_cron: every row of the rest was compared and matches.\n"
+        in without.stdout
+    )
     assert without.stderr.splitlines() == [
         "Left out with --without-extension: EXTENSION - like_cron, DEFAULT ACL cron DEFAULT PRIVILEGES FOR TABLES, rows of cron.job (2 rows), value of"
         " cron.numbers.",

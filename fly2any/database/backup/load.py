@@ -79,8 +79,7 @@ def load(
     """
     connection.ensure_connection()
     major, _ = tools.server_version(connection)
-    tls = connection.connection.pgconn.ssl_in_use
-    tool = tools.choose(major, tls=tls, oldest=int(manifest.tool.partition(".")[0]))
+    tool = tools.choose(major, tls=connection.connection.pgconn.ssl_in_use, oldest=int(manifest.tool.partition(".")[0]))
     others = [role for (role,) in fetch_all(connection, OTHERS_SQL, ["USAGE" if major >= 16 else "MEMBER"])]
     (is_superuser,) = fetch_one(connection, SUPERUSER_SQL)
     untried = describe_untried(connection, manifest)
@@ -98,13 +97,7 @@ def load(
         kept = [one for one in entries if one.number not in left_out.entries]
         chains = [] if is_superuser else find_chains(tool.folder / "pg_restore", dump, kept, work)
         require_grantors(connection, chains)
-        if unusable := steps.check_statements(kept):
-            steps.arguments.append("--no-tablespaces")
-            progress.say(
-                "The backup names tablespaces that do not exist here, or in which this role may create nothing"
-                f" ({', '.join(map(one_line, unusable))}): everything is restored into the default tablespace."
-                " ALTER TABLE … SET TABLESPACE moves a table afterwards."
-            )
+        steps.check_statements(kept)
         connection.close()
         views = [one for one in kept if one.text.startswith(VIEW_DATA)]
         of_members = uncertain(kept, manifest) if extensions else []
@@ -115,14 +108,9 @@ def load(
         for one in of_members:
             steps.try_restoring(one)
         statements = unrestored(tool.folder / "pg_restore", dump, work) if elsewhere else []
-    if statements:
-        progress.say(
-            "The privileges and settings of the original database itself were not restored. Run what is missing, with the values that"
-            f" `pg_restore --create --file=-` shows: {' '.join(map(one_line, statements))}"
-        )
+    _report_unrestored(statements, progress)
     _analyze(connection, progress)
-    if without:
-        progress.say(f"Left out, because it belongs to {', '.join(without)} or depends on such an object: {of_roles}.")
+    _report_left_out_of_roles(without, of_roles, progress)
     return left_out
 
 
@@ -145,15 +133,21 @@ class _Steps:
             raise Unfit("pg_restore cannot read the dump, which is damaged: use another backup.")
         return tuple(entries_in(listing))
 
-    def check_statements(self, entries: Sequence[Entry]) -> list[str]:
-        """Return the tablespaces that the statements of some entries name and that cannot be used.
+    def check_statements(self, entries: Sequence[Entry]) -> None:
+        """Leave out all tablespaces, and report it, if the statements of some entries name one that cannot be used.
 
         Raises Refusal if a statement gives an object that only a superuser may own to another role.
         """
         contents = listed([one.number for one in entries], self.work / "kept")
         statements = list(statements_of(self._print("--schema-only", f"--use-list={contents}", "--file=-") or ""))
         require_superusers(self.connection, statements)
-        return find_unusable(self.connection, statements)
+        if unusable := find_unusable(self.connection, statements):
+            self.arguments.append("--no-tablespaces")
+            self.progress.say(
+                "The backup names tablespaces that do not exist here, or in which this role may create nothing"
+                f" ({', '.join(map(one_line, unusable))}): everything is restored into the default tablespace."
+                " ALTER TABLE … SET TABLESPACE moves a table afterwards."
+            )
 
     def restore(self, entries: Sequence[Entry], schemas: Collection[int], chains: Sequence[Chain], untried: str) -> None:
         """Restore the entries, `schemas` first, and grant the privileges of `chains`; `untried` is added to the message of a failure."""
@@ -186,6 +180,20 @@ class _Steps:
     def _writing(self, *options: str) -> tools.Running:
         on_line = shown(self.progress, self.manifest)
         return tools.restoring(self.tool, self.major, self.dump, [*self.arguments, *options], self.environment, on_line)
+
+
+def _report_unrestored(statements: Sequence[str], progress: Progress) -> None:
+    """Report the statements about the database itself that are not restored."""
+    if statements:
+        progress.say(
+            "The privileges and settings of the original database itself were not restored. Run what is missing, with the values that"
+            f" `pg_restore --create --file=-` shows: {' '.join(map(one_line, statements))}"
+        )
+
+
+def _report_left_out_of_roles(roles: Sequence[str], left_out: LeftOut, progress: Progress) -> None:
+    if roles:
+        progress.say(f"Left out, because it belongs to {', '.join(roles)} or depends on such an object: {left_out}.")
 
 
 def _report_left_out(extensions: Sequence[str], left_out: LeftOut, progress: Progress) -> None:

@@ -88,29 +88,19 @@ class Command(BaseCommand):
         if not manifest.is_of(origin):
             self.stdout.write(f"Origin    a database named {origin.database} on another server.")
         current = connection.settings_dict["NAME"]
-        less = f" without the objects of {', '.join(without)}" if without else ""
-        less += f"{' and' if less else ''} without {', '.join(extensions)}" if extensions else ""
+        choices = {"trust": trust, "without": without, "extensions": extensions}
+        less = described(without, extensions)
         of = " of the rest" if less else ""
         if into is not None:
             require_name(connection, into)
-            kept = restore_into(
-                connection, into, store, manifest, progress, trust=trust, without=without, extensions=extensions
-            )
+            kept = restore_into(connection, into, store, manifest, progress, **choices)
             self.stdout.write(f"Restored  into {into}{less}: every row{of} was compared and matches.")
             if kept.name:
                 self.report_kept("the empty database", kept)
             self.report_erasures(manifest, kept.erasures)
             self.report_staff(kept.staff, replaced=False)
             return
-        notes = (
-            of_other_homes(manifest, connection),
-            *read_attached(connection).notes(),
-            describe_untried(connection, manifest),
-            room_note(connection, manifest),
-            describe_unusable(connection) if used and not yes else "",
-        )
-        for note in filter(None, notes):
-            self.stdout.write(f"Note      {note}")
+        self.report_notes(connection, manifest, is_shown=used and not yes)
         if used and not yes:
             require_swappable(connection, current)
             require_owners(connection, manifest, trust=trust, without=without)
@@ -121,13 +111,22 @@ class Command(BaseCommand):
                 " name. --into NAME restores into another database instead."
             )
             return
-        kept = restore_over(
-            connection, store, manifest, progress, empty=not yes, trust=trust, without=without, extensions=extensions
-        )
+        kept = restore_over(connection, store, manifest, progress, empty=not yes, **choices)
         self.stdout.write(f"Restored  {current}{less}: every row{of} was compared and matches.")
         self.report_kept("the old database", kept)
         self.report_erasures(manifest, kept.erasures)
         self.report_staff(kept.staff)
+
+    def report_notes(self, connection, manifest, *, is_shown):
+        notes = (
+            of_other_homes(manifest, connection),
+            *read_attached(connection).notes(),
+            describe_untried(connection, manifest),
+            room_note(connection, manifest),
+            describe_unusable(connection) if is_shown else "",  # The restore reports it itself.
+        )
+        for note in filter(None, notes):
+            self.stdout.write(f"Note      {note}")
 
     def report_erasures(self, manifest, erasures):
         self.stdout.write(
@@ -189,6 +188,13 @@ class Command(BaseCommand):
             self.stdout.write(
                 f"Retention  is on for {archive.table}: raise its number of days in RETENTION before the next run of dbmaintain, which otherwise deletes the old rows again."
             )
+
+
+def described(without, extensions):
+    """Return what a restore leaves out, as " without …", "" if it is nothing."""
+    roles = [f"the objects of {', '.join(without)}"] if without else []
+    parts = [*roles, *([f"the extension {', '.join(extensions)}"] if extensions else [])]
+    return f" without {' and '.join(parts)}" if parts else ""
 
 
 def of_other_homes(manifest, connection):
