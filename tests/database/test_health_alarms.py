@@ -116,9 +116,11 @@ def test_a_slot_that_lost_its_wal_is_reported_to_keep_none(own_server):
 
 
 def test_a_server_process_that_holds_a_lock_is_not_to_be_terminated():
-    row = namedtuple("Row", "pid by role gid application of_transaction is_direct")
+    row = namedtuple("Row", "by is_process gid pid application maintains of_transaction is_direct")
 
-    assert [_end([row(8, *held, "", False, True)], False) for held in ((7, "site", None), (7, "", None), (0, "", None))] == [
+    assert [
+        _end([row(*held, 8, "", False, False, True)], False) for held in ((7, False, None), (7, True, None), (0, False, None))
+    ] == [
         "manage.py dbhealth locks --terminate 7 --yes",
         "Wait until it is done: it is a server process, such as a vacuum that prevents wraparound."
         " If others wait for session 8, end that: manage.py dbhealth locks --terminate 8 --yes",

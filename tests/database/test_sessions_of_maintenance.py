@@ -7,7 +7,7 @@ import pytest
 from fly2any.database.health.examine import Reader
 from fly2any.database.health.horizon import describe, end, read_holder
 from tests.conftest import django
-from tests.database.test_dbhealth import NOW
+from tests.database.test_dbhealth import NOW, waiting
 from tests.database.test_health_privileges import asked
 from tests.servers import wait_until
 
@@ -58,3 +58,20 @@ def test_the_end_of_a_concurrent_build_is_to_be_waited_for(table):
             "Wait until the index is built: until then, VACUUM cannot remove rows that died after it began.",
         )
         assert (describe(holder), end(holder)) == (f"session {pid}, which builds an index", "Wait until the index is built.")
+
+
+def test_the_statement_that_waits_for_a_vacuum_is_ended_in_its_place(table):
+    """The site's reads wait behind it for as long as the VACUUM takes."""
+    slowly = ("SET vacuum_cost_delay = 100", "SET vacuum_cost_limit = 1", "VACUUM t")
+    with (
+        running(table, *slowly, shown_in="pg_stat_progress_vacuum") as (pid, _, _),
+        waiting(table, "ALTER TABLE t ADD b int") as waiter,
+        waiting(table, "SELECT FROM t"),
+    ):
+        [found] = asked(table, "locks", longest=NOW)[1]
+
+    assert (str(found.severity), found.where, found.cure) == (
+        *("error", f"session {pid}"),
+        "Wait until its VACUUM or the build of its index ends: it blocks no reads or writes."
+        f" If others wait for session {waiter}, end that: manage.py dbhealth locks --terminate {waiter} --yes",
+    )

@@ -43,6 +43,8 @@ BLOCKED_SQL = f"""
         SELECT chain.by, chain.gid, waits.pid FROM chain JOIN waits ON waits.by = chain.pid
     )
     SELECT chain.pid, chain.by, chain.gid, COALESCE(holder.application_name, '') AS application, COALESCE(holder.usename, '') AS role,
+           COALESCE(holder.backend_type <> 'client backend', holder.usesysid IS NULL) AS is_process,
+           EXISTS (SELECT FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = chain.by AND ({VACUUMS_SQL} OR {BUILDS_SQL})) AS maintains,
            COALESCE(holder.state, '') AS state, holder.query, a.query AS waits_for, COALESCE(now() - waiting.start, now() - a.query_start) AS since,
            waiting.of_transaction, EXISTS (SELECT FROM waits WHERE waits.pid = chain.pid AND waits.by = chain.by) AS is_direct
     FROM chain JOIN waiting USING (pid) JOIN pg_catalog.pg_stat_activity AS a USING (pid)
@@ -191,18 +193,19 @@ def _blocked(rows: list, longest: timedelta) -> Finding:
 
 
 def _end(rows: list, is_harmless: bool) -> str:
-    """Return the cure for a lock holder: the command that ends it, unless it is a backup or a server process such as autovacuum."""
+    """Return the cure for a lock holder: the command that ends it, unless it is a server process such as autovacuum, or work that takes long."""
     holder = rows[0]
     if not holder.by:
         return roll_back_prepared(holder.gid)
-    is_server = not holder.role
-    if is_server or holder.application in BACKUP_PROGRAMS:
-        until = (
-            "it is done: it is a server process, such as a vacuum that prevents wraparound" if is_server else "the backup ends"
-        )
-        waiter = next((row.pid for row in rows if row.is_direct and not row.of_transaction), None)
-        instead = f" If others wait for session {waiter}, end that: {_terminate('locks', waiter)}" if waiter else ""
-        return f"Wait until {until}.{instead}"
+    # Reads queue behind a statement that waits for one that blocks no reads.
+    waiter = next((row.pid for row in rows if row.is_direct and not row.of_transaction), None)
+    instead = f" If others wait for session {waiter}, end that: {_terminate('locks', waiter)}" if waiter else ""
+    if holder.is_process:
+        return f"Wait until it is done: it is a server process, such as a vacuum that prevents wraparound.{instead}"
+    if holder.maintains:
+        return f"Wait until its VACUUM or the build of its index ends: it blocks no reads or writes.{instead}"
+    if holder.application in BACKUP_PROGRAMS:
+        return f"Wait until the backup ends.{instead}"
     return f"{'Wait, or: ' if is_harmless else ''}{_terminate('locks', holder.by)}"
 
 
@@ -248,7 +251,9 @@ def transactions(
     for row in rows:
         where, session = f"session {row.pid}", _session(row.application, row.role, query=row.query)
         cure, is_backup = _terminate("transactions", row.pid), row.application in BACKUP_PROGRAMS and row.age <= longest_backup
-        if row.idle is not None and row.idle > idle and not is_backup:  # The first session of `pg_dump --jobs` is idle.
+        if (
+            row.idle is not None and row.idle > idle and not (is_backup or row.copies)
+        ):  # The first session of `pg_dump --jobs` is idle.
             yield Finding(
                 Severity.WARNING,
                 "transactions.idle",
