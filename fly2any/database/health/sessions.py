@@ -251,9 +251,7 @@ def transactions(
     for row in rows:
         where, session = f"session {row.pid}", _session(row.application, row.role, query=row.query)
         cure, is_backup = _terminate("transactions", row.pid), row.application in BACKUP_PROGRAMS and row.age <= longest_backup
-        if (
-            row.idle is not None and row.idle > idle and not (is_backup or row.copies)
-        ):  # The first session of `pg_dump --jobs` is idle.
+        if row.idle is not None and row.idle > idle and not is_backup:  # The first session of `pg_dump --jobs` is idle.
             yield Finding(
                 Severity.WARNING,
                 "transactions.idle",
