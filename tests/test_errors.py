@@ -10,6 +10,7 @@ from django.db import Error, NotSupportedError, OperationalError
 
 from fly2any.database.errors import CAUSES, FUNCTION_FAILED, UNNAMED_FUNCTION_FAILED, explain, is_lost, named_function
 from fly2any.database.write_check import check_writes
+from fly2any.postgres.search_path import SearchPathError
 from tests import prisma
 from tests.conftest import PROJECT, django, manage
 from tests.servers import free_port
@@ -309,3 +310,8 @@ def test_a_connection_is_lost_if_the_server_ended_it(database, statement, lost):
         run()
 
     assert is_lost(raised.value) is lost
+
+
+def test_a_connection_that_would_run_another_roles_code_is_not_lost():
+    """A new connection would not help: it is refused again."""
+    assert is_lost(SearchPathError("django_migrations belongs to another role")) is False

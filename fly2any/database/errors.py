@@ -274,6 +274,8 @@ def leaves_commit_open(error: BaseException) -> bool:
 
 def is_lost(error: BaseException) -> bool:
     """Return whether the connection was lost, or the server ended it: the next statement needs a new one."""
+    if isinstance(error, SearchPathError):
+        return False
     if diag := _diagnosis(error):
         return diag.severity_nonlocalized in ("FATAL", "PANIC")
     return isinstance(error, OperationalError | InterfaceError)

@@ -35,7 +35,8 @@ IN_USE = "55006"
 FACTS_SQL = "SELECT pg_catalog.current_database(), pg_catalog.clock_timestamp()"
 # Every role sees comments and sessions of other databases, and may mark a database of its own.
 DATABASES_SQL = f"""
-    SELECT d.datname, CASE WHEN pg_catalog.octet_length(comment.text) < {LONGEST_MARK} AND pg_catalog.left(comment.text, {len(MARK)}) = '{MARK}' THEN comment.text END, r.rolname = current_user,
+    SELECT d.datname, CASE WHEN pg_catalog.octet_length(comment.text) < {LONGEST_MARK} AND pg_catalog.left(comment.text, {len(MARK)}) = '{MARK}' THEN comment.text END,
+           (r.rolsuper OR r.rolname = current_user OR r.oid = c.datdba) AND pg_catalog.pg_has_role(r.oid, 'USAGE'),
            r.rolsuper OR r.rolname = current_user OR r.oid = c.datdba,
            EXISTS (SELECT FROM pg_catalog.pg_stat_activity AS s WHERE s.datid = d.oid), pg_catalog.clock_timestamp(), c.datname
     FROM pg_catalog.pg_database AS d JOIN pg_catalog.pg_roles AS r ON r.oid = d.datdba
@@ -53,7 +54,7 @@ class Leftover:
     name: str
     purpose: str
     made: datetime | None
-    owned: bool  # owned by the current role
+    owned: bool  # trusted, and the current role may drop it
     trusted: bool  # owned by a role that may restore `of`
     used: bool
     age: timedelta  # Negative if a clock was ahead when it was marked.
@@ -104,7 +105,7 @@ def read_leftovers(connection) -> Iterator[Leftover]:
 
 
 def drop_leftovers(connection, purpose: str) -> list[str]:
-    """Drop this role's unused databases that were marked for `purpose` at least a day ago (server time); return their names."""
+    """Drop unused databases of this role, or of one as which it may act, that were marked for `purpose` at least a day ago (server time); return their names."""
     dropped = []
     for one in list(_marked(connection)):
         if one.purpose == purpose and one.owned and not one.used and one.age > OLD:

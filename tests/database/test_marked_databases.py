@@ -63,6 +63,20 @@ def test_only_marked_old_and_unused_databases_are_dropped(database, beside):
     assert stays | {unmarked, used} <= there
 
 
+def test_leftovers_of_the_owner_of_the_database_are_dropped_by_a_role_that_may_act_as_it(database, beside):
+    """A restore creates them for that owner."""
+    owner, stranger = f"{database.name}_owner", f"{database.name}_stranger"
+    database.execute(f"CREATE ROLE {owner} CREATEDB; CREATE ROLE {stranger}; ALTER DATABASE {database.name} OWNER TO {owner}")
+    goes, theirs = beside("_a"), beside("_b")
+    database.execute(f"ALTER DATABASE {goes} OWNER TO {owner}; ALTER DATABASE {theirs} OWNER TO {stranger}")
+    try:
+        with django(database) as connection:
+            assert drop_leftovers(connection, "scratch") == [goes]
+    finally:
+        database.execute(f"ALTER DATABASE {database.name} OWNER TO postgres; DROP ROLE {owner}")
+        database.execute(f"ALTER DATABASE {theirs} OWNER TO postgres; DROP ROLE {stranger}")
+
+
 def _named(database, name):
     return dataclasses.replace(database, name=name)
 

@@ -82,6 +82,7 @@ class Manifest:
     oid: Number = 0  # The OID of the database, 0 in manifests until 2026-11.
     # The owners of the database and of `users`, and those owners of objects that were superusers.
     trusted: tuple[str, ...] = ()
+    database_owner: str = ""  # Not in manifests until 2026-11.
     schema: str = ""  # The schema of our tables; not in manifests until 2026-11.
     place: str = ""  # The server's address; not in manifests until 2026-11 or of an embedded server.
     size: Number = 0  # The size of the database in bytes; not in manifests until 2026-11.
@@ -100,6 +101,11 @@ class Manifest:
     def state(self) -> str:
         """Return "good" (verified), "bad" or "unverified" (not restored yet, or without a certain result)."""
         return self.verdict.state if self.verdict else "unverified"
+
+    @property
+    def original_owner(self) -> str:
+        """Return the owner of the database, "" if it is not known: a single trusted role is that owner."""
+        return self.database_owner or (self.trusted[0] if len(self.trusted) == 1 else "")
 
     def is_of(self, origin: Origin) -> bool:
         """Return whether it is of this database and, as far as known, not of a database of that name on another server.

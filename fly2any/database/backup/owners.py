@@ -31,6 +31,20 @@ DATABASE_SQL = """
     SELECT d.datname::text, pg_catalog.pg_get_userbyid(d.datdba)::text, current_user::text
     FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database()
 """
+# The owner of a database that is created like this one: the same if this role may act as it, otherwise this role.
+NEW_OWNER_SQL = """
+    SELECT CASE WHEN pg_catalog.bool_and(pg_catalog.pg_has_role(d.datdba, privilege)) THEN pg_catalog.pg_get_userbyid(d.datdba) ELSE current_user END::text
+    FROM pg_catalog.pg_database AS d CROSS JOIN unnest(%s::text[]) AS privilege
+    WHERE d.datname = pg_catalog.current_database() GROUP BY d.datdba
+"""
+# Whether the tables of a role, once the owner of their database, cannot be used in a database of the role `owner`: a superuser trusts
+# only the owner of a database, and from 15 on, pg_database_owner has the schema `public`.
+UNUSABLE_SQL = """
+    SELECT FROM pg_catalog.pg_roles AS original JOIN pg_catalog.pg_roles AS own ON own.rolname = current_user
+    WHERE original.rolname = %(original)s AND original.rolname <> %(owner)s AND NOT original.rolsuper
+      AND (own.rolsuper OR pg_catalog.current_setting('server_version_num')::int >= 150000
+                           AND NOT pg_catalog.pg_has_role(original.oid, %(owner)s::name, 'USAGE'))
+"""
 # The roles whose code a restore would run with the restoring role's privileges; superusers have all privileges anyway.
 OTHERS_SQL = """
     SELECT name FROM unnest(%s::text[]) AS name
@@ -49,15 +63,18 @@ REASONS = {"42501": "only a superuser may create it"} | dict.fromkeys(("0A000", 
 WITH_SQLSTATE = re.compile(r" \(([0-9A-Z]{5})\)$")
 
 
-def require_owners(connection, manifest: Manifest, *, trust: Sequence[str], without: Sequence[str]) -> None:
+def require_owners(connection, manifest: Manifest, *, trust: Sequence[str], without: Sequence[str], into: str = "") -> None:
     """Raise Refusal if roles of the backup are missing, or their code would run and is neither trusted nor left out.
 
-    `trust` are roles whose code may run, and `without` those whose objects are left out.
+    `trust` are roles whose code may run, and `without` those whose objects are left out. The backup is restored into the new database
+    `into`, if any, or replaces the one of `connection`: refuse if its owner does not suit the backup.
     """
     if unknown := [name for name in without if name not in manifest.owners]:
         raise Refusal(f"Nothing in {manifest.name} belongs to {unknown[0]}: omit --without {shlex.quote(unknown[0])}.")
     _require_roles(connection, manifest, without)
     _require_trust(connection, manifest, [*trust, *without])
+    if manifest.original_owner in {*manifest.owners} - {*without}:
+        _require_owner(connection, manifest.original_owner, into)
 
 
 def with_reason(left_out: str) -> str:
@@ -153,6 +170,30 @@ def require_replaceable(connection) -> None:
             f"The database {database} belongs to {owner}, so this role cannot replace it: as a superuser, run {cures} or restore"
             " with --into NAME."
         )
+
+
+def new_owner(connection) -> str:
+    """Return the owner that a database created like that of `connection` gets."""
+    return fetch_one(connection, NEW_OWNER_SQL, [["USAGE", *_privileges(connection)]])[0]
+
+
+def _require_owner(connection, original: str, into: str) -> None:
+    """Raise Refusal if the restored database would get an owner with whom the objects of `original`, the owner of the backup's, cannot be used."""
+    owner = new_owner(connection)
+    if not fetch_all(connection, UNUSABLE_SQL, {"original": original, "owner": owner}):
+        return
+    (database, *_) = fetch_one(connection, DATABASE_SQL)
+    if into:
+        cure = f"run CREATE DATABASE {quote(into)} OWNER {quote(original)}; and the command again."
+    else:
+        cure = (
+            f"if {database} is empty, run ALTER DATABASE {quote(database)} OWNER TO {quote(original)}; and the command again; otherwise"
+            " restore with --into NAME."
+        )
+    raise Refusal(
+        f"The original database and objects in it belong to {original}, but the restored one would belong to {owner}, and {original} would"
+        f" be neither trusted there nor allowed to create tables: {cure}"
+    )
 
 
 def untrusted(connection, manifest: Manifest) -> list[str]:

@@ -10,6 +10,7 @@ from psycopg import sql
 from ..errors import sqlstate
 from ..progress import Progress
 from ..sql import catalogue, fetch_all, fetch_one, quote
+from .owners import new_owner
 from .tablespaces import read_own
 
 # The options of CREATE DATABASE for a database like this one. daticulocale is datlocale from PostgreSQL 17 on, and daticurules is
@@ -57,11 +58,12 @@ def creation(connection, name: str) -> sql.Composed:
 
 
 def create(connection, name: str) -> None:
-    """Create the database `name`, like that of `connection`, closed to other roles until copy_grants().
+    """Create the database `name`, like that of `connection` and for its owner, closed to other roles until copy_grants().
 
     It is in the same tablespace, if this role may create in it.
     """
-    statement, own = creation(connection, name), read_own(connection)
+    statement = sql.SQL("{} OWNER {}").format(creation(connection, name), sql.Identifier(new_owner(connection)))
+    own = read_own(connection)
     if own and own.is_usable:
         statement += sql.SQL(" TABLESPACE {}").format(sql.Identifier(own.name))
     with connection.cursor() as cursor:

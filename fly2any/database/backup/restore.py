@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from io import FileIO
+from typing import TypeVar
 
 from django.db import Error, transaction
 
@@ -41,6 +42,7 @@ from .swap import MAINTENANCE, STARTED_SQL, require_same_server, require_swappab
 from .tablespaces import describe_unusable
 from .take import new_findings
 
+T = TypeVar("T")
 COMMENT_SQL = """
     SELECT datname, pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database
     WHERE datname = pg_catalog.current_database()
@@ -120,10 +122,9 @@ def restore_into(
             _restore_new(
                 connection, name, store, manifest, progress, trust=trust, without=without, extensions=extensions, purpose=INTO
             )
-            home = home_of(manifest)
-            with connection_to(connection, name, schema=home) as target:
-                staff = sign_out_staff(target)
-            return Replaced("", False, _with_others(connection, name, manifest, home, staff), Erasures())
+            with drop_on_failure(connection, name, progress):
+                staff = _if_lost_again(connection, lambda: _finish_new(connection, name, manifest))
+            return Replaced("", False, staff, Erasures())
         with connection_to(connection, name) as target:
             if is_used(target):
                 raise Refusal(f"The database {name} is not empty: give --into an empty database or a new name.")
@@ -146,12 +147,12 @@ def _restore_new(
 ) -> datetime:
     """Create the database `name`, marked for `purpose`, and restore into it; return the server's start time.
 
-    The mark of --into is removed at the end. Objects of the roles `without`, and `extensions`, are left out, and `progress`
-    reports them. Raises Refusal, and drops the database, if it differs from the backup or if the server was replaced meanwhile.
+    Objects of the roles `without`, and `extensions`, are left out, and `progress` reports them. Raises Refusal, and drops the
+    database, if it differs from the backup or if the server was replaced meanwhile.
     """
     connection.ensure_connection()
     require_restorable(manifest, connection)
-    require_owners(connection, manifest, trust=trust, without=without)
+    require_owners(connection, manifest, trust=trust, without=without, into=name if purpose == INTO else "")
     require_extensions(connection, manifest, without=extensions)
     require_disk_space(connection, manifest)
     if unusable := describe_unusable(connection):
@@ -171,9 +172,18 @@ def _restore_new(
             require_same_server(connection, started)
             prepare_session(connection)
             copy_grants(connection, name)
-            if purpose == INTO:
-                comment(connection, name, None)
     return started
+
+
+def _finish_new(connection, name: str, manifest: Manifest) -> StaffChanges:
+    """Sign all staff out of the new database `name`, then remove its mark: no database without one has sessions of the backup."""
+    home = home_of(manifest)
+    with connection_to(connection, name, schema=home) as target:
+        staff = sign_out_staff(target)
+    staff = _with_others(connection, name, manifest, home, staff)
+    prepare_session(connection)
+    comment(connection, name, None)
+    return staff
 
 
 @contextmanager
@@ -251,10 +261,7 @@ def restore_over(
 
 
 def _sign_out_and_keep_erasures(connection, new: str, manifest: Manifest, *, empty: bool) -> tuple[StaffChanges, Erasures]:
-    """Sign all staff out of the database `new`, and copy to it the erasures recorded in that of `connection`, unless that is `empty`.
-
-    It is done once more if a connection is lost.
-    """
+    """Sign all staff out of the database `new`, and copy to it the erasures recorded in that of `connection`, unless that is `empty`."""
 
     def run() -> tuple[StaffChanges, Erasures]:
         home = _home(connection, manifest, empty=empty)
@@ -263,6 +270,11 @@ def _sign_out_and_keep_erasures(connection, new: str, manifest: Manifest, *, emp
             erasures = Erasures() if empty else keep_erasures(target, connection)
         return _with_others(connection, new, manifest, home, staff), erasures
 
+    return _if_lost_again(connection, run)
+
+
+def _if_lost_again(connection, run: Callable[[], T]) -> T:
+    """Return what `run` returns; run it once more if a connection is lost."""
     try:
         return run()
     except Error as error:

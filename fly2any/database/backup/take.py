@@ -28,7 +28,7 @@ from ..schema import contract
 from ..schema.relations import refuse_on_worker
 from ..schema.untrusted_code import our_tables
 from ..server import read_home
-from ..sql import PEOPLE, catalogue, fetch_all, literal, quote
+from ..sql import PEOPLE, catalogue, fetch_all, fetch_one, literal, quote
 from ..trusted_roles import TRUSTED_SQL
 from ..units import plural
 from ..verification import verify
@@ -40,6 +40,7 @@ from .extensions import read_extensions
 from .lenient_reads import refuse_lenient_reads
 from .lock_space import explained
 from .manifest import COLLATION, Manifest, as_json, file_name, sha256_of
+from .owners import DATABASE_SQL
 from .role_names import require_valid_names
 from .standby import data_of, require_logged
 from .store import Store, all_or_none
@@ -353,6 +354,7 @@ def read_roles(connection, tool: int) -> dict[str, Any]:
         "owners": tuple(owners),
         "roles": tuple(name for name, owns in named if not owns),
         "trusted": trusted,
+        "database_owner": fetch_one(connection, DATABASE_SQL)[1],
         "schema": schema,
     }
 
