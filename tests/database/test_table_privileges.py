@@ -66,6 +66,14 @@ def test_a_sequence_that_the_site_may_not_use_is_reported_once(damage, column):
         ("error", "column.sequence", column)
     ]
     cure = next(one.cure for one in found if "may not use" in one.message).partition(": ")[2]
+    run("ALTER ROLE site LOGIN")
+    [(severity, where, message, grant)] = [
+        (str(one.severity), one.where, one.message, one.cure)
+        for one in verify(connection).findings
+        if one.code == "grants.missing"
+    ]
+    assert (severity, where, grant.partition(": ")[2]) == ("warning", "site", cure)
+    assert message.startswith(f"site may INSERT into {column.partition('.')[0]}, but may not use ")
     assert serious(seen_by("site", cure, codes=("server.privileges", "column.sequence"))) == ()
 
 

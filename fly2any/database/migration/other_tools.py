@@ -31,7 +31,8 @@ RECORD_IS_LOST = f"{NONE_IS_RECORDED} {RECORDED_ANEW}"
 def is_built(contract: contracts.Contract, live: Catalog, server: Live) -> bool:
     """Return whether all objects of our migrations exist as defined; `server` is the one that `live` was read from."""
     expected = contracts.catalog_of(contract.expected(contract.migrations))
-    return all(finding.severity is Severity.NOTE for finding in compare(expected, live, live=server).findings)
+    found = compare(expected, live, live=server).findings
+    return all(finding.severity is Severity.NOTE or finding.code == "grants.missing" for finding in found)
 
 
 def not_adopted(

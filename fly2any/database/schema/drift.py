@@ -25,7 +25,7 @@ from .sequences import taken_values
 from .tables import compare_tables, unlogged_order
 
 # The order in which cures run: a key before the foreign keys that point at it.
-ORDER = ("table", "column", "default", "primary_key", "unique", "check", "index", "foreign_key", "trigger", "rule")
+ORDER = ("table", "column", "default", "primary_key", "unique", "check", "index", "foreign_key", "trigger", "rule", "grants")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+from fly2any.postgres.schema import API_ROLES
 
 from ..findings import Finding, Severity
 from ..sql import literal, quote
@@ -27,6 +29,13 @@ FIRST_VALUE_SQL = f"""
          THEN (SELECT f.word::bigint
                FROM pg_catalog.ts_stat('SELECT last_value::text::pg_catalog.tsvector FROM ' || {{sequence}}::regclass) AS f) END
 """
+# The other roles that sign in and may INSERT, but not use the sequence of the default. Supabase grants every table to the roles of its API.
+DENIED_SQL = f"""
+    ARRAY(SELECT r.rolname::text FROM pg_catalog.pg_roles AS r
+          WHERE a.attidentity = '' AND r.rolcanlogin AND r.rolname NOT IN (current_user, {", ".join(map(literal, API_ROLES))})
+            AND pg_catalog.has_any_column_privilege(r.oid, a.attrelid, 'INSERT')
+            AND NOT pg_catalog.has_sequence_privilege(r.oid, s.seqrelid, 'USAGE, UPDATE') ORDER BY r.rolname)
+"""
 # The sequences of a column: its identity's, and those that its default names. A column's type may have a lower maximum than its sequence.
 NEXT_SQL = f"""
     SELECT {{place}}, CASE WHEN pg_catalog.has_sequence_privilege(s.seqrelid, 'USAGE, SELECT')
@@ -39,7 +48,8 @@ NEXT_SQL = f"""
            s.seqrelid::regclass::text, pg_catalog.format_type(s.seqtypid, NULL), current_user::text,
            a.attidentity <> '' OR pg_catalog.has_sequence_privilege(s.seqrelid, 'USAGE, UPDATE'), s.seqcycle,
            (SELECT q.relpersistence = 'u' FROM pg_catalog.pg_class AS q WHERE q.oid = s.seqrelid),
-           {IS_SAFE_SQL.format(sequence="s.seqrelid")}
+           {IS_SAFE_SQL.format(sequence="s.seqrelid")},
+           {DENIED_SQL}
     FROM pg_catalog.pg_attribute AS a
     CROSS JOIN LATERAL (
         SELECT d.objid FROM pg_catalog.pg_depend AS d
@@ -87,6 +97,7 @@ class Next:
     cycles: bool = False
     unlogged: bool = False  # from PostgreSQL 15 on
     safe: bool = True  # whether no untrusted role may give the sequence's name to another relation
+    denied: Sequence[str] = ()  # other roles that may INSERT, but not use the sequence for a default
 
     @property
     def step(self) -> int:
@@ -159,6 +170,7 @@ def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Fin
             message = f"{following.role} may not use {following.sequence}, from which the default of {title} takes its values, so every INSERT that uses the default fails."
             cure = f"As its owner: GRANT USAGE, SELECT ON SEQUENCE {following.sequence} TO {quote(following.role)};"
             yield Finding(Severity.ERROR, "column.sequence", where(column), message, cure)
+        yield from _denied(following, title)
         if not (following.is_exhausted or following.is_taken):
             continue
         contracted = ours.get((column.table, column.name))
@@ -178,6 +190,14 @@ def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Fin
             )
         cure, is_sql = _cure(following, alter)
         yield Finding(Severity.ERROR, "column.sequence", where(column), message, cure, is_sql=is_sql)
+
+
+def _denied(following: Next, title: str) -> Iterator[Finding]:
+    """Yield a finding for each other role whose INSERTs fail because it may not use the sequence."""
+    for role in following.denied:
+        message = f"{role} may INSERT into {following.asked.column.table}, but may not use {following.sequence}, from which the default of {title} takes its values, so every INSERT that uses the default fails."
+        cure = f"As its owner: GRANT USAGE, SELECT ON SEQUENCE {following.sequence} TO {quote(role)};"
+        yield Finding(Severity.WARNING, "grants.missing", role, message, cure)
 
 
 def _unlogged(found: list[Next], logged: set[str]) -> Iterator[Finding]:
