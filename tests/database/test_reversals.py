@@ -192,6 +192,30 @@ def test_a_reversal_that_deletes_no_row_needs_no_consent(database, atomic):
     assert database.execute("SELECT to_regclass('probe_thing')") == [(None,)]
 
 
+@pytest.mark.parametrize("atomic", [True, False], ids=["atomic", "not atomic"])
+def test_rows_that_the_server_does_not_count_are_not_deleted_without_consent(database, atomic):
+    database.execute(f'ALTER DATABASE "{database.name}" SET track_counts TO off')
+    with probing(database, made(), back("DELETE FROM probe_thing"), atomic=atomic) as probe:
+        database.execute(ROW)
+
+        with pytest.raises(Refusal) as refused:
+            probe.reverse(1)
+
+    assert str(refused.value) == (
+        f"Reversing probe.0002 hides the rows that it deletes or changes, because track_counts is off (turn it on){GO_ON}"
+    )
+    assert is_there(database)
+
+
+def test_rows_that_the_server_does_not_count_are_deleted_with_consent(database):
+    database.execute(f'ALTER DATABASE "{database.name}" SET track_counts TO off')
+    with probing(database, made(), back("DELETE FROM probe_thing"), yes=True) as probe:
+        database.execute(ROW)
+        probe.reverse(1)
+
+    assert not is_there(database)
+
+
 def test_rows_are_deleted_with_consent(database):
     with probing(database, thing(), with_x(), yes=True) as probe:
         database.execute(ROW)

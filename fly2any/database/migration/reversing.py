@@ -47,7 +47,8 @@ COUNTABLE_SQL = f"""
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.oid = %s::pg_catalog.oid
 """
-XACT_SQL = "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text"
+XACT_SQL = "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text, pg_catalog.current_setting('track_counts')"
+UNCOUNTED = "hides the rows that it deletes or changes, because track_counts is off (turn it on)"
 SETTING_SQL = "SELECT pg_catalog.current_setting(%s)"
 SET_SQL = "SELECT pg_catalog.set_config(%s, %s, true)"
 # Rows that a policy hides are an error; the site waits while rows are counted.
@@ -184,8 +185,11 @@ class Reversal:
             self.compared = outer
 
     def _read(self) -> State:
+        xact, counting = self._rows(XACT_SQL)[0]
+        if counting != "on" and not self.consent.is_reset:
+            raise LossError([Loss("", doing=UNCOUNTED)])
         return State(
-            self._rows(XACT_SQL)[0][0],
+            xact,
             {
                 oid: (table if ours else f"{schema}.{table}", file, deleted or 0, changed or 0)
                 for oid, schema, table, ours, file, deleted, changed in self._rows(TABLES_SQL)
