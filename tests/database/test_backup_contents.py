@@ -333,7 +333,7 @@ def test_the_holder_of_a_lock_that_a_backup_waits_for_is_named(migrated, place, 
             take(connection, store_at(place), recorded)
 
     [sentence] = recorded.sentences
-    assert sentence.startswith(f"Waiting for a lock, held by pid {pid} (")
+    assert sentence.startswith(f"Waiting for a lock on public.mine, held by pid {pid} (")
     assert sentence.endswith(f"; to end it: SELECT pg_terminate_backend({pid});")
 
 

@@ -1,48 +1,84 @@
 """The sessions that block a backup: the holders of the locks that it waits for.
 
-Its pg_dump waits for a lock at most for the lock timeout, behind a statement that waits for the backup; then the backup begins again. How long a
-restore waits for other commands is in migration/lock.py (`wait_for_writers`).
+Its pg_dump waits for a lock at most for the lock timeout, for example behind a statement that waits for the backup; then the backup begins
+again. How long a restore waits for other commands is in migration/lock.py (`wait_for_writers`).
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from django.db import Error
 
 from ..migration.activity import BLOCKERS_SQL, read_activity, terminate
+from ..printable import one_line
 from ..progress import Progress
 from ..sql import fetch_all
 
 PAUSE = 0.5  # Seconds between two queries: a backup waits for locks only for moments, and then begins again.
-IS_WAITING_SQL = "SELECT 1 FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = %s AND a.wait_event_type = 'Lock'"
+# Of the session with `pid` and of the pg_dump that it started, those that wait for a lock: the pid, whether it is pg_dump's, and on what.
+WAITING_SQL = """
+    SELECT a.pid, a.pid <> own.pid, COALESCE(wanted.name, '')
+    FROM pg_catalog.pg_stat_activity AS own
+    JOIN pg_catalog.pg_stat_activity AS a ON a.pid = own.pid
+        OR a.application_name = 'pg_dump' AND a.datid = own.datid AND a.usesysid = own.usesysid AND a.backend_start > own.backend_start
+    LEFT JOIN LATERAL (SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) AS name
+                       FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_class AS c ON c.oid = l.relation
+                       JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                       WHERE l.pid = a.pid AND NOT l.granted AND l.database = own.datid) AS wanted ON true
+    WHERE own.pid = %s AND a.wait_event_type = 'Lock'
+"""
+
+
+@dataclass(slots=True)
+class Waits:
+    """The lock for which pg_dump waits: since when, and the name of its relation, "" if that is not known."""
+
+    since: float | None = None
+    name: str = ""
+
+    def seconds(self, after: float) -> float:
+        """Return how long pg_dump, which was started at `after`, has been waiting for it; 0 if it is not."""
+        since = self.since  # Another thread sets it.
+        return 0 if since is None else time.monotonic() - max(since, after)
 
 
 @contextmanager
-def report_lock_holders(connection, progress: Progress) -> Iterator[None]:
-    """Run the block, and report to `progress`, once each, the sessions that keep `connection` from a lock."""
+def report_lock_holders(connection, progress: Progress) -> Iterator[Waits]:
+    """Run the block, and report to `progress`, once each, the sessions that keep `connection` or its pg_dump from a lock.
+
+    Yield for what pg_dump waits.
+    """
     connection.ensure_connection()
-    finished, pid = threading.Event(), connection.connection.info.backend_pid
+    finished, pid, waits = threading.Event(), connection.connection.info.backend_pid, Waits()
 
     def watch() -> None:
         own, reported = connection.copy(), set[int]()
         try:
             while not finished.wait(PAUSE):
-                for one in read_activity(own, BLOCKERS_SQL, pid=pid) if fetch_all(own, IS_WAITING_SQL, [pid]) else ():
-                    if one.pid not in reported:
-                        reported.add(one.pid)
-                        progress.say(f"Waiting for a lock, held by {one}; to end it: {terminate(one)}")
+                waiting = fetch_all(own, WAITING_SQL, [pid])
+                names = [name for _, is_dump, name in waiting if is_dump]
+                waits.name = next(iter(names), waits.name)
+                waits.since = (waits.since or time.monotonic()) if names else None
+                for waiter, _, name in waiting:
+                    for one in read_activity(own, BLOCKERS_SQL, pid=waiter):
+                        if one.pid not in reported:
+                            reported.add(one.pid)
+                            on = f" on {one_line(name)}" if name else ""
+                            progress.say(f"Waiting for a lock{on}, held by {one}; to end it: {terminate(one)}")
         except Error:  # No connection left: the command itself reports the error.
-            pass
+            waits.since = None
         finally:
             own.close()
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
-        yield
+        yield waits
     finally:
         finished.set()
         thread.join(10)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -14,14 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.db import OperationalError
-from psycopg.errors import LockNotAvailable
 
 from ..errors import Refusal
 from ..locked_tables import locked_snapshot
 from ..migration import journal
 from ..migration.activity import HASHING
-from ..migration.retry import try_again
+from ..migration.retry import LOCKED_OUT, try_again
 from ..origin import read_origin
 from ..progress import Progress
 from ..schema import contract
@@ -34,7 +31,8 @@ from ..units import plural
 from ..verification import verify
 from . import tools
 from .contents import BY_COPY, LOCK_WAIT, PATIENT, pin, read_contents
-from .dump_blockers import report_lock_holders
+from .dump_blockers import Waits, report_lock_holders
+from .dump_definitions import POLL, Definitions, DroppedError, locked_out, of_dropped
 from .encryption import ENDING, encrypt
 from .extensions import read_extensions
 from .lenient_reads import refuse_lenient_reads
@@ -151,8 +149,6 @@ MEMBERS_SQL = """
     ORDER BY 3 DESC, n.nspname COLLATE "C", c.relname COLLATE "C"
 """
 SHOWN = 5
-POLL = 0.05  # Seconds.
-MOST = 0.9  # The part of the lock timeout that has passed by our clock when pg_dump gives up: its message may be read late.
 
 # How the codes of findings about what the dump contains begin.
 OBJECTS = tuple(f"{kind}." for kind in ("table", "column", "default", "primary_key", "unique", "check", "index", "foreign_key"))
@@ -172,9 +168,12 @@ def take(connection, store: Store, progress: Progress) -> Manifest:
         refuse_lenient_reads(connection)
         path = work / "dump"
         # A statement that changes a table waits for our lock, and pg_dump behind it: after a moment both give way to it.
-        with explained(connection), report_lock_holders(connection, progress):
-            dump = partial(_dump, connection, path, progress)
-            manifest = try_again(dump, patience=LOCK_WAIT / 1000, again=lambda error, pause: None)
+        with explained(connection), report_lock_holders(connection, progress) as waits:
+            dump, states = partial(_dump, connection, path, progress, waits), (*LOCKED_OUT, DroppedError.sqlstate)
+            try:
+                manifest = try_again(dump, patience=LOCK_WAIT / 1000, again=lambda error, pause: None, states=states)
+            except DroppedError as error:
+                raise Refusal(of_dropped(error)) from error
         connection.close()  # It would be idle while the file is stored.
         file = manifest.file
         if recipient:
@@ -189,40 +188,7 @@ def take(connection, store: Store, progress: Progress) -> Manifest:
     return manifest
 
 
-class _Locking:
-    """Whether pg_dump has its locks, by its messages, which are in English: it locks the tables while it reads which there are."""
-
-    LAST, STEP = "reading user-defined tables", "reading "  # The message before the locks, and how the one after them begins.
-
-    def __init__(self) -> None:
-        self.since: float | None = None  # When pg_dump began to read the tables.
-        self.is_done = threading.Event()
-
-    def read(self, line: str) -> None:
-        if self.since is None and line.startswith(self.LAST):
-            self.since = time.monotonic()
-        elif self.since is not None and line.startswith(self.STEP):
-            self.is_done.set()
-
-    def require(self, dump: tools.Running) -> None:
-        """Wait for the locks, or for the end of pg_dump without them.
-
-        Raises OperationalError with the SQLSTATE of a lock timeout if it failed after at least that time, Refusal with its message
-        if it failed earlier.
-        """
-        while not self.is_done.wait(POLL) and (code := dump.process.poll()) is None:
-            pass
-        if not self.is_done.is_set():
-            dump.reader.join(10)  # Its last messages.
-        if self.is_done.is_set() or not code:
-            return
-        waited = 0.0 if self.since is None else time.monotonic() - self.since
-        if waited >= settings.LOCK_TIMEOUT / 1000 * MOST:
-            raise OperationalError("pg_dump did not get the locks of all tables") from LockNotAvailable()
-        dump.finish()
-
-
-def _dump(connection, path: Path, progress: Progress) -> Manifest:
+def _dump(connection, path: Path, progress: Progress, waits: Waits) -> Manifest:
     """Dump the database to `path` and hash it meanwhile; return the manifest, without the file's size and hash."""
     with tools.reached(connection) as (place, environment), ExitStack() as running:
         with locked_snapshot(connection, lock=settings.LOCK_TIMEOUT, statement=0, chosen=DUMPED_SQL):
@@ -238,13 +204,13 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
             tool = tools.choose(major, tls=connection.connection.pgconn.ssl_in_use)
             facts = read_roles(connection, tool.major) | read_extensions(connection)
             report = verify(connection)
-            locking = _Locking()
-            dump = running.enter_context(_started(tool, environment, locking, snapshot=snapshot, path=path, place=place))
-            locking.require(dump)
+            definitions = Definitions()
+            dump = running.enter_context(_started(tool, environment, definitions, snapshot=snapshot, path=path, place=place))
+            definitions.require(connection, dump, waits)
             tables = read_contents(connection, progress.show)
         # pg_dump has imported the snapshot and holds its own locks, so this transaction need not stay idle until pg_dump ends.
         progress.show("waiting for pg_dump", None)
-        dump.finish()
+        _finish(dump, waits)
     tools.require_portable(tool, path, version)
     name = f"{file_name(origin.database)}-{now.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}"
     return Manifest(
@@ -272,11 +238,21 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
 
 
 def _started(
-    tool: tools.Tools, environment: dict[str, str], locking: _Locking, *, snapshot: str, path: Path, place: str
+    tool: tools.Tools, environment: dict[str, str], definitions: Definitions, *, snapshot: str, path: Path, place: str
 ) -> tools.Running:
     arguments = ["--format=custom", "--verbose", f"--snapshot={snapshot}", f"--lock-wait-timeout={settings.LOCK_TIMEOUT}"]
     arguments += [f"--file={path}", f"--dbname={place}"]
-    return tools.Running(tool.folder / "pg_dump", arguments, environment, locking.read)
+    return tools.Running(tool.folder / "pg_dump", arguments, environment, definitions.read)
+
+
+def _finish(dump: tools.Running, waits: Waits) -> None:
+    """Wait for the end of pg_dump; raise Refusal if it failed, OperationalError if it waits for a lock that it does not get."""
+    begun = time.monotonic()
+    while dump.process.poll() is None:
+        if waits.seconds(begun) >= LOCK_WAIT / 1000:
+            raise locked_out(waits)
+        time.sleep(POLL)
+    dump.finish()
 
 
 def _require_complete(connection, progress: Progress) -> None:
