@@ -4,8 +4,11 @@ import dataclasses
 
 import pytest
 
-from tests.conftest import manage
+from fly2any.database.backup.erasures import Erasures, keep_erasures
+from fly2any.database.backup.staff_after_restore import StaffChanges, sign_out_staff
+from tests.conftest import django, manage
 from tests.database.taken import databases, run
+from tests.servers import open_transaction
 
 ERASED = (
     'INSERT INTO fly2any_accesses (staff_id, staff_email, action, "table", row_id, person_id, certificate)'
@@ -119,3 +122,16 @@ def test_no_trigger_that_another_role_added_runs_as_the_role_that_restores(fille
         assert filled.execute("SELECT last_value FROM fly2any_notes_id_seq") == [(1,)]
     finally:
         filled.execute(f"DROP TRIGGER strangers ON fly2any_accesses; DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_a_locked_table_of_the_database_in_use_does_not_stop_a_restore(migrated, settings):
+    settings.LOCK_TIMEOUT = 100
+    with (
+        open_transaction(migrated, "LOCK TABLE users, fly2any_accesses IN ACCESS EXCLUSIVE MODE"),
+        django(migrated) as connection,
+    ):
+        erasures, staff = keep_erasures(connection, connection), sign_out_staff(connection, connection)
+
+    reason = erasures.error
+    assert reason.startswith("Another transaction holds a lock (canceling statement due to lock timeout): ")
+    assert (erasures, staff) == (Erasures(error=reason), StaffChanges(error=reason))

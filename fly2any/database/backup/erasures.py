@@ -6,12 +6,14 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import Error, transaction
 
 from ..errors import Refusal, explain, is_lost
 from ..facts import column_of, declared
 from ..schema.untrusted_code import refuse_untrusted_code
+from ..sql import time_limits
 
 BATCH = 1_000
 
@@ -31,7 +33,8 @@ def keep_erasures(connection, old) -> Erasures:
     Raises django.db.Error if a connection is lost.
     """
     try:
-        certified = {(model, field): _rows(old, model, field) for model, field in declared("certificate_field")}
+        with time_limits(old, lock=settings.LOCK_TIMEOUT):  # A client may have locked a table of the database in use.
+            certified = {(model, field): _rows(old, model, field) for model, field in declared("certificate_field")}
         every = [
             getattr(row, field).get("person")
             for (_, field), rows in certified.items()

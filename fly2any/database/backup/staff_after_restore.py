@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.models import Session
 from django.db import Error, transaction
@@ -14,6 +15,7 @@ from django_otp import device_classes
 
 from ..errors import Refusal, explain, is_lost
 from ..schema.untrusted_code import refuse_untrusted_code
+from ..sql import time_limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,9 @@ def sign_out_staff(connection, old=None) -> StaffChanges:
         ended = end_admin_sessions(connection)
         if old is None:
             return StaffChanges(ended)
-        now = read_staff_privileges(connection)
-        return StaffChanges(ended, tuple(regained_privileges(read_staff_privileges(old), now)))
+        with time_limits(old, lock=settings.LOCK_TIMEOUT):  # A client may have locked a table of the database in use.
+            before = read_staff_privileges(old)
+        return StaffChanges(ended, tuple(regained_privileges(before, read_staff_privileges(connection))))
     except (Error, Refusal) as error:
         if is_lost(error):
             raise
