@@ -127,7 +127,7 @@ def verify(
         actual = read_catalog(connection, schema=schema)
         migrations = _read_migrations(connection, server, actual)
         runs = _read_runs(connection, server, actual)
-        left += _hidden_runs(server, actual)
+        left = [*(one.finding for one in read_leftovers(connection)), *_hidden_runs(server, actual)]
         prisma = read_prisma(connection, schema=schema, catalog=actual)
         running = next(iter(read_activity(connection, HOLDER_SQL, lock=MIGRATION_LOCK)), None)
         indexes = read_index_use(connection, schema=schema) if with_indexes else None

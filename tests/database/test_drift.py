@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -62,6 +63,33 @@ def test_a_foreign_key_to_a_table_of_another_schema_names_both():
 
     assert finding.code == "foreign_key.different"
     assert ' REFERENCES "far away".users ("id") ' in finding.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "severity"),
+    [
+        ({"on_update": "NO ACTION"}, "warning"),
+        ({"deferrable": True, "deferred": True}, "warning"),
+        ({"on_delete": "NO ACTION", "on_update": "NO ACTION"}, "error"),
+    ],
+)
+def test_a_foreign_key_that_accepts_and_deletes_the_same_rows_is_a_warning(changes, severity):
+    fk = next(one for one in EXPECTED.foreign_keys if at(one) == "sessions.sessions_userId_fkey")
+    others = {*EXPECTED.foreign_keys} - {fk}
+
+    [finding] = compare(EXPECTED, replace(EXPECTED, foreign_keys=(*others, replace(fk, **changes)))).findings
+
+    assert (finding.code, str(finding.severity)) == ("foreign_key.different", severity)
+    assert finding.message.endswith("; the same rows are accepted and deleted.") == (severity == "warning")
+
+
+def test_a_foreign_key_whose_checks_are_no_longer_deferred_is_an_error():
+    fk = next(one for one in EXPECTED.foreign_keys if one.deferred)
+    live = replace(fk, deferrable=False, deferred=False)
+
+    [finding] = compare(EXPECTED, replace(EXPECTED, foreign_keys=(*({*EXPECTED.foreign_keys} - {fk}), live))).findings
+
+    assert (finding.code, str(finding.severity)) == ("foreign_key.different", "error")
 
 
 def test_a_dropped_column_is_not_mistaken_for_one_of_the_site():

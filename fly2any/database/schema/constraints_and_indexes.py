@@ -243,6 +243,12 @@ def _effect(to: Comparing, thing: Any, live: Any) -> tuple[str, Severity]:
 
 
 def _is_prefix(keys: Keys, index: Index, live: Index) -> bool:
+    if (
+        isinstance(thing, ForeignKey)
+        and not thing.deferred
+        and {*_changed(thing, live)} <= {"on_update", "deferrable", "deferred"}
+    ):
+        return "; the same rows are accepted and deleted", Severity.WARNING
     """Return whether `live` has only more columns, not expressions, after all those of the B-tree `index`, which is not unique."""
     number = len(index.columns)
     first = replace(live, columns=live.columns[:number], options=live.options[:number])
