@@ -122,7 +122,6 @@ def verify(
     final = [version for version in contract.versions if version.until is None]
     with snapshot(connection), pinned(connection):
         server = read_server(connection)
-        left = [one.finding for one in read_leftovers(connection)]
         schema = server.schema or ""
         actual = read_catalog(connection, schema=schema)
         migrations = _read_migrations(connection, server, actual)

@@ -62,6 +62,22 @@ def test_each_table_of_the_name_is_named():
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("table", ["price_history", "django_content_type"])
+def test_copies_in_many_schemas_are_not_taken_for_the_table(table):
+    """As those of django-tenants."""
+    for number in range(1, 6):
+        run(f"CREATE SCHEMA t{number}; CREATE TABLE t{number}.{table} (LIKE {table})")
+    run(f"DROP TABLE {table} CASCADE")
+
+    found = next(one for one in drift() if one.where == table)
+
+    names = f"t1.{table}, t2.{table}, t3.{table} or one of 2 more"
+    assert (found.code, found.loses) == ("table.missing", f"{names} may be the same table, and {table} would be empty")
+    assert found.message.startswith(f"Table {table} is missing, unless {names} is the same table, renamed or moved: ")
+    assert (found.cure.startswith(f'CREATE TABLE "{table}"'), "t1" in found.cure) == (True, False)
+
+
+@pytest.mark.django_db
 def test_a_view_in_its_place_and_what_has_its_names_are_renamed_first():
     run(SCHEMAS, "ALTER TABLE price_history SET SCHEMA attic; CREATE VIEW price_history AS SELECT * FROM attic.price_history")
     run("CREATE SEQUENCE price_history_pkey")

@@ -41,6 +41,38 @@ def test_an_object_gets_its_name_back_from_what_has_it(case):
     findings = drift()
 
     assert [(one.where, one.code.partition(".")[2]) for one in findings] == [(where, "renamed") for where in renamed]
+    asked = {
+        "a sequence": ["it renames the sequence users_email_key, which another program may use: ask its owner first"],
+        "a table": ["it renames the table users_email_key, which another program may use: ask its owner first"],
+    }
+    assert [one.loses for one in findings] == asked.get(case, [""] * len(findings))
+    for finding in findings:
+        run(finding.cure)
+    assert drift() == ()
+
+
+@pytest.mark.django_db
+def test_no_script_renames_what_another_program_may_call_by_its_name():
+    run("ALTER TABLE wishlist_items DROP CONSTRAINT wishlist_items_pkey; CREATE SEQUENCE wishlist_items_pkey")
+    run('ALTER TABLE price_alerts DROP CONSTRAINT price_alerts_pkey; CREATE INDEX price_alerts_pkey ON users ("isStaff")')
+    run("ALTER TABLE users DROP CONSTRAINT users_pkey CASCADE; CREATE VIEW users_pkey AS SELECT 1")
+    run("DROP TABLE user_activities; CREATE TYPE user_activities AS ENUM ('a')")
+
+    findings = drift()
+
+    why = {
+        one.where: one.loses
+        for one in findings
+        if one.where in {"user_activities", "sessions.sessions_userId_fkey"} or one.code == "primary_key.missing"
+    }
+    of = "which another program may use: ask its owner first"
+    assert why == {
+        "user_activities": f"it renames the type user_activities, {of}",
+        "wishlist_items.wishlist_items_pkey": f"it renames the sequence wishlist_items_pkey, {of}",
+        "price_alerts.price_alerts_pkey": "",
+        "users.users_pkey": f"it renames the view users_pkey, {of}",
+        "sessions.sessions_userId_fkey": "it needs the key users.users_pkey first",
+    }
     for finding in findings:
         run(finding.cure)
     assert drift() == ()

@@ -16,6 +16,13 @@ TITLES = {Check: "Check", ForeignKey: "Foreign key", Index: "Index", Column: "Co
 MAY_BE_ANOTHERS = "it may belong to another program; check its values first"
 
 
+def asked_first(kind: str, name: str) -> str:
+    """Return why a script does not rename what has a name of ours; "" for an index, which no program calls by its name."""
+    return (
+        "" if kind == "INDEX" else f"it renames the {kind.lower()} {name}, which another program may use: ask its owner first"
+    )
+
+
 def folded(name: str) -> str:
     """Return a name as it compares with that of a tool that writes names in lower case or in snake_case."""
     return name.replace("_", "").lower()

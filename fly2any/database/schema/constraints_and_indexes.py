@@ -11,7 +11,7 @@ from ..findings import Finding, Severity
 from ..sql import quote
 from ..units import plural
 from . import cures
-from .comparing import Comparing, contrasted, title
+from .comparing import Comparing, asked_first, contrasted, title
 from .objects import PARTITIONED, Catalog, Check, ForeignKey, Index, Key, Object, Table, of_invalid, where
 from .unmanaged_keys import Keys
 
@@ -80,24 +80,26 @@ def _compare(
         elif twin := _twin(to, thing, [o for key, o in live.items() if key not in ours]):
             to.claimed.add(twin)
             message = f"{what} exists under the name {twin.name}."
+            asked = _asked_first(to, thing)
             aside = _renamed_aside(to, thing, live)
             to.actual = to.actual.with_instead(twin, replace(twin, name=thing.name))
             to.freed.add(twin.name)
-            to.add(f"{kind}.renamed", thing, message, aside + cures.rename(twin, thing.name), Severity.WARNING)
+            to.add(f"{kind}.renamed", thing, message, aside + cures.rename(twin, thing.name), Severity.WARNING, loses=asked)
         elif isinstance(thing, Key) and (index := _index_for(to, thing)):
             to.claimed.add(index)
+            asked = "" if _taken_by(to, thing) == index else _asked_first(to, thing)
             before, instead, then = _free_name(to, thing, besides=index)
             use = before + cures.use_index(thing, index, instead) + then
             # A unique index refuses the same rows and serves ON CONFLICT; a table without a primary key has no replica identity.
             severity = Severity.ERROR if thing.primary else Severity.WARNING
             message = f"{what} is a unique index ({index.name}), not a constraint."
-            to.add(f"{kind}.different", thing, message, use, severity)
+            to.add(f"{kind}.different", thing, message, use, severity, loses=asked)
         else:
             message = f"{what} is missing{_name_taken(to, thing)}."
-            new = _identifying(to, thing, _taken_by(to, thing))
+            new, asked = _identifying(to, thing, _taken_by(to, thing)), _asked_first(to, thing)
             before, instead, then = _free_name(to, new)
             statements = cures.add(new, instead) if instead else cure(new, None)
-            to.add(f"{kind}.missing", thing, message, before + statements + then)
+            to.add(f"{kind}.missing", thing, message, before + statements + then, loses=asked)
 
 
 def _identifying(to: Comparing, thing: Any, other: Any) -> Any:
@@ -148,6 +150,15 @@ def _holder(to: Comparing, thing: Object) -> tuple[str, str] | None:
     asked = to.live is not None and isinstance(thing, Index | Key) and thing.name not in to.freed
     found = to.live.holders([thing.name]) if to.live and asked else []
     return found[0] if found else None
+
+
+def _asked_first(to: Comparing, thing: Object) -> str:
+    """Return why a script does not free the name of a missing object, "" if it does."""
+    other = _taken_by(to, thing)
+    if isinstance(other, Table):
+        return asked_first(other.kind, other.name)
+    holder = None if other else _holder(to, thing)
+    return asked_first(*holder) if holder else ""
 
 
 def _name_taken(to: Comparing, thing: Object) -> str:
@@ -232,6 +243,12 @@ def _effect(to: Comparing, thing: Any, live: Any) -> tuple[str, Severity]:
     """Return the effect of a difference that may be harmless, more columns at its end or the reverse order, and its severity."""
     if _changed(thing, live) == ["options"] and _is_reversed(thing, live):
         return "; it is read backwards and serves the same queries", Severity.NOTE
+    if (
+        isinstance(thing, ForeignKey)
+        and not thing.deferred
+        and {*_changed(thing, live)} <= {"on_update", "deferrable", "deferred"}
+    ):
+        return "; the same rows are accepted and deleted", Severity.WARNING
     included = _changed(thing, live) == ["include"] and {*thing.include} <= {*live.include}
     keys = Keys(to.expected, Catalog(), to.actual, to.live)
     if not included and not (isinstance(thing, Index) and _is_prefix(keys, thing, live)):
@@ -243,12 +260,6 @@ def _effect(to: Comparing, thing: Any, live: Any) -> tuple[str, Severity]:
 
 
 def _is_prefix(keys: Keys, index: Index, live: Index) -> bool:
-    if (
-        isinstance(thing, ForeignKey)
-        and not thing.deferred
-        and {*_changed(thing, live)} <= {"on_update", "deferrable", "deferred"}
-    ):
-        return "; the same rows are accepted and deleted", Severity.WARNING
     """Return whether `live` has only more columns, not expressions, after all those of the B-tree `index`, which is not unique."""
     number = len(index.columns)
     first = replace(live, columns=live.columns[:number], options=live.options[:number])

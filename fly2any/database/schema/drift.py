@@ -73,6 +73,13 @@ def _fit_cures(to: Comparing) -> None:
     """Fit the cures to partitioned and replaced tables, to those of other roles, and to the place of pg_trgm, which may be missing."""
     strangers = to.strangers()
     targets = {where(fk): fk.target for fk in to.expected.foreign_keys}
+    left_out = {one.where for one in to.findings if one.loses and one.code in ("primary_key.missing", "unique.missing")}
+    without_key = {
+        where(fk): where(key)
+        for fk in to.expected.foreign_keys
+        for key in to.expected.keys
+        if where(key) in left_out and (key.table, key.columns) == (fk.target, fk.target_columns)
+    }
     waiting = {where(fk): fk for fk in to.expected.foreign_keys if not to.replaced.isdisjoint((fk.table, fk.target))}
     things: tuple[Column | Check, ...] = (*to.actual.columns, *to.actual.checks)
     inherited = {(thing.table, thing.name) for thing in things if thing.inherited}
@@ -87,6 +94,8 @@ def _fit_cures(to: Comparing) -> None:
         if one.code.startswith("foreign_key.") and one.where in waiting:
             fk = waiting[one.where]
             loses = f"it needs the table {fk.table if fk.table in to.replaced else fk.target} first"
+        if one.code.startswith("foreign_key.") and one.where in without_key:
+            loses = loses or f"it needs the key {without_key[one.where]} first"
         read = [name for name in (one.where.partition(".")[0], targets.get(one.where)) if one.is_sql and name in strangers]
         for name in read[:1]:
             loses = f"it runs code of {strangers[name]}, the owner of {name}, as the role that runs it: follow the cure of tables.untrusted first"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import TypeVar
 
@@ -14,7 +13,7 @@ from ..findings import Finding, Severity
 from ..sql import quote
 from ..units import plural
 from . import cures
-from .comparing import MAY_BE_ANOTHERS, Comparing, folded
+from .comparing import MAY_BE_ANOTHERS, Comparing, asked_first, folded
 from .objects import PARTITIONED, Catalog, ForeignKey, Index, Key, Object, Table
 from .row_security import of_row_security
 from .unmanaged import AGREE
@@ -104,9 +103,10 @@ def _holding(to: Comparing, table: Table) -> set[str]:
 
 def _stand_ins(to: Comparing, table: Table) -> list[str]:
     """Return the tables that may be `table`, renamed or moved, although some of their columns differ."""
-    if len(_shape(to.expected, table.name)) < LEAST_COLUMNS:
-        return []
     elsewhere = to.live.elsewhere(table.name) if to.live else {}
+    wanted = _shape(to.expected, table.name)
+    if len(wanted) < LEAST_COLUMNS:
+        return sorted(place for (place, _), columns in elsewhere.items() if wanted <= columns)
     return _likenesses(to, table, {place: columns for (place, _), columns in elsewhere.items()})
 
 
@@ -124,10 +124,13 @@ def _rename_back(to: Comparing, table: Table, found: Table | None, other: str) -
 
 
 def _moved(to: Comparing, table: Table, live: Table | None) -> bool:
-    """Report a table that is in another schema with all its columns, and compare nothing of it; return whether there is one."""
+    """Report a table that is in another schema with all its columns, and compare nothing of it; return whether there is one.
+
+    Tables of the name in many schemas are copies, such as those of tenants.
+    """
     wanted = _shape(to.expected, table.name)
     found = [place for place, columns in to.live.elsewhere(table.name).items() if wanted <= columns] if to.live else []
-    if to.live is None or not found:
+    if to.live is None or not 0 < len(found) <= MOST_NAMED:
         return False
     places, schemas = zip(*found, strict=True)
     what = f"is a {live.kind}, not a table" if live else "is missing"
@@ -136,7 +139,7 @@ def _moved(to: Comparing, table: Table, live: Table | None) -> bool:
         f"Table {table.name} {what}, and {each} a table of this name with all its columns: it was probably moved."
         " Its columns, keys and foreign keys are compared once it is back."
     )
-    aside = [*([cures.rename_to_old(live)] if live else []), *_freed(to, table, live)]
+    aside = [*([cures.rename_to_old(live)] if live else []), *(cures.set_aside(*one) for one in _held(to, table, live))]
     moves = [cures.together([*aside, f"ALTER TABLE {place} SET SCHEMA {quote(to.live.schema)};"]) for place in places]
     cure = f"\n{cures.comment('Or:')}\n".join(moves)
     to.add("table.moved", table, message, cure, loses=MAY_BE_ANOTHERS)
@@ -160,7 +163,8 @@ def _moved(to: Comparing, table: Table, live: Table | None) -> bool:
 
 def _missing(to: Comparing, table: Table, live: Table | None) -> None:
     to.bad.update(thing for thing in to.expected if thing.table == table.name)
-    aside = [*([cures.rename_to_old(live)] if live else []), *_freed(to, table, live)]
+    held = _held(to, table, live)
+    aside = [*([cures.rename_to_old(live)] if live else []), *(cures.set_aside(*one) for one in held)]
     create = cures.create_table(table, to.expected, aside)
     if live is None:
         found = _stand_ins(to, table)
@@ -174,8 +178,10 @@ def _missing(to: Comparing, table: Table, live: Table | None) -> None:
                 " otherwise restore the table from a backup, or create it empty."
             )
             maybe = f"{names} may be the same table, and {table.name} would be empty"
+        loses = maybe or next((asked for one in held if (asked := asked_first(*one))), "")
+        if loses:
             to.replaced.add(table.name)
-        to.add("table.missing", table, message, create, loses=maybe)
+        to.add("table.missing", table, message, create, loses=loses)
     else:
         message = (
             f"{table.name} is a {live.kind}, not a table: rename it, then restore the table from a backup, or create it empty."
@@ -188,13 +194,13 @@ def _missing(to: Comparing, table: Table, live: Table | None) -> None:
     to.actual = to.actual.where(lambda thing: thing.table != table.name)
 
 
-def _freed(to: Comparing, table: Table, live: Table | None) -> Iterator[str]:
-    """Yield the statements that free the names of the table, of its keys and of its indexes, other than that of `live`."""
-    if to.live is not None:
-        indexes: tuple[Key | Index, ...] = (*to.expected.keys, *to.expected.indexes)
-        ours = [thing.name for thing in indexes if thing.table == table.name]
-        held = to.live.holders(ours) if live else to.live.holders([table.name, *ours], table=table.name)
-        yield from (cures.set_aside(*one) for one in held)
+def _held(to: Comparing, table: Table, live: Table | None) -> list[tuple[str, str]]:
+    """Return the kind and the name of what has the names of the table, of its keys and of its indexes, other than `live`."""
+    if to.live is None:
+        return []
+    indexes: tuple[Key | Index, ...] = (*to.expected.keys, *to.expected.indexes)
+    ours = [thing.name for thing in indexes if thing.table == table.name]
+    return to.live.holders(ours) if live else to.live.holders([table.name, *ours], table=table.name)
 
 
 def _state(to: Comparing, table: Table, live: Table) -> None:
