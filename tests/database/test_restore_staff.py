@@ -12,7 +12,6 @@ from fly2any.database.errors import Refusal
 from fly2any.database.progress import Progress
 from tests.conftest import django, manage
 from tests.database.taken import databases, run
-from tests.servers import open_transaction
 
 # An app and a recovery code of a person.
 DEVICES = """
@@ -85,25 +84,6 @@ def test_no_session_of_the_backup_is_valid_after_the_swap_even_if_nothing_more_i
 
     assert found == [[(0,)]]
     assert filled.execute("SELECT count(*) FROM django_session") == [(1,)]
-
-
-@pytest.mark.slow
-def test_a_session_that_locks_the_staff_of_the_old_database_delays_a_restore_for_a_minute_at_most(filled, place, monkeypatch):
-    found = []
-
-    def swapped(*arguments, **names):
-        found.append(True)
-        raise Refusal("killed")
-
-    monkeypatch.setattr(restore, "swap", swapped)
-    monkeypatch.setattr(restore, "LOCK_WAIT", 200)
-    with django(filled) as connection:
-        store = store_at(place)
-        manifest = take(connection, store, Progress())
-        with open_transaction(filled, "LOCK TABLE users, fly2any_accesses"), pytest.raises(Refusal, match=r"^killed$"):
-            restore_over(connection, store, manifest, Progress(), empty=False)
-
-    assert found == [True]
 
 
 @pytest.mark.slow

@@ -21,10 +21,10 @@ from ..progress import Progress
 from ..schema.contract import PHASE7_APPS
 from ..scratch import drop, require_createdb
 from ..server import MARKING_TABLE, read_home
-from ..sql import execute, fetch_one, quote
+from ..sql import fetch_one, quote
 from ..verification import verify
 from . import tools
-from .contents import LOCK_WAIT, clauses, differences, read_computed, read_contents, read_hash_partitions
+from .contents import clauses, differences, read_computed, read_contents, read_hash_partitions
 from .disk_space import require_disk_space
 from .entries import NOTHING, LeftOut
 from .erasures import Erasures, keep_erasures
@@ -265,7 +265,6 @@ def _sign_out_and_keep_erasures(connection, new: str, manifest: Manifest, *, emp
 
     def run() -> tuple[StaffChanges, Erasures]:
         home = _home(connection, manifest, empty=empty)
-        execute(connection, f"SET lock_timeout TO {LOCK_WAIT}")  # The swap ends a session that locks the tables of the staff.
         with connection_to(connection, new, schema=home) as target:
             staff = sign_out_staff(target, None if empty else connection)
             erasures = Erasures() if empty else keep_erasures(target, connection)
