@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from fly2any.database.backup import erasures, staff_after_restore
 from fly2any.database.backup.erasures import Erasures, keep_erasures
 from fly2any.database.backup.staff_after_restore import StaffChanges, sign_out_staff
 from tests.conftest import django, manage
@@ -124,14 +125,15 @@ def test_no_trigger_that_another_role_added_runs_as_the_role_that_restores(fille
         filled.execute(f"DROP TRIGGER strangers ON fly2any_accesses; DROP OWNED BY {role}; DROP ROLE {role}")
 
 
-def test_a_locked_table_of_the_database_in_use_does_not_stop_a_restore(migrated, settings):
-    settings.LOCK_TIMEOUT = 100
+def test_a_locked_table_of_the_database_in_use_does_not_stop_a_restore(migrated, monkeypatch):
+    for module in (erasures, staff_after_restore):
+        monkeypatch.setattr(module, "LOCK_WAIT", 100)
     with (
         open_transaction(migrated, "LOCK TABLE users, fly2any_accesses IN ACCESS EXCLUSIVE MODE"),
         django(migrated) as connection,
     ):
-        erasures, staff = keep_erasures(connection, connection), sign_out_staff(connection, connection)
+        kept, staff = keep_erasures(connection, connection), sign_out_staff(connection, connection)
 
-    reason = erasures.error
+    reason = kept.error
     assert reason.startswith("Another transaction holds a lock (canceling statement due to lock timeout): ")
-    assert (erasures, staff) == (Erasures(error=reason), StaffChanges(error=reason))
+    assert (kept, staff) == (Erasures(error=reason), StaffChanges(error=reason))

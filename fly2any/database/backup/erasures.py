@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import Error, transaction
 
@@ -14,6 +13,7 @@ from ..errors import Refusal, explain, is_lost
 from ..facts import column_of, declared
 from ..schema.untrusted_code import refuse_untrusted_code
 from ..sql import time_limits
+from .contents import LOCK_WAIT
 
 BATCH = 1_000
 
@@ -33,7 +33,7 @@ def keep_erasures(connection, old) -> Erasures:
     Raises django.db.Error if a connection is lost.
     """
     try:
-        with time_limits(old, lock=settings.LOCK_TIMEOUT):  # A client may have locked a table of the database in use.
+        with time_limits(old, lock=LOCK_WAIT):  # A client may have locked a table of the database in use.
             certified = {(model, field): _rows(old, model, field) for model, field in declared("certificate_field")}
         every = [
             getattr(row, field).get("person")

@@ -7,7 +7,6 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.models import Session
 from django.db import Error, transaction
@@ -16,6 +15,7 @@ from django_otp import device_classes
 from ..errors import Refusal, explain, is_lost
 from ..schema.untrusted_code import refuse_untrusted_code
 from ..sql import time_limits
+from .contents import LOCK_WAIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def sign_out_staff(connection, old=None) -> StaffChanges:
         ended = end_admin_sessions(connection)
         if old is None:
             return StaffChanges(ended)
-        with time_limits(old, lock=settings.LOCK_TIMEOUT):  # A client may have locked a table of the database in use.
+        with time_limits(old, lock=LOCK_WAIT):  # A client may have locked a table of the database in use.
             before = read_staff_privileges(old)
         return StaffChanges(ended, tuple(regained_privileges(before, read_staff_privileges(connection))))
     except (Error, Refusal) as error:
