@@ -124,6 +124,9 @@ class Migration(migrations.Migration):
         ("auth_group.theirs_c", "ALTER TABLE auth_group ADD CONSTRAINT theirs_c CHECK (name <> '')", "auth_group is not a table of this project"),
         ("users.theirs_c", "CREATE FUNCTION theirs(text) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT true'; ALTER TABLE users ADD CONSTRAINT theirs_c CHECK (theirs(email))", "it calls a function"),
         ("users.theirs_c", "CREATE TABLE theirs (id text PRIMARY KEY); ALTER TABLE users ADD CONSTRAINT theirs_c FOREIGN KEY (name) REFERENCES theirs", "it refers to theirs"),
+        ("users.theirs_c", "CREATE EXTENSION btree_gist; ALTER TABLE users ADD CONSTRAINT theirs_c EXCLUDE USING gist (name WITH =)", "it needs the operator class public.gist_text_ops for access method gist, which no migration creates"),
+        ("users.theirs_c", "CREATE COLLATION theirs (locale = 'C'); ALTER TABLE users ADD CONSTRAINT theirs_c CHECK (name COLLATE theirs > 'a')", "it needs the collation public.theirs"),
+        ("users.theirs_i", "CREATE TEXT SEARCH CONFIGURATION theirs (COPY = simple); CREATE INDEX theirs_i ON users USING gin (to_tsvector('theirs', name))", "it needs the text search configuration public.theirs"),
     ],
 )  # fmt: skip
 def test_an_object_that_no_new_database_could_have_is_refused(place, made, why):

@@ -17,8 +17,29 @@ from ..errors import Refusal
 from ..schema import Catalog, Check, ForeignKey, Index, Key, Object, where
 from ..schema import contract as contracts
 from ..schema.contract import PHASE7_APPS
-from ..sql import quote
+from ..sql import fetch_all, quote
 
+# What a new database lacks of what a constraint or an index is built with, apart from functions and operators; a constraint's index has
+# its name. A migration creates pg_trgm.
+PARTS_SQL = """
+    SELECT pg_catalog.pg_describe_object(d.refclassid, d.refobjid, 0)
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    CROSS JOIN LATERAL (
+        SELECT 'pg_catalog.pg_constraint'::regclass, k.oid FROM pg_catalog.pg_constraint AS k
+        WHERE k.conrelid = c.oid AND k.conname = %(name)s
+        UNION ALL
+        SELECT 'pg_catalog.pg_class'::regclass, x.oid FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_class AS x ON x.oid = i.indexrelid
+        WHERE i.indrelid = c.oid AND x.relname = %(name)s
+    ) AS o (class, object)
+    JOIN pg_catalog.pg_depend AS d ON d.classid = o.class AND d.objid = o.object
+    WHERE n.nspname = %(schema)s AND c.relname = %(table)s AND d.refobjid >= 16384
+      AND d.refclassid IN ('pg_catalog.pg_opclass'::regclass, 'pg_catalog.pg_collation'::regclass,
+                           'pg_catalog.pg_ts_config'::regclass, 'pg_catalog.pg_ts_dict'::regclass)
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS m JOIN pg_catalog.pg_extension AS e ON e.oid = m.refobjid
+                      WHERE m.classid = d.refclassid AND m.objid = d.refobjid AND m.deptype = 'e'
+                        AND m.refclassid = 'pg_catalog.pg_extension'::regclass AND e.extname = 'pg_trgm')
+    ORDER BY 1
+"""
 FILE = '''"""Takes over {name} of {table}, which another program created: it is created if it does not exist."""
 
 from django.db import migrations
@@ -45,7 +66,7 @@ class Migration(migrations.Migration):
 '''
 
 
-def take_over(place: str, unmanaged: Catalog) -> Path:
+def take_over(connection, place: str, unmanaged: Catalog, *, schema: str) -> Path:
     """Write the migration that takes over the unmanaged object at `place` (table.name), and return its path.
 
     Raises Refusal if there is none, if a new database could not have it, or if another migration takes it over already.
@@ -58,6 +79,8 @@ def take_over(place: str, unmanaged: Catalog) -> Path:
         )
     if why := _why_not(thing, contracts.catalog_of(version for version in contracts.load().versions if version.until is None)):
         raise Refusal(f"{thing.name} cannot be taken over: {why}.")
+    for (part,) in fetch_all(connection, PARTS_SQL, {"schema": schema, "table": thing.table, "name": thing.name}):
+        raise Refusal(f"{thing.name} cannot be taken over: it needs the {part}, which no migration creates.")
     loader = MigrationLoader(None)
     if taken := _taken_over_by(loader, thing):
         raise Refusal(f"The migration {taken} takes over {place}: run `manage.py dbcontract` and `manage.py migrate`.")

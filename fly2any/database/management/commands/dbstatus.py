@@ -88,7 +88,7 @@ class Command(BaseCommand):
         connection = connections[database]
         verification = self.verify(connection, tables, indexes, wait)
         if take_over:
-            path = write_migration(take_over, verification.unmanaged)
+            path = write_migration(connection, take_over, verification.unmanaged, schema=verification.server.schema or "")
             self.stdout.write(f"Wrote {path}. Now run `manage.py dbcontract` and `manage.py migrate`.")
             return
         checked = check_writes(connection) if write_check else None
