@@ -59,6 +59,7 @@ CODES = frozenset(
         "trigger.extra",
         "rule.extra",
         "tables.untrusted",
+        "object.unprintable",
         "foreign_key.missing",
         "foreign_key.renamed",
         "foreign_key.different",

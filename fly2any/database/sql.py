@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from django.conf import settings
-from django.db import connections, transaction
+from django.db import Error, connections, transaction
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
 from psycopg.pq import TransactionStatus
@@ -228,6 +228,19 @@ def _transaction(connection) -> Iterator[None]:
         if connection.connection and not connection.connection.closed:
             connection.rollback()
             connection.set_autocommit(True)
+
+
+@contextmanager
+def attempted(connection) -> Iterator[None]:
+    """Run the block in a savepoint of the open transaction, which goes on if the block raises an error of the database."""
+    _execute(connection, "SAVEPOINT fly2any_attempt")
+    try:
+        yield
+    except Error:
+        if connection.connection and not connection.connection.closed:
+            _execute(connection, "ROLLBACK TO SAVEPOINT fly2any_attempt")
+        raise
+    _execute(connection, "RELEASE SAVEPOINT fly2any_attempt")
 
 
 def in_transaction(connection) -> bool:

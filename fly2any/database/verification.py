@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import staff_permissions
+from . import staff_permissions, unprintable
 from .extensions import read_untrusted
 from .findings import Finding, Severity
 from .hidden_duplicates import with_duplicates
@@ -199,10 +199,10 @@ def _read_taken(connection, contract: Contract, migrations: MigrationState, actu
 
 
 def _read_untrusted(connection, schema: str, actual: Catalog) -> list[Finding]:
-    """Return the findings about ledgers, code and an extension of untrusted roles."""
+    """Return the findings about ledgers, code and an extension of untrusted roles, and about objects that cannot be printed."""
     code = [one.finding for one in read_untrusted_code(connection, schema=schema)]
     extension = read_untrusted(connection, schema)
-    return [*untrusted_findings(actual), *code, *([extension] if extension else [])]
+    return [*untrusted_findings(actual), *code, *([extension] if extension else []), *unprintable.findings(actual.unprintable)]
 
 
 def _read_permissions(connection, schema: str, migrations: MigrationState, actual: Catalog) -> list[Finding]:

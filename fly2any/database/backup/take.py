@@ -28,6 +28,7 @@ from ..server import read_home
 from ..sql import PEOPLE, catalogue, fetch_all, fetch_one, literal, quote
 from ..trusted_roles import TRUSTED_SQL
 from ..units import plural
+from ..unprintable import explain_unprintable
 from ..verification import verify
 from . import tools
 from .contents import BY_COPY, LOCK_WAIT, PATIENT, pin, read_contents
@@ -168,7 +169,7 @@ def take(connection, store: Store, progress: Progress) -> Manifest:
         refuse_lenient_reads(connection)
         path = work / "dump"
         # A statement that changes a table waits for our lock, and pg_dump behind it: after a moment both give way to it.
-        with explained(connection), report_lock_holders(connection, progress) as waits:
+        with explain_unprintable(connection), explained(connection), report_lock_holders(connection, progress) as waits:
             dump, states = partial(_dump, connection, path, progress, waits), (*LOCKED_OUT, DroppedError.sqlstate)
             try:
                 manifest = try_again(dump, patience=LOCK_WAIT / 1000, again=lambda error, pause: None, states=states)

@@ -20,7 +20,7 @@ from ..schema import Catalog, Index, Object, Table, key_of, where
 from ..schema.contract import Contract
 from ..schema.cures import preceded
 from ..schema.protected_tables import LEDGERS
-from ..schema.row_security import RESTRICTED_SQL, reveal
+from ..schema.row_security import CONDITION_SQL, RESTRICTED_SQL, reveal
 from ..sql import RECORD, fetch_all, fetch_one, literal, quote
 from ..units import plural
 
@@ -30,7 +30,7 @@ RECORDS_SQL = """
 # The role from which policies hide rows of a record, "" if they hide none, and whether they may hide some and show others: one that
 # reads no column shows all rows or none.
 HIDDEN_SQL = f"""
-    SELECT CASE WHEN 'SELECT' = ANY ({RESTRICTED_SQL}) THEN current_user::text ELSE '' END,
+    SELECT CASE WHEN 'SELECT' = ANY ({RESTRICTED_SQL.format(condition=CONDITION_SQL)}) THEN current_user::text ELSE '' END,
            EXISTS (SELECT FROM pg_catalog.pg_policy AS p
                    JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_policy'::regclass AND d.objid = p.oid
                         AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = c.oid AND d.deptype = 'n'

@@ -22,7 +22,7 @@ from ..health.wraparound import wraparound
 from ..verification import Verification, verify
 from .waivers import Waiver, waive
 
-# Findings that a deploy cannot fix or fixes itself, those about keys of the site's own tables, and newer migrations, which remain
+# Findings that a deploy cannot fix or fixes itself, those about keys and expressions of other tables, and newer migrations, which remain
 # when older code is deployed again: notes with `release`.
 NOT_OF_A_RELEASE = (
     "server.",
@@ -31,6 +31,7 @@ NOT_OF_A_RELEASE = (
     "replication.",
     "wraparound.",
     "foreign_key.restricts",
+    "object.unprintable",
     "migrations.unknown",
 )
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from django.db import Error
+
+from ..errors import sqlstate
 from ..sql import EXPLICIT_TRIGGER_SQL, catalogue, literal
 from ..trusted_roles import TRUSTED_ROLES_SQL, TRUSTED_SQL
+from ..unprintable import PRINTABLE_SQL, STATES, Unprintable, printed, read_unprintable
 from . import contract as contracts
 from .called_functions import CALLED_SQL, OWN_SQL
 from .conversions import CASTS_SQL, USED_BY_SQL
@@ -17,7 +21,7 @@ from .objects import PRIVILEGES, Catalog, Check, Column, Domain, ForeignKey, Ind
 from .partitions import PARTITIONS_SQL
 from .publications import NARROWED_SQL, PUBLICATIONS_SQL, UNPUBLISHED_SQL
 from .references import FIXED_SQL, LINKS_CTES, MET_SQL, REFERENCES_SQL
-from .row_security import REJECTED_SQL, RESTRICTED_SQL
+from .row_security import CONDITION_SQL, REJECTED_SQL, RESTRICTED_SQL
 from .triggers_on_missing_columns import LACKING_SQL
 
 T = TypeVar("T")
@@ -42,7 +46,7 @@ TABLES_SQL = f"""
                           WHEN 'm' THEN 'materialized view' ELSE 'foreign table' END AS kind,
            c.relpersistence = 'p' AS logged,
            CASE WHEN row_security_active(c.oid) THEN 'active' WHEN c.relrowsecurity THEN 'bypassed' END AS row_security,
-           {RESTRICTED_SQL} AS restricted,
+           {RESTRICTED_SQL.format(condition=printed("p.oid", CONDITION_SQL))} AS restricted,
            {REJECTED_SQL} AS rejected,
            (SELECT count(*) FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = c.oid AND a.attisdropped) AS dropped_columns,
            ARRAY(SELECT t.tgname::text FROM pg_catalog.pg_trigger AS t
@@ -65,7 +69,7 @@ TABLES_SQL = f"""
                  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = k.attnum WHERE p.partrelid = c.oid ORDER BY k.place) AS partition_key,
            CASE WHEN c.relkind = 'p' AND c.relname = ANY (%(ours)s) THEN {PARTITIONS_SQL} END AS partitions,
            CASE WHEN c.relispartition THEN (SELECT i.inhparent::regclass::text FROM pg_catalog.pg_inherits AS i WHERE i.inhrelid = c.oid) END AS partition_of,
-           CASE WHEN c.relispartition THEN COALESCE(pg_catalog.pg_get_partition_constraintdef(c.oid), '') END AS bound,
+           CASE WHEN c.relispartition THEN {printed("c.oid", "COALESCE(pg_catalog.pg_get_partition_constraintdef(c.oid), '')")} END AS bound,
            CASE WHEN c.relkind = 'r' AND (c.relreplident = 'n' OR c.relreplident = 'i' AND NOT EXISTS (
                          SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND i.indisreplident AND i.indislive))
                 THEN {PUBLICATIONS_SQL.format(which="true")} ELSE ARRAY[]::text[] END AS unidentified,
@@ -94,7 +98,7 @@ TABLES_SQL = f"""
     ORDER BY c.relname COLLATE "C"
 """
 
-# The constraints of a domain, including those of the domains it is based on; NULL for one that calls other functions.
+# The constraints of a domain, including those of the domains it is based on; NULL for one that calls other functions, or cannot be printed.
 DOMAIN_SQL = f"""
     WITH RECURSIVE below AS (
         SELECT t.oid, t.typbasetype, t.typtypmod, t.typnotnull, t.typdefault, 0 AS depth
@@ -108,7 +112,7 @@ DOMAIN_SQL = f"""
         'required', (SELECT bool_or(typnotnull) FROM below),
         'own', NOT EXISTS (SELECT FROM below JOIN pg_catalog.pg_depend AS own ON own.classid = 'pg_catalog.pg_type'::regclass AND own.objid = below.oid
                            WHERE own.refclassid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass)),
-        'conditions', ARRAY(SELECT CASE WHEN {OWN_SQL.format(kind="pg_constraint", oid="k.oid", besides="k.contypid")}
+        'conditions', ARRAY(SELECT CASE WHEN {PRINTABLE_SQL.format("k.oid")} AND {OWN_SQL.format(kind="pg_constraint", oid="k.oid", besides="k.contypid")}
                                         THEN 'CHECK (' || pg_catalog.pg_get_expr(k.conbin, 0) || ')' END
                             FROM below JOIN pg_catalog.pg_constraint AS k ON k.contypid = below.oid AND k.contype = 'c'
                             ORDER BY k.conname COLLATE "C"))
@@ -145,12 +149,12 @@ COLUMNS_SQL = f"""
                SELECT FROM pg_catalog.pg_constraint AS nn
                WHERE nn.conrelid = c.oid AND nn.contype = 'n' AND nn.conkey = ARRAY[a.attnum] AND NOT nn.convalidated
            ) AS validated,
-           CASE WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END AS "default",
+           CASE WHEN a.attgenerated = '' THEN {printed("d.oid", "pg_catalog.pg_get_expr(d.adbin, d.adrelid)")} END AS "default",
            CASE a.attidentity WHEN 'a' THEN 'always' WHEN 'd' THEN 'by default' END AS identity,
-           CASE WHEN a.attgenerated <> '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END AS generated,
+           CASE WHEN a.attgenerated <> '' THEN {printed("d.oid", "pg_catalog.pg_get_expr(d.adbin, d.adrelid)")} END AS generated,
            a.attgenerated = 'v' AS virtual,
            CASE WHEN a.attcollation <> t.typcollation THEN co.collname END AS collation,
-           d.oid IS NULL OR {OWN_SQL.format(kind="pg_attrdef", oid="d.oid", besides="0")} AND (a.attgenerated = ''
+           d.oid IS NULL OR {PRINTABLE_SQL.format("d.oid")} AND {OWN_SQL.format(kind="pg_attrdef", oid="d.oid", besides="0")} AND (a.attgenerated = ''
                OR {OWN_SQL.format(kind="pg_class", oid="c.oid AND own.objsubid = a.attnum", besides="0")}) AS own,
            CASE WHEN t.typtype = 'd' THEN ({DOMAIN_SQL}) END AS domain,
            pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT') AS readable,
@@ -205,14 +209,14 @@ CONSTRAINTS_SQL = f"""
            ARRAY(SELECT t.tgname::text FROM pg_catalog.pg_trigger AS t
                  WHERE k.contype = 'f' AND t.tgconstraint = k.oid AND t.tgrelid = k.confrelid AND t.tgname ~ '_a_[0-9]+$'
                  ORDER BY t.tgtype) AS fires,
-           CASE {CONSTRAINT_TYPE_SQL} WHEN 'c' THEN 'CHECK (' || pg_catalog.pg_get_expr(k.conbin, k.conrelid) || ')'
-                          WHEN 'x' THEN pg_catalog.pg_get_constraintdef(k.oid) END AS expression,
+           CASE {CONSTRAINT_TYPE_SQL} WHEN 'c' THEN 'CHECK (' || {printed("k.oid", "pg_catalog.pg_get_expr(k.conbin, k.conrelid)")} || ')'
+                          WHEN 'x' THEN {printed("k.oid", "pg_catalog.pg_get_constraintdef(k.oid)")} END AS expression,
            ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS u (number, place)
                  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = u.number
                  WHERE u.place > i.indnkeyatts ORDER BY u.place) AS include,
            NOT COALESCE((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false) AS nulls_distinct,
            COALESCE(i.indisvalid AND i.indisready AND i.indislive, true) AS index_valid,
-           {OWN_SQL.format(kind="pg_constraint", oid="k.oid", besides="0")} AS own,
+           {PRINTABLE_SQL.format("k.oid")} AND {OWN_SQL.format(kind="pg_constraint", oid="k.oid", besides="0")} AS own,
            {KEY_USED_BY_SQL} AS used_by,
            k.coninhcount > 0 AS inherited,
            COALESCE(i.indisreplident, false) AS identifies
@@ -240,7 +244,7 @@ WHOLE_IN_GIN = "ARRAY['array_ops', 'text_ops', 'varchar_ops', 'bpchar_ops', 'byt
 # Not the indexes of constraints, whose definition is in CONSTRAINTS_SQL.
 INDEXES_SQL = f"""
     SELECT c.relname AS "table", x.relname AS name, am.amname AS method,
-           ARRAY(SELECT COALESCE(a.attname::text, pg_catalog.pg_get_indexdef(i.indexrelid, place, true))
+           ARRAY(SELECT COALESCE(a.attname::text, {printed("i.indexrelid", "pg_catalog.pg_get_indexdef(i.indexrelid, place, true)")})
                  FROM generate_series(1, i.indnkeyatts) AS place
                  LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[place - 1] AND a.attnum > 0
                  ORDER BY place) AS columns,
@@ -258,7 +262,7 @@ INDEXES_SQL = f"""
            ARRAY(SELECT a.attname::text FROM generate_series(i.indnkeyatts + 1, i.indnatts) AS place
                  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[place - 1]
                  ORDER BY place) AS include,
-           pg_catalog.pg_get_expr(i.indpred, i.indrelid) AS predicate,
+           CASE WHEN i.indpred IS NOT NULL THEN {printed("i.indexrelid", "pg_catalog.pg_get_expr(i.indpred, i.indrelid)")} END AS predicate,
            i.indisunique AS unique,
            NOT COALESCE((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false) AS nulls_distinct,
            i.indisvalid AND i.indislive AS valid, i.indisready AND i.indislive AS ready,
@@ -267,7 +271,7 @@ INDEXES_SQL = f"""
                  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
                  WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = i.indexrelid AND d.refobjid = i.indrelid
                    AND d.refclassid = 'pg_catalog.pg_class'::regclass ORDER BY 1) AS uses,
-           {OWN_SQL.format(kind="pg_class", oid="i.indexrelid", besides="0")} AS own,
+           {PRINTABLE_SQL.format("i.indexrelid")} AND {OWN_SQL.format(kind="pg_class", oid="i.indexrelid", besides="0")} AS own,
            NOT EXISTS (SELECT FROM pg_catalog.pg_collation AS co WHERE co.oid = ANY (i.indcollation) AND NOT co.collisdeterministic)
            AND NOT EXISTS (SELECT FROM pg_catalog.pg_opclass AS oc
                            WHERE oc.oid = ANY (i.indclass) AND oc.opcnamespace <> 'pg_catalog'::regnamespace) AS exact,
@@ -300,8 +304,17 @@ def _tables_of_contract() -> list[str]:
 def read_catalog(connection, *, schema: str) -> Catalog:
     """Return the catalogue of `schema`: names in other schemas are qualified."""
     with catalogue(connection) as cursor:
-        cursor.execute("SET LOCAL quote_all_identifiers = off")
-        cursor.execute(CATALOG_SQL, {"schema": schema, "ours": _tables_of_contract()})
+        cursor.execute("SET LOCAL quote_all_identifiers = off; SAVEPOINT catalogue")
+        wanted: dict[str, Any] = {"schema": schema, "ours": _tables_of_contract(), "unprintable": []}
+        unprintable: tuple[Unprintable, ...] = ()
+        try:
+            cursor.execute(CATALOG_SQL, wanted)
+        except Error as error:
+            if sqlstate(error) not in STATES:
+                raise
+            cursor.execute("ROLLBACK TO SAVEPOINT catalogue")
+            unprintable = read_unprintable(connection)
+            cursor.execute(CATALOG_SQL, {**wanted, "unprintable": [one.number for one in unprintable]})
         tables, columns, constraints, indexes = (_spelled_rows(rows or (), schema) for rows in cursor.fetchone())
     return Catalog(
         tables=_objects(Table, tables),
@@ -310,6 +323,7 @@ def read_catalog(connection, *, schema: str) -> Catalog:
         checks=tuple(_check(row) for row in constraints if row["type"] in "cx"),
         foreign_keys=tuple(_foreign_key(row) for row in constraints if row["type"] == "f"),
         indexes=_objects(Index, indexes),
+        unprintable=unprintable,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ..sql import quote
+from ..unprintable import Unprintable
 
 PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE")
 PARTITIONED = "partitioned table"
@@ -318,9 +319,10 @@ class Catalog:
     checks: tuple[Check, ...] = ()
     foreign_keys: tuple[ForeignKey, ...] = ()
     indexes: tuple[Index, ...] = ()
+    unprintable: tuple[Unprintable, ...] = field(default=(), compare=False)  # What the server could not print, in any schema.
 
     def __iter__(self) -> Iterator[Any]:
-        for kind in fields(self):
+        for kind in KINDS:
             yield from getattr(self, kind.name)
 
     def hides_rows(self, table: str) -> bool:
@@ -366,8 +368,11 @@ class Catalog:
         return self._each(lambda things: map(rename, things))
 
     def _each(self, change: Callable[[Iterable[Any]], Iterable[Any]]) -> Catalog:
-        kinds: dict[str, Any] = {kind.name: tuple(change(getattr(self, kind.name))) for kind in fields(self)}
-        return Catalog(**kinds)
+        kinds: dict[str, Any] = {kind.name: tuple(change(getattr(self, kind.name))) for kind in KINDS}
+        return replace(self, **kinds)
+
+
+KINDS = tuple(kind for kind in fields(Catalog) if kind.compare)
 
 
 def _deferral(thing: Key | ForeignKey) -> str:

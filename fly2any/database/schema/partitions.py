@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ..findings import Finding, Severity
 from ..sql import quote
+from ..unprintable import PRINTABLE_SQL, printed
 from .called_functions import OWN_SQL
 from .cures import mentions
 from .expressions import with_column_replaced
@@ -20,8 +21,8 @@ PARTITIONS_SQL = f"""
     (SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
         'name', r.oid::regclass::text, 'table', CASE WHEN r.relnamespace = c.relnamespace THEN r.relname END,
         'leaf', p.isleaf, 'logged', r.relpersistence = 'p',
-        'bound', COALESCE(pg_catalog.pg_get_partition_constraintdef(r.oid), ''),
-        'own', {OWN_SQL.format(kind="pg_class", oid="p.parentrelid AND own.objsubid = 0", besides="0")}
+        'bound', {printed("r.oid", "COALESCE(pg_catalog.pg_get_partition_constraintdef(r.oid), '')")},
+        'own', {PRINTABLE_SQL.format("r.oid")} AND {OWN_SQL.format(kind="pg_class", oid="p.parentrelid AND own.objsubid = 0", besides="0")}
                AND NOT EXISTS (SELECT FROM pg_catalog.pg_partitioned_table AS k JOIN pg_catalog.pg_opclass AS o ON o.oid = ANY (k.partclass::oid[])
                                WHERE k.partrelid = p.parentrelid AND o.opcnamespace <> 'pg_catalog'::regnamespace),
         'triggers', ARRAY(SELECT t.tgname::text FROM pg_catalog.pg_trigger AS t

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ..sql import EXPLICIT_TRIGGER_SQL
 from ..trusted_roles import TRUSTED_ROLES_SQL
+from ..unprintable import printed
 from .publications import PUBLICATIONS_SQL
 
 # The tables of the contract; the enforced foreign keys; the tables that a DELETE from `origin`, one of those, reaches by cascades, including unmanaged ones; the columns `changed`
@@ -76,14 +77,14 @@ FIXED_SQL = f"""
           ORDER BY 1)
 """
 # The base type of the column `a` if its type is a domain, whether that or a domain below it is NOT NULL, and its other conditions.
-DOMAIN_SQL = """
+DOMAIN_SQL = f"""
     WITH RECURSIVE below AS (
         SELECT t.oid, t.typbasetype, t.typtypmod, t.typnotnull, 0 AS depth FROM pg_catalog.pg_type AS t WHERE t.oid = a.atttypid AND t.typtype = 'd'
         UNION ALL
         SELECT b.oid, b.typbasetype, b.typtypmod, b.typnotnull, below.depth + 1
         FROM below JOIN pg_catalog.pg_type AS b ON b.oid = below.typbasetype AND b.typtype = 'd'
     ), condition AS (
-        SELECT pg_catalog.pg_get_expr(k.conbin, 0::oid) AS text FROM below JOIN pg_catalog.pg_constraint AS k ON k.contypid = below.oid AND k.contype = 'c'
+        SELECT {printed("k.oid", "pg_catalog.pg_get_expr(k.conbin, 0::oid)")} AS text FROM below JOIN pg_catalog.pg_constraint AS k ON k.contypid = below.oid AND k.contype = 'c'
     )
     SELECT (pg_catalog.array_agg(below.typbasetype ORDER BY below.depth DESC))[1] AS typbasetype,
            (pg_catalog.array_agg(below.typtypmod ORDER BY below.depth DESC))[1] AS typtypmod,
@@ -111,7 +112,7 @@ MET_SQL = f"""
               WHERE t.tgrelid = l.conrelid AND {EXPLICIT_TRIGGER_SQL} AND t.tgenabled NOT IN ('D', 'R')
                 AND t.tgtype::int & CASE e.command WHEN 'DELETE' THEN 8 ELSE 16 END <> 0
               UNION ALL
-              SELECT 'check', k.conname::text || ' ' || pg_catalog.pg_get_constraintdef(k.oid), e.action::text, '' FROM pg_catalog.pg_constraint AS k
+              SELECT 'check', k.conname::text || ' ' || {printed("k.oid", "pg_catalog.pg_get_constraintdef(k.oid)")}, e.action::text, '' FROM pg_catalog.pg_constraint AS k
               WHERE e.command = 'UPDATE' AND e.action IN ('n', 'c') AND k.conrelid = l.conrelid AND k.contype = 'c' AND k.conkey && e.sets
                 AND COALESCE((to_jsonb(k) ->> 'conenforced')::boolean, true)
               UNION ALL
@@ -126,7 +127,7 @@ MET_SQL = f"""
               SELECT 'full', pg_catalog.regexp_replace(pg_catalog.pg_get_constraintdef(l.oid), '(ON DELETE SET NULL) \\([^)]*\\)', '\\1'), '', ''
               WHERE e.action = 'n' AND l.confmatchtype = 'f' AND pg_catalog.cardinality(e.sets) < pg_catalog.cardinality(l.conkey)
               UNION ALL
-              SELECT 'generated', pg_catalog.pg_get_expr(f.adbin, f.adrelid), a.attname::text, ''
+              SELECT 'generated', {printed("f.oid", "pg_catalog.pg_get_expr(f.adbin, f.adrelid)")}, a.attname::text, ''
               FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_attrdef AS f ON f.adrelid = a.attrelid AND f.adnum = a.attnum
               WHERE e.action = 'n' AND a.attrelid = l.conrelid AND a.attgenerated <> '' AND a.attnotnull AND EXISTS (
                   SELECT FROM pg_catalog.pg_depend AS d
@@ -149,7 +150,7 @@ MET_SQL = f"""
                   WHERE NOT pg_catalog.has_table_privilege(c.relowner, c.oid, p.name)) AS g (granted)
               WHERE c.oid = l.conrelid
               UNION ALL
-              SELECT 'default', pg_catalog.pg_get_expr(d.adbin, d.adrelid), a.attname::text,
+              SELECT 'default', {printed("d.oid", "pg_catalog.pg_get_expr(d.adbin, d.adrelid)")}, a.attname::text,
                      CASE WHEN pg_catalog.cardinality(l.confkey) = 1 THEN f.attname::text ELSE '' END
               FROM pg_catalog.pg_attrdef AS d JOIN pg_catalog.pg_attribute AS a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
               JOIN pg_catalog.pg_attribute AS f ON f.attrelid = l.confrelid AND f.attnum = l.confkey[1]

@@ -8,8 +8,12 @@ from django.utils.text import get_text_list
 
 from ..findings import Finding, Severity
 from ..sql import quote
+from ..unprintable import printed
 from .objects import Table
 
+CONDITION_SQL = (
+    "pg_catalog.pg_get_expr(CASE WHEN w.is_check THEN COALESCE(p.polwithcheck, p.polqual) ELSE p.polqual END, c.oid)"
+)
 # The commands for which the policies of the table `c` do not admit every row to this role: no permissive one has the condition
 # true, or a restrictive one has another.
 RESTRICTED_SQL = """
@@ -18,7 +22,7 @@ RESTRICTED_SQL = """
                        (4, 'DELETE', 'd', false)) AS w (place, command, letter, is_check)
           LEFT JOIN LATERAL (
               SELECT p.polpermissive AS permits,
-                     pg_catalog.pg_get_expr(CASE WHEN w.is_check THEN COALESCE(p.polwithcheck, p.polqual) ELSE p.polqual END, c.oid) AS condition
+                     {condition} AS condition
               FROM pg_catalog.pg_policy AS p
               WHERE p.polrelid = c.oid AND p.polcmd IN ('*'::"char", w.letter::"char") AND EXISTS (
                         SELECT FROM pg_catalog.unnest(p.polroles) AS m (oid) WHERE m.oid = 0::oid OR pg_catalog.pg_has_role(m.oid, 'USAGE'))
@@ -32,7 +36,7 @@ RESTRICTED_SQL = """
 # The other roles that sign in and may write to the table `c`, but find no row in it or can store none, and the commands that they
 # hold and for which no policy admits them. A role that may not write, or that only others can become, may be meant to see nothing:
 # Supabase's anon and authenticated hold every privilege on every table, and cannot sign in.
-REJECTED_SQL = """
+REJECTED_SQL = f"""
     ARRAY(SELECT ARRAY[l.rolname::text, pg_catalog.string_agg(w.command, ', ' ORDER BY w.place)]
           FROM pg_catalog.pg_roles AS l
           CROSS JOIN (VALUES (1, 'SELECT', 'r'), (2, 'INSERT', 'a'), (3, 'UPDATE', 'w'), (4, 'DELETE', 'd')) AS w (place, command, letter)
@@ -43,7 +47,7 @@ REJECTED_SQL = """
             AND NOT EXISTS (
                 SELECT FROM pg_catalog.pg_policy AS p
                 WHERE p.polrelid = c.oid AND p.polpermissive AND p.polcmd IN ('*'::"char", w.letter::"char")
-                  AND pg_catalog.pg_get_expr(CASE w.letter WHEN 'a' THEN COALESCE(p.polwithcheck, p.polqual) ELSE p.polqual END, c.oid) <> 'false'
+                  AND {printed("p.oid", "pg_catalog.pg_get_expr(CASE w.letter WHEN 'a' THEN COALESCE(p.polwithcheck, p.polqual) ELSE p.polqual END, c.oid)")} <> 'false'
                   AND EXISTS (SELECT FROM pg_catalog.unnest(p.polroles) AS m (oid)
                               WHERE m.oid = 0::oid OR pg_catalog.pg_has_role(l.oid, m.oid, 'USAGE')))
           GROUP BY l.rolname ORDER BY l.rolname)
