@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 
 from tests.conftest import manage
-from tests.database.taken import databases
+from tests.database.taken import databases, run
 
 pytestmark = pytest.mark.slow
 FULLY = " WITH INHERIT TRUE, SET TRUE"
@@ -112,3 +112,38 @@ def test_default_privileges_of_a_role_that_the_restoring_role_only_administers_a
         for name in databases(filled):
             dataclasses.replace(filled, name=name).execute(f"DROP OWNED BY {site}")
         filled.execute(f"DROP ROLE {site}")
+
+
+def test_objects_are_restored_whose_owners_may_no_longer_create_them(filled, owned, place):
+    role, _, third = owned
+    fully = FULLY if connection.pg_version >= 160000 else ""
+    filled.execute(
+        f"ALTER DATABASE {filled.name} OWNER TO {role}; GRANT {third} TO {role}{fully}; CREATE SCHEMA crm AUTHORIZATION {role}"
+    )
+    of_role, allowed = (
+        dataclasses.replace(filled, user=role),
+        f"GRANT CREATE ON SCHEMA public, crm TO {third}; GRANT CREATE ON DATABASE {filled.name} TO {third}",
+    )
+    filled.execute(
+        f"{allowed}; SET ROLE {third}; CREATE TABLE trip (a int); CREATE TABLE crm.trip (a int); CREATE PUBLICATION trips FOR TABLE trip"
+    )
+    filled.execute(allowed.replace("GRANT", "REVOKE").replace(" TO ", " FROM "))
+    question = f"""
+        SELECT c.oid::regclass::text, pg_get_userbyid(c.relowner) FROM pg_class AS c WHERE c.relname = 'trip'
+        UNION ALL SELECT pubname::text, pg_get_userbyid(pubowner) FROM pg_publication
+        UNION ALL SELECT n.nspname::text, has_schema_privilege('{third}', n.oid, 'CREATE')::text FROM pg_namespace AS n WHERE n.nspname IN ('public', 'crm')
+        UNION ALL SELECT '', has_database_privilege('{third}', current_database(), 'CREATE')::text ORDER BY 1"""
+    before = filled.execute(question)
+    assert run(of_role, "dbbackup", "--verify", place=place).returncode == 0
+
+    restored = run(of_role, "dbrestore", "latest", "--yes", "--trust", third, place=place)
+
+    assert (restored.returncode, restored.stderr, filled.execute(question)) == (0, "", before)
+    assert before == [
+        ("", "false"),
+        ("crm", "false"),
+        ("crm.trip", third),
+        ("public", "false"),
+        ("trip", third),
+        ("trips", third),
+    ]

@@ -33,6 +33,7 @@ from .extension_entries import find_extensions, uncertain
 from .grant_chains import Chain, find_chains, grant, require_grantors
 from .manifest import Manifest
 from .owners import SUPERUSER_SQL, describe_untried, require_superusers
+from .owners_rights import may_create
 from .restore_connections import UNLIMITED_SQL
 from .script import statements_of
 from .tablespaces import find_unusable
@@ -152,12 +153,14 @@ class _Steps:
     def restore(self, entries: Sequence[Entry], schemas: Collection[int], chains: Sequence[Chain], untried: str) -> None:
         """Restore the entries, `schemas` first, and grant the privileges of `chains`; `untried` is added to the message of a failure."""
         for is_first, contents in in_order(entries, schemas, self.work):
-            with self._writing(f"--use-list={contents}") as restoring:
-                try:
-                    restoring.finish()
-                except Refusal as refusal:
-                    raise Refusal(f"{refusal} {untried}".rstrip()) from refusal
-            grant(self.connection, [chain for chain in chains if (chain.number in schemas) is is_first])
+            # The schemas come with their privileges, which the owner of an object may lack by now.
+            with may_create(self.connection, () if is_first else self.manifest.owners):
+                with self._writing(f"--use-list={contents}") as restoring:
+                    try:
+                        restoring.finish()
+                    except Refusal as refusal:
+                        raise Refusal(f"{refusal} {untried}".rstrip()) from refusal
+                grant(self.connection, [chain for chain in chains if (chain.number in schemas) is is_first])
             self.connection.close()
 
     def refresh(self, view: Entry) -> None:
