@@ -115,6 +115,7 @@ CODES = frozenset(
         "tables.dead_rows",
         "tables.not_analysed",
         "tables.not_vacuumed",
+        "tables.bloat",
         "tables.damaged",
         "sequences.near_end",
         "cache.misses",

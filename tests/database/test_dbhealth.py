@@ -235,7 +235,7 @@ def test_bad_indexes_are_found_and_those_of_the_contract_never_proposed_for_drop
 
 
 @pytest.mark.slow
-def test_a_bloated_index_is_found_until_it_is_rebuilt(migrated):
+def test_a_bloated_index_and_its_table_are_found_until_they_are_rebuilt(migrated):
     migrated.execute("CREATE TABLE swollen (id int PRIMARY KEY) WITH (autovacuum_enabled = off)")
     migrated.execute("INSERT INTO swollen SELECT generate_series(1, 600000); ANALYZE swollen")
     assert found(migrated, "indexes") == []
@@ -243,10 +243,14 @@ def test_a_bloated_index_is_found_until_it_is_rebuilt(migrated):
     migrated.execute("DELETE FROM swollen WHERE id % 10 <> 0")
     migrated.execute("VACUUM ANALYZE swollen")
     assert found(migrated, "indexes") == [("indexes.bloat", "swollen.swollen_pkey")]
+    assert found(migrated, "tables") == []
+    assert found(migrated, "tables", huge=2**20) == [("tables.bloat", "swollen")]
     migrated.execute('REINDEX INDEX CONCURRENTLY "swollen_pkey"')
     assert found(migrated, "indexes") == []
     migrated.execute('ALTER INDEX "swollen_pkey" SET (fillfactor = 10); REINDEX INDEX "swollen_pkey"')
     assert found(migrated, "indexes") == []
+    migrated.execute("VACUUM (FULL, ANALYZE) swollen")
+    assert found(migrated, "tables", huge=2**20) == []
 
 
 def test_tables_without_recent_vacuum_or_analyse_are_found(migrated):

@@ -27,6 +27,15 @@ WITHOUT_STATISTICS_SQL = """
       AND pg_catalog.has_any_column_privilege(c.oid, 'SELECT') AND NOT pg_catalog.row_security_active(c.oid)
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_stats AS s WHERE s.schemaname = n.nspname AND s.tablename = c.relname)
 """
+# The average bytes of a row of the given tables, NULL without statistics of each column.
+WIDTHS_SQL = """
+    SELECT c.relname AS name, CASE WHEN pg_catalog.bool_and(s.avg_width IS NOT NULL) THEN pg_catalog.sum(s.avg_width)::float END AS width
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v'
+    LEFT JOIN pg_catalog.pg_stats AS s
+           ON s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = a.attname AND s.inherited = (c.relkind = 'p')
+    WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s) GROUP BY c.oid, c.relname
+"""
 # The contract's tables and their partitions, each with its TOAST table, if they have options of their own. `due` is the number of
 # dead rows at which autovacuum removes them, and `delaying` the options that raise it; the maximum is new in PostgreSQL 18.
 AUTOVACUUM_SQL = """
@@ -56,7 +65,9 @@ AUTOVACUUM_SQL = """
 """
 
 
-def tables(read: Reader, *, dead: float = 0.2, many: int = 50_000, large: int = 10 * 2**20) -> Iterator[Figure | Finding]:
+def tables(
+    read: Reader, *, dead: float = 0.2, many: int = 50_000, large: int = 10 * 2**20, huge: int = 100 * 2**20
+) -> Iterator[Figure | Finding]:
     """Report the size of the tables, and whether vacuum and analyse keep up."""
     stored = read_extents(read.connection, schema=read.schema).values()
     rows = sorted(
@@ -85,8 +96,25 @@ def tables(read: Reader, *, dead: float = 0.2, many: int = 50_000, large: int = 
             yield Figure(f"{row.name}, rows", f"~{row.rows:,}", row.rows, "table_rows", row.name, shown=False)
         yield Figure(f"{row.name}, dead rows", f"{row.dead:,}", row.dead, "table_dead_rows", row.name, shown=False)
         yield from _neglected(row, dead, many, large, holder, is_bare=row.name in bare)
+    yield from _bloated(read, [row for row in rows if (row.heap or 0) > huge and not row.kind.is_of_citus])
     yield from _not_vacuumed(read, many)
     yield from _damaged(read)
+
+
+def _bloated(read: Reader, rows: list[Extent], most: float = 4) -> Iterator[Finding]:
+    """Yield the note about each table that is much larger than its rows, such as after most of them were deleted."""
+    widths = {row.name: row.width for row in read(WIDTHS_SQL, tables=[row.name for row in rows])} if rows else {}
+    for row in rows:
+        if not (width := widths.get(row.name)) or row.rows is None or row.heap is None:
+            continue
+        # A row takes 24 bytes of header, 4 in the page's list and up to 8 for NULLs and alignment. Dead rows have a finding of their own.
+        needed = (row.rows + (row.dead or 0)) * (width + 36)
+        if row.heap > most * needed:
+            yield Finding(
+                Severity.NOTE, "tables.bloat", row.name,
+                f"Table {row.name} takes {size(row.heap)} without indexes, more than {most} times the {size(needed)} that its rows need: scans read all of it.",
+                f"New rows use the free space again. To return it to the disk sooner, in a quiet hour, because it blocks reads and writes: VACUUM (FULL, ANALYZE) {quote(row.name)};",
+            )  # fmt: skip
 
 
 def _not_vacuumed(read: Reader, many: int) -> Iterator[Finding]:
