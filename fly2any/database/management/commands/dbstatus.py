@@ -57,7 +57,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--release",
             action="store_true",
-            help="For deploys: findings about the server, wraparound, replication, backups and security, foreign_key.restricts and migrations.unknown become notes.",
+            help="For deploys: findings about the server, wraparound, replication, backups and security, foreign_key.restricts, migrations.unknown and object.unprintable become notes.",
         )
         parser.add_argument(
             "--wait",
