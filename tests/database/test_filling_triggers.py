@@ -28,6 +28,12 @@ def of_columns():
         ("IF NEW.theirs IS NULL THEN NEW.theirs = 'main'; END IF;", "", True),
         ('SELECT a, b INTO STRICT NEW."theirs", NEW.phone FROM (VALUES (1, 2)) AS v (a, b);', "", True),
         ("NEW := jsonb_populate_record(NEW, jsonb_build_object(TG_ARGV[0], 'main'));", "'theirs'", True),
+        ("SELECT a, b INTO NEW.phone, NEW.theirs FROM (VALUES (1, 2)) AS v (a, b);", "", True),
+        (
+            "/* Once: */ -- NEW.theirs := 1;\n/* BEGIN NEW.theirs = 2;\n */ NEW.phone := 1; INSERT INTO log VALUES (1, NEW.theirs);",
+            "",
+            False,
+        ),
         ("IF NEW.theirs = 'main' THEN RAISE 'not here'; END IF;", "", False),
         ('NEW."Theirs" := 1;', "", False),
         ("NEW.phone := 'theirs';", "", False),
@@ -41,6 +47,18 @@ def test_a_required_column_that_a_trigger_sets_is_a_note(body, arguments, fills)
         if fills
         else [("error", "users.theirs", f"{LACKS}.")]
     )
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("source", "severity"), [('TD["new"]["theirs"] = 1', "note"), ('TD["new"]["theirs_id"] = 1', "error")])
+def test_a_column_that_a_trigger_in_another_language_names_may_be_set(source, severity):
+    run("ALTER TABLE users ADD theirs text NOT NULL", FUNCTION.format("fill", ""), TRIGGER.format("fill", "users", ""))
+    run(
+        "UPDATE pg_proc SET prolang = (SELECT oid FROM pg_language WHERE lanname = 'sql'),"  # No other is installed.
+        f" prosrc = '{source}' WHERE proname = 'fill'"
+    )
+
+    assert [(found, where) for found, where, _ in of_columns()] == [(severity, "users.theirs")]
 
 
 @pytest.mark.django_db
