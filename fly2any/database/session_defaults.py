@@ -72,6 +72,25 @@ _LEADS_ELSEWHERE = f"""
         WHERE home.schema = CASE pg_catalog.btrim(part.name, ' "') WHEN '$user' THEN pg_catalog.pg_get_userbyid(configured.role)
                             ELSE pg_catalog.btrim(part.name, ' "') END)
 """
+_UTC = "(etc/)?(utc|gmt|uct|zulu|universal)"
+_HAS_ZONE = """
+    EXISTS (SELECT FROM pg_catalog.pg_db_role_setting AS z CROSS JOIN LATERAL pg_catalog.unnest(z.setconfig) AS c (setting)
+            WHERE z.setrole = {role} AND c.setting ILIKE 'timezone=%%'
+              AND z.setdatabase IN ({databases}(SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())))
+"""
+# The zone of another role that signs in and may write our tables; or that of the database or of all roles, if this session has another
+# one, which is UTC, and such a role has none of its own.
+_ZONE = f"""
+    CASE WHEN configured.role IS NULL
+         THEN EXISTS (SELECT FROM pg_catalog.pg_settings AS s WHERE s.name = 'TimeZone' AND s.reset_val ~* '^{_UTC}$')
+              AND (configured.place <> 'ROLE ALL' OR NOT {_HAS_ZONE.format(role="0::oid", databases="")})
+              AND EXISTS (SELECT FROM pg_catalog.pg_roles AS a
+                          WHERE a.rolcanlogin AND NOT a.rolsuper AND a.rolname <> session_user AND {MAY_WRITE.format(role="a.oid")}
+                            AND NOT {_HAS_ZONE.format(role="a.oid", databases="0::oid, ")})
+         ELSE NOT configured.is_ours AND {MAY_WRITE.format(role="configured.role")}
+              AND (SELECT a.rolcanlogin FROM pg_catalog.pg_roles AS a WHERE a.oid = configured.role)
+              AND (configured.place LIKE '%% IN DATABASE %%' OR NOT {_HAS_ZONE.format(role="configured.role", databases="")}) END
+"""
 _OTHERS = {
     "extra_float_digits": _Setting(
         "0|-[0-9]+", "true", "database.float_digits", "clients read a price rounded to {digits}",
@@ -114,6 +133,9 @@ _OTHERS = {
     ),
     "search_path": _Setting(
         ".+", _LEADS_ELSEWHERE, "server.schema", "unless the client sets another path, it finds none of our tables", Severity.NOTE,
+    ),
+    "timezone": _Setting(
+        f"(?!{_UTC}$).+", _ZONE, "server.time_zone", "they read and write times in this zone, but the guide asks for UTC",
     ),
     "role": _Setting(
         ".+", f"configured.is_ours AND r.oid IS NOT NULL AND {MAY_WRITE.format(role='session_user')} AND NOT {MAY_WRITE.format(role='r.oid')}",
@@ -183,6 +205,8 @@ def of_setting(database: str, schema: str, name: str, place: str, value: str) ->
         # Its default may lack our schema too, and other statements of the role need the rest of the path.
         here = place if " IN DATABASE " in place else f"{place} IN DATABASE {quote(database)}"
         cure = f"ALTER {here} SET search_path TO {', '.join(map(quote, (*names_of(value), schema)))};"
+    if name == "timezone":
+        cure, is_sql = f"ALTER {place} SET timezone TO 'UTC';", False
     message = f"{_sessions_of(place)} begin with {name} = {value}: {setting.effect.format(digits=digits)}."
     return Finding(setting.severity, setting.code, place, message, cure, is_sql=is_sql)
 

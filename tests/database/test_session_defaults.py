@@ -66,6 +66,39 @@ def test_a_default_of_another_role_is_found_if_it_may_write(writes):
     ] * writes
 
 
+TOKYO = "ALTER ROLE site SET timezone TO 'Asia/Tokyo'"
+OURS = "ALTER ROLE CURRENT_USER IN DATABASE {} SET timezone TO 'UTC'"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("statements", "place"),
+    [
+        ([TOKYO], "ROLE site"),
+        (["ALTER ROLE site IN DATABASE {} SET timezone TO 'Asia/Tokyo'"], "ROLE site IN DATABASE {}"),
+        ([TOKYO, "ALTER ROLE site IN DATABASE {} SET timezone TO 'Etc/UTC'"], ""),
+        (["ALTER DATABASE {} SET timezone TO 'Asia/Tokyo'", OURS], "DATABASE {}"),
+        (["ALTER DATABASE {} SET timezone TO 'Asia/Tokyo'", OURS, "ALTER ROLE site SET timezone TO 'utc'"], ""),
+        ([TOKYO, "REVOKE INSERT ON ALL TABLES IN SCHEMA public FROM site"], ""),
+    ],
+)
+def test_the_time_zone_of_another_role_that_writes_is_found(statements, place):
+    name = connection.settings_dict["NAME"]
+    run("CREATE ROLE site LOGIN", "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO site")
+    run(*(statement.format(name) for statement in statements))
+
+    found = [one for one in verify(connection).findings if one.code == "server.time_zone"]
+
+    effect = "they read and write times in this zone, but the guide asks for UTC"
+    assert [(one.where, one.message, one.cure) for one in found] == [
+        (
+            place.format(name),
+            f"Sessions of {place.format(name)} begin with timezone = Asia/Tokyo: {effect}.",
+            f"ALTER {place.format(name)} SET timezone TO 'UTC';",
+        )
+    ] * bool(place)
+
+
 LOST = "ALTER ROLE site SET search_path TO app"
 
 

@@ -277,7 +277,8 @@ def zones(connection, schema: str, names: list[str], server: Server) -> Iterator
         for place, what, zone, alter in fetch_all(connection, ZONES_SQL, {"utc": UTC_NAMES, "schema": schema, "tables": names})
     ]
     for one in server.findings():  # The time zone of this session, whatever set it.
-        if one.code == "server.time_zone" and one.cure not in {cure for _, _, cure in zone_settings}:
+        is_own = one.code == "server.time_zone" and one.where == server.database
+        if is_own and one.cure not in {cure for _, _, cure in zone_settings}:
             zone_settings.append((one.where, f"The time zone of {server.database} is {server.time_zone}", one.cure))
     for place, what, cure in zone_settings:
         yield Finding(
