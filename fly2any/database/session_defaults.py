@@ -88,7 +88,7 @@ _ZONE = f"""
                           WHERE a.rolcanlogin AND NOT a.rolsuper AND a.rolname <> session_user AND {MAY_WRITE.format(role="a.oid")}
                             AND NOT {_HAS_ZONE.format(role="a.oid", databases="0::oid, ")})
          ELSE NOT configured.is_ours AND {MAY_WRITE.format(role="configured.role")}
-              AND (SELECT a.rolcanlogin FROM pg_catalog.pg_roles AS a WHERE a.oid = configured.role)
+              AND (SELECT a.rolcanlogin AND NOT a.rolsuper FROM pg_catalog.pg_roles AS a WHERE a.oid = configured.role)
               AND (configured.place LIKE '%% IN DATABASE %%' OR NOT {_HAS_ZONE.format(role="configured.role", databases="")}) END
 """
 _OTHERS = {

@@ -6,8 +6,9 @@ An expression may be nested as deeply as the parser accepts, but printing it tak
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from django.db import Error
 
@@ -100,7 +101,10 @@ def explain_unprintable(connection) -> Iterator[None]:
     try:
         yield
     except Refusal as refusal:
-        if OF_DUMPS not in str(refusal) or not (found := read_unprintable(connection)):
+        found: Any = ()
+        with suppress(Error):  # The server may be gone, which is why pg_dump failed.
+            found = read_unprintable(connection) if OF_DUMPS in str(refusal) else ()
+        if not found:
             raise
         raise Refusal(describe(found)) from refusal
 

@@ -107,7 +107,7 @@ def test_an_object_of_a_role_that_is_no_superuser_any_more_is_named_before_rows_
 
     assert str(refused.value) == (
         "Only superusers may own some objects in the backup, but their owners are not superusers on this server (foreign data wrapper"
-        f' "a wrapper" of {role}, publication everything of {role}, event trigger seen of {role}): as a superuser, run ALTER ROLE'
+        f' "a wrapper" of {role}, event trigger seen of {role}): as a superuser, run ALTER ROLE'
         f' "{role}" SUPERUSER; and make them NOSUPERUSER after the restore, unless they need it for something else; or leave out their objects with'
         f" --without {role}."
     )

@@ -51,6 +51,17 @@ def test_a_role_that_may_only_use_a_sequence_does_not_know_its_first_value(monit
 
 
 @pytest.mark.django_db
+def test_the_first_value_of_another_roles_sequence_is_not_read_by_name(monitor):
+    """That role may rename it, and create a view of its name."""
+    run("CREATE ROLE stranger; CREATE SEQUENCE theirs; ALTER TABLE users ADD theirs bigint DEFAULT nextval('theirs')")
+    run("ALTER SEQUENCE theirs OWNER TO stranger; ALTER SEQUENCE theirs RESTART WITH 1")
+
+    assert [one.message for one in verify(connection).findings if one.where == "sequences"] == [
+        "The sequences of users.theirs were not checked, or not compared with the values in use: whether an INSERT fails there is not known."
+    ]
+
+
+@pytest.mark.django_db
 @pytest.mark.parametrize("owner", ["stranger", "CURRENT_USER"])
 def test_the_first_value_is_not_read_by_name_in_the_schema_of_another_role(monitor, owner):
     """That role may give the name to a view while it is read."""
@@ -67,7 +78,7 @@ def test_the_first_value_is_not_read_by_name_in_the_schema_of_another_role(monit
         else [
             (
                 "The sequences of users.theirs were not checked, or not compared with the values in use: whether an INSERT fails there is not known.",
-                "Move mal.s to the schema of its column's table (ALTER SEQUENCE … SET SCHEMA …): the owner of its own may give its name to another relation.",
+                "Give mal.s the owner and the schema of its column's table (ALTER SEQUENCE … OWNER TO …, SET SCHEMA …): another role may give its name to another relation.",
             )
         ]
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Iterator, Sequence
 
 from ..errors import Refusal
@@ -31,6 +32,10 @@ def data_of_extensions(entries: Sequence[Entry], owners: Collection[str]) -> dic
     }
 
 
+def unknown_extension(manifest: Manifest, name: str) -> Refusal:
+    return Refusal(f"{manifest.name} does not have the extension {name}: omit --without-extension {shlex.quote(name)}.")
+
+
 def find_extensions(entries: Sequence[Entry], manifest: Manifest, names: Sequence[str], without: LeftOut) -> LeftOut:
     """Return the extensions `names` with their comments, the data of their tables, and default privileges in their schemas.
 
@@ -39,6 +44,9 @@ def find_extensions(entries: Sequence[Entry], manifest: Manifest, names: Sequenc
     if not names:
         return NOTHING
     texts = [as_listed(EXTENSION + name) for name in names]
+    listed = {as_listed(one.text).rstrip() for one in entries}
+    if unknown := [name for name, text in zip(names, texts, strict=True) if text not in listed]:
+        raise unknown_extension(manifest, unknown[0])
     chosen = {one.number for one in entries if as_listed(one.text).rstrip() in texts}
     omitted = set(chosen)
     while more := {one.number for one in entries if one.number not in omitted and omitted.intersection(one.needs)}:

@@ -16,6 +16,7 @@ from ..printable import one_line
 from ..scratch import scratch_database
 from ..sql import execute, fetch_all, fetch_one, quote
 from .contents import read_registered
+from .extension_entries import unknown_extension
 from .manifest import Manifest
 from .owners import SUPERUSER_SQL
 from .properties import create
@@ -72,9 +73,7 @@ def _require_known(manifest: Manifest, names: Sequence[str]) -> None:
     if NEEDED in names:
         raise Refusal(f"The extension {NEEDED} cannot be left out: indexes of Fly2Any need it.")
     if manifest.extensions and (unknown := [name for name in names if name not in manifest.extensions]):
-        raise Refusal(
-            f"{manifest.name} does not have the extension {unknown[0]}: omit --without-extension {shlex.quote(unknown[0])}."
-        )
+        raise unknown_extension(manifest, unknown[0])
 
 
 def _failures(scratch, names: Sequence[str]) -> dict[str, str]:
@@ -82,6 +81,8 @@ def _failures(scratch, names: Sequence[str]) -> dict[str, str]:
     reasons = {}
     prepare_session(scratch)
     for name in names:
+        # The role's own path may name no schema of this database; a dump names one for each extension.
+        execute(scratch, "SET search_path TO public")
         try:
             execute(scratch, f"CREATE EXTENSION IF NOT EXISTS {quote(name)} CASCADE")
         except Error as error:

@@ -125,6 +125,8 @@ def require_superusers(connection, statements: Sequence[str]) -> None:
     """Raise Refusal if the statements of a dump give objects that only a superuser may own to a role that is none on this server."""
     published = {match[1] for one in statements if (match := ALL_TABLES.fullmatch(one))}
     owned = [match.groups() for one in statements if (match := OWNED.fullmatch(one))]
+    if fetch_one(connection, SUPERUSER_SQL)[0]:  # Who may give a publication to any role.
+        published = set()
     found = [(kind, name, plain(owner)) for kind, name, owner in owned if kind != "PUBLICATION" or name in published]
     roles = others(connection, sorted({owner for *_, owner in found}))
     if not roles:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..findings import Finding, Severity
-from ..schema.sequences import FIRST_VALUE_SQL, SAFE_SCHEMAS_SQL
+from ..schema.sequences import FIRST_VALUE_SQL, SAFE_SQL
 from ..sql import quote
 from ..units import share
 from .examine import Figure, Reader
 
 # `typed` and `held` are the bytes of the types of the sequence and of the smallest column that takes its values from it.
 SEQUENCES_SQL = f"""
-    {SAFE_SCHEMAS_SQL}
+    {SAFE_SQL}
     SELECT c.relname AS name, columns.type, s.seqincrement > 0 AS ascending, s.seqcycle AS cycles,
            CASE WHEN s.seqincrement > 0 THEN s.seqmin ELSE s.seqmax END AS origin,
            CASE WHEN s.seqincrement > 0 THEN s.seqmax ELSE s.seqmin END AS "end",

@@ -17,13 +17,17 @@ from .unmanaged import AGREE
 
 # pg_sequence_last_value() is NULL before a sequence's first value, also after RESTART or setval(…, false). That value is then in the
 # sequence's only row, which may be read only with SELECT. ts_stat() reads it in the same query, whatever the server was built with
-# (table_to_xml() needs libxml, pg_get_sequence_data() PostgreSQL 18). It gets the sequence's name, and the owner of the schema can
-# give that name to a view with code of its own meanwhile. So the sequence must be in one of the schemas SAFE_SCHEMAS_SQL.
-SAFE_SCHEMAS_SQL = f"""
-    WITH safe_schemas (oid) AS MATERIALIZED (
-        SELECT n.oid FROM pg_catalog.pg_namespace AS n WHERE n.nspowner IN ({TRUSTED_ROLES_SQL.format(schema="n.oid")}))
+# (table_to_xml() needs libxml, pg_get_sequence_data() PostgreSQL 18). It gets the sequence's name, and the owner of the sequence or
+# of the schema can give that name to a view with code of its own meanwhile. So both must be as in SAFE_SQL.
+SAFE_SQL = f"""
+    WITH safe (schema, owner) AS MATERIALIZED (
+        SELECT n.oid, trusted.role
+        FROM pg_catalog.pg_namespace AS n CROSS JOIN LATERAL ({TRUSTED_ROLES_SQL.format(schema="n.oid")}) AS trusted (role)
+        WHERE n.nspowner IN ({TRUSTED_ROLES_SQL.format(schema="n.oid")}))
 """
-IS_SAFE_SQL = "(SELECT q.relnamespace IN (SELECT safe.oid FROM safe_schemas AS safe) FROM pg_catalog.pg_class AS q WHERE q.oid = {sequence})"
+IS_SAFE_SQL = """
+    EXISTS (SELECT FROM pg_catalog.pg_class AS q JOIN safe ON safe.schema = q.relnamespace AND safe.owner = q.relowner WHERE q.oid = {sequence})
+"""
 FIRST_VALUE_SQL = f"""
     CASE WHEN pg_catalog.has_sequence_privilege({{sequence}}, 'SELECT') AND {IS_SAFE_SQL}
          THEN (SELECT f.word::bigint
@@ -120,7 +124,7 @@ class Next:
 def next_values(live: Live, asked: list[Asked]) -> Iterator[Next]:
     """Yield the next value of each sequence of the columns `asked`; one that fails does not affect the others."""
     parts = [_part(live, place, one) for place, one in enumerate(asked)]
-    rows = live.ask(SAFE_SCHEMAS_SQL + " UNION ALL ".join(parts), every=True) if parts else []
+    rows = live.ask(SAFE_SQL + " UNION ALL ".join(parts), every=True) if parts else []
     if not isinstance(rows, list):
         if len(asked) == 1:
             yield Next(asked[0], None)
@@ -249,7 +253,7 @@ def _unknown(found: list[Next]) -> Iterator[Finding]:
         f"As their owner: {' '.join(grants)}" if grants else "The server did not return their next values: its log shows why."
     )
     if unsafe := [one.sequence for one in unread if not one.safe]:
-        moved = f"Move {', '.join(unsafe)} to the schema of its column's table (ALTER SEQUENCE … SET SCHEMA …): the owner of its own may give its name to another relation."
+        moved = f"Give {', '.join(unsafe)} the owner and the schema of its column's table (ALTER SEQUENCE … OWNER TO …, SET SCHEMA …): another role may give its name to another relation."
         cure = f"{cure}\n{moved}" if grants else moved
     message = f"The sequences of {columns} were not checked, or not compared with the values in use: whether an INSERT fails there is not known."
     yield Finding(Severity.NOTE, "column.sequence", "sequences", message, cure)
