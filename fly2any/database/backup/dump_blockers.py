@@ -20,12 +20,14 @@ from ..progress import Progress
 from ..sql import fetch_all
 
 PAUSE = 0.5  # Seconds between two queries: a backup waits for locks only for moments, and then begins again.
-# Of the session with `pid` and of the pg_dump that it started, those that wait for a lock: the pid, whether it is pg_dump's, and on what.
+# Of the session with `pid` and of its pg_dump, which is the first of this role that began after it, those that wait for a lock: the pid, whether it is pg_dump's, and on what.
 WAITING_SQL = """
     SELECT a.pid, a.pid <> own.pid, COALESCE(wanted.name, '')
     FROM pg_catalog.pg_stat_activity AS own
     JOIN pg_catalog.pg_stat_activity AS a ON a.pid = own.pid
-        OR a.application_name = 'pg_dump' AND a.datid = own.datid AND a.usesysid = own.usesysid AND a.backend_start > own.backend_start
+        OR a.pid = (SELECT d.pid FROM pg_catalog.pg_stat_activity AS d
+                    WHERE d.application_name = 'pg_dump' AND d.datid = own.datid AND d.usesysid = own.usesysid AND d.backend_start > own.backend_start
+                    ORDER BY d.backend_start LIMIT 1)
     LEFT JOIN LATERAL (SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) AS name
                        FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_class AS c ON c.oid = l.relation
                        JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -62,8 +64,10 @@ def report_lock_holders(connection, progress: Progress) -> Iterator[Waits]:
             while not finished.wait(PAUSE):
                 waiting = fetch_all(own, WAITING_SQL, [pid])
                 names = [name for _, is_dump, name in waiting if is_dump]
-                waits.name = next(iter(names), waits.name)
-                waits.since = (waits.since or time.monotonic()) if names else None
+                if not names or names[0] != waits.name:  # Not waiting, or for another lock.
+                    waits.since = None
+                if names:
+                    waits.name, waits.since = names[0], waits.since or time.monotonic()
                 for waiter, _, name in waiting:
                     for one in read_activity(own, BLOCKERS_SQL, pid=waiter):
                         if one.pid not in reported:
