@@ -14,7 +14,7 @@ OF_THE_SERVER = (
     "tests/postgres", "tests/test_deletion.py", "tests/test_migration_locks.py", "tests/test_queries.py",
     "tests/administration/test_references_of_others.py",
     *_of(
-        "mutations", "contract", "drift", "sql", "states", "home", "health_alarms", "autovacuum", "security_reach", "dbstatus", "dbhealth",
+        "mutations", "contract", "drift", "sql", "lazy_state", "home", "health_alarms", "autovacuum", "security_reach", "dbstatus", "dbhealth",
         "security", "untrusted_code", "untrusted_triggers", "trigger_creators", "locked_references", "dbroles", "migrate", "migrate_waits", "reversals",
         "losses", "written_by_triggers", "lookalikes",
         "concurrent_builds", "dbadopt", "dbadopt_columns", "dbseed", "dbperson", "dbperson_untrusted_code", "backup",
