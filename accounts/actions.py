@@ -8,7 +8,10 @@ from .models import UserPreferences
 
 
 def ensure_preferences(*, user, using):
-    """Give `user` the default preferences, unless they exist: signing in on two machines at once creates one row."""
+    """Give `user` the default preferences, unless they exist: signing in on two machines at once creates one row.
+
+    apps.py calls it at each sign-in.
+    """
     UserPreferences.objects.using(using).bulk_create([UserPreferences(user=user)], ignore_conflicts=True)
 
 

@@ -1,6 +1,7 @@
 """The access records: which staff opened a conversation, exported rows, or erased a person.
 
-deadlines.py writes a page's records before it responds.
+A page calls `note`, as in ai_consultant/admin.py; deadlines.py writes its records before it responds. export.py, person_page.py and
+site.py write their own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The rows and columns that a command deletes, and the consent that it needs for that."""
+"""The rows and columns that a command deletes, and the consent that it needs for that.
+
+reversing.py finds what a reversed migration drops, inside its transaction.
+"""
 
 from __future__ import annotations
 

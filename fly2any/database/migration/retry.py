@@ -1,6 +1,7 @@
 """Retries of actions that did not get a lock; run.py says whom they gave way to.
 
-An atomic migration is rolled back and begins again as a whole (executor.py has its transaction), another repeats one statement.
+An atomic migration is rolled back and begins again as a whole (executor.py has its transaction); in another, `Run.__call__` (run.py)
+repeats one statement.
 """
 
 from __future__ import annotations

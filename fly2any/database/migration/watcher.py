@@ -1,6 +1,7 @@
 """Watches a statement over another connection: its blockers, and the progress of its index build.
 
-activity.py has the queries that find and cancel them, and run.py says so when it gives way to them.
+activity.py has the queries that find and cancel them, and run.py says so when it gives way to them. Before a concurrent build, run.py
+also cancels the sessions that wait for the migration lock, such as a `prisma migrate deploy`.
 """
 
 from __future__ import annotations
