@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 
@@ -25,6 +26,12 @@ def span(time: timedelta | float) -> str:
 
 def share(part: float) -> str:
     return f"{100 * part:,.1f}%"
+
+
+def few(texts: Sequence[str], most: int, *, separator: str = ", ") -> str:
+    """Return the first `most` of `texts`, and how many more there are."""
+    shown, more = separator.join(texts[:most]), len(texts) - most
+    return f"{shown}{separator.strip(', ')} and {more} more" if more > 0 else shown
 
 
 def plural(number: int, one: str, many: str = "") -> str:

@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
 
 from django.db import Error
 
 from .errors import Refusal, sqlstate
 from .findings import Finding, Severity
 from .sql import attempted, catalogue, fetch_all
-from .units import plural
+from .units import few, plural
 
 # What is read in place of such an expression: a function that does not exist, so that nothing is concluded from it.
 STAND_IN = "unprintable()"
@@ -90,9 +89,8 @@ def findings(found: Sequence[Unprintable]) -> Iterator[Finding]:
 
 def describe(found: Sequence[Unprintable]) -> str:
     """Return a sentence about objects that kept pg_dump from its end, with the cure."""
-    named = "; ".join(f"{one.what} of {one.owner} ({one.why})" for one in found[:SHOWN])
-    more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return f"No backup was taken, because the server cannot print {plural(len(found), 'object')}: {named}{more}. {CURE}"
+    named = few([f"{one.what} of {one.owner} ({one.why})" for one in found], SHOWN, separator="; ")
+    return f"No backup was taken, because the server cannot print {plural(len(found), 'object')}: {named}. {CURE}"
 
 
 @contextmanager
@@ -101,7 +99,7 @@ def explain_unprintable(connection) -> Iterator[None]:
     try:
         yield
     except Refusal as refusal:
-        found: Any = ()
+        found: tuple[Unprintable, ...] = ()
         with suppress(Error):  # The server may be gone, which is why pg_dump failed.
             found = read_unprintable(connection) if OF_DUMPS in str(refusal) else ()
         if not found:

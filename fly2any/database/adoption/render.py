@@ -12,7 +12,7 @@ from django.conf import settings
 from ..printable import printable
 from ..schema import where
 from ..schema.contract import KINDS
-from ..units import plural, size, span
+from ..units import few, plural, size, span
 from .assessment import Assessment, Blocker, Kind
 from .steps import BLOCKED, Step
 
@@ -186,8 +186,7 @@ def _unmanaged_lines(assessment: Assessment) -> Iterator[str]:
     parts = []
     for kind, things in _unmanaged(assessment).items():
         if things:
-            shown = ", ".join(things[:SHOWN]) + (f" and {len(things) - SHOWN} more" if len(things) > SHOWN else "")
-            parts.append(f"    {kind.replace('_', ' ')}: {shown}")
+            parts.append(f"    {kind.replace('_', ' ')}: {few(things, SHOWN)}")
     if parts:
         yield "  Unmanaged, left alone:"
         yield from parts

@@ -20,7 +20,7 @@ from ..errors import Refusal, first_line, sqlstate
 from ..printable import one_line
 from ..sql import ALIVE, SharedText, quote
 from ..trusted_roles import TRUSTED_SQL
-from ..units import plural
+from ..units import few, plural
 
 # Every table whose rows are all in a dump: of the tables of an extension, which CREATE EXTENSION creates, only those that it registered
 # without a condition. Columns are sorted by name, because a restore may change their order in a table that inherits. Generated columns
@@ -299,7 +299,7 @@ def pin(cursor, settings: dict[str, str]) -> None:
 
 def clauses(reasons: Sequence[str]) -> str:
     """Join the first SHOWN clauses of a reason, and add how many more there are."""
-    return "; ".join(reasons[:SHOWN]) + (f"; and {len(reasons) - SHOWN} more" if len(reasons) > SHOWN else "")
+    return few(reasons, SHOWN, separator="; ")
 
 
 def differences(expected: dict[str, Content], found: dict[str, Content], hashed: dict[str, str]) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import Refusal
 from ..printable import one_line
 from ..schema.untrusted_code import our_tables
+from ..units import few
 from .contents import Content
 from .manifest import Manifest, home_of
 
@@ -57,7 +58,7 @@ class LeftOut:
 
     def __str__(self) -> str:
         named = [text for text in self.entries.values() if not MINOR.match(text)] or list(self.entries.values())
-        return ", ".join(named[:SHOWN]) + (f" and {len(named) - SHOWN} more" if len(named) > SHOWN else "")
+        return few(named, SHOWN)
 
 
 NOTHING = LeftOut({}, frozenset())

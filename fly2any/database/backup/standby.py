@@ -10,7 +10,7 @@ from ..progress import Progress
 from ..schema.untrusted_code import our_tables
 from ..server import read_home
 from ..sql import catalogue, quote
-from ..units import span
+from ..units import few, span
 
 SHOWN = 5
 # A standby has what its primary committed until then: all that was received, or all that there was to receive, is not known.
@@ -64,6 +64,5 @@ def require_logged(connection, progress: Progress) -> None:
             f" primary, or run there: ALTER TABLE {name} SET LOGGED;"
         )
     if found:
-        named = ", ".join(name for name, _ in found[:SHOWN])
-        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        progress.say(f"Not in the backup: the rows of {named}{more}, because a standby has none of UNLOGGED tables.")
+        named = few([name for name, _ in found], SHOWN)
+        progress.say(f"Not in the backup: the rows of {named}, because a standby has none of UNLOGGED tables.")

@@ -27,7 +27,7 @@ from ..schema.untrusted_code import our_tables
 from ..server import read_home
 from ..sql import PEOPLE, catalogue, fetch_all, fetch_one, literal, quote
 from ..trusted_roles import TRUSTED_SQL
-from ..units import plural
+from ..units import few, plural
 from ..unprintable import explain_unprintable
 from ..verification import verify
 from . import tools
@@ -273,8 +273,7 @@ def _require_readable(connection) -> None:
         rows = cursor.fetchall()
     if not rows:
         return
-    named = ", ".join(f"{name} of {owner}" for name, owner, *_ in rows[:SHOWN])
-    more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+    named = few([f"{name} of {owner}" for name, owner, *_ in rows], SHOWN)
     _, _, role, inherits, _ = rows[0]
     alter, option = "", ""
     if not inherits:  # Its memberships give it no privileges.
@@ -283,7 +282,7 @@ def _require_readable(connection) -> None:
         )
     bypass = f" ALTER ROLE {quote(role)} BYPASSRLS;" if any(hidden for *_, hidden in rows) else ""
     raise Refusal(
-        f"The role {role} cannot read {plural(len(rows), 'table or sequence', 'tables and sequences')}, so no backup was taken: {named}{more}."
+        f"The role {role} cannot read {plural(len(rows), 'table or sequence', 'tables and sequences')}, so no backup was taken: {named}."
         f" As a superuser: {alter}GRANT pg_read_all_data TO {quote(role)}{option};{bypass}"
     )
 
@@ -292,11 +291,10 @@ def _require_large_objects(connection) -> None:
     """Raise Refusal if large objects cannot be read: pg_dump would stop at the first of them."""
     if not (rows := fetch_all(connection, LARGE_OBJECTS_SQL)):
         return
-    named = ", ".join(f"{oid} of {owner}" for oid, owner, _ in rows[:SHOWN])
-    more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+    named = few([f"{oid} of {owner}" for oid, owner, _ in rows], SHOWN)
     role = quote(rows[0][2])
     raise Refusal(
-        f"The role {rows[0][2]} cannot read {plural(len(rows), 'large object')}, so no backup was taken: {named}{more}. As a superuser:"
+        f"The role {rows[0][2]} cannot read {plural(len(rows), 'large object')}, so no backup was taken: {named}. As a superuser:"
         f" ALTER ROLE {role} SET lo_compat_privileges TO on; which lets it read and write all of them. Or, for each of them:"
         f" GRANT SELECT ON LARGE OBJECT {rows[0][0]} TO {role};"
     )
@@ -313,9 +311,8 @@ def _require_our_tables(connection, progress: Progress) -> None:
                 f" Remove it from the extension: ALTER EXTENSION {quote(extension)} DROP {kind} {name};"
             )
     if found:
-        named = ", ".join(f"{name} of {extension}" for name, extension, *_ in found[:SHOWN])
-        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        progress.say(f"Not in the backup: the rows of {named}{more}, because pg_dump leaves out the tables of an extension.")
+        named = few([f"{name} of {extension}" for name, extension, *_ in found], SHOWN)
+        progress.say(f"Not in the backup: the rows of {named}, because pg_dump leaves out the tables of an extension.")
 
 
 def read_roles(connection, tool: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..progress import Progress
 from ..sql import catalogue
+from ..units import few
 
 SHOWN = 5
 # User mappings whose options, such as a password, this role cannot see: pg_dump dumps the mapping without them, and without an error.
@@ -23,8 +24,7 @@ def report_hidden_options(connection, progress: Progress) -> None:
         cursor.execute(HIDDEN_OPTIONS_SQL)
         found = [name for (name,) in cursor.fetchall()]
     if found:
-        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         progress.say(
-            f"Not in the backup: the options of user mappings, such as a password, which this role cannot see ({', '.join(found[:SHOWN])}{more})."
+            f"Not in the backup: the options of user mappings, such as a password, which this role cannot see ({few(found, SHOWN)})."
             " Keep them elsewhere, or take the backup as a superuser."
         )

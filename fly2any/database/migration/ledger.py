@@ -6,7 +6,7 @@ journal.py has our own record of each run, and prisma.py reads Prisma's ledger.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -22,8 +22,9 @@ from ..schema.cures import preceded
 from ..schema.protected_tables import LEDGERS
 from ..schema.row_security import CONDITION_SQL, RESTRICTED_SQL, reveal
 from ..sql import RECORD, fetch_all, fetch_one, literal, quote
-from ..units import plural
+from ..units import few, plural
 
+SHOWN = 5
 RECORDS_SQL = """
     SELECT app || '.' || name AS name, applied FROM {schema}.django_migrations ORDER BY id
 """
@@ -255,12 +256,12 @@ class Unrecorded:
     def places(self) -> str:
         """Return the existing tables, or else parts of tables: five at most."""
         parts = [thing.name for thing in self.existing if isinstance(thing, Table)] or [where(thing) for thing in self.existing]
-        return _few(parts)
+        return few(parts, SHOWN)
 
     @property
     def exists(self) -> str:
         """Return what of it exists, as part of a sentence."""
-        differing = f", but not as it defines {_few([where(one) for one in self.different])}" if self.different else ""
+        differing = f", but not as it defines {few([where(one) for one in self.different], SHOWN)}" if self.different else ""
         return f"{'its objects' if self.is_whole else 'some of its objects'} already exist ({self.places}){differing}"
 
     @property
@@ -273,13 +274,9 @@ class Unrecorded:
             return fake
         them = "it" if len(self.first) == 1 else "them"
         return (
-            f"run `manage.py migrate {self.first[-1].replace('.', ' ')}` first, because --fake would record {_few(self.first)} too,"
+            f"run `manage.py migrate {self.first[-1].replace('.', ' ')}` first, because --fake would record {few(self.first, SHOWN)} too,"
             f" without running {them}; then {fake}"
         )
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def unrecorded(contract: Contract, migrations: MigrationState, actual: Catalog) -> tuple[Unrecorded, ...]:
