@@ -11,10 +11,11 @@ import threading
 import time
 
 from django.conf import settings
-from django.db import Error, OperationalError
+from django.db import OperationalError
 from psycopg.errors import LockNotAvailable
 
 from ..sql import fetch_all
+from ..units import few
 from . import tools
 from .dump_blockers import Waits
 
@@ -29,18 +30,18 @@ DROPPED = re.compile(
     r"could not open relation with OID|cache lookup failed for|\bOID \d|definition of view .* appears to be empty"
     r"|failed to get data for sequence|Query was: SELECT last_value, is_called FROM "
 )
-# The second column: whether pg_dump reads a dropped one without an error, and dumps a definition that no server accepts.
-OBJECTS_SQL = """
-    SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid, false, c.oid,
-           pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), pg_catalog.pg_get_userbyid(c.relowner)::text
-    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE c.relkind IN ('v', 'm', 'S', 'f') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-    UNION ALL
-    SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass::oid, true, p.oid,
-           pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(p.proname), pg_catalog.pg_get_userbyid(p.proowner)::text
-    FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+# What the snapshot has, and the current catalogue no longer: the functions that ask for an oid use the latter, and return NULL. pg_dump
+# reads a function that was dropped without an error, and dumps a definition that no server accepts: whether it is one.
+DROPPED_SQL = """
+    SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(d.name) || ' of ' || pg_catalog.pg_get_userbyid(d.owner), d.is_silent
+    FROM (SELECT c.relnamespace, c.relname, c.relowner, false FROM pg_catalog.pg_class AS c
+          WHERE c.relkind IN ('v', 'm', 'S', 'f') AND pg_catalog.pg_table_is_visible(c.oid) IS NULL
+          UNION ALL
+          SELECT p.pronamespace, p.proname, p.proowner, true FROM pg_catalog.pg_proc AS p
+          WHERE pg_catalog.pg_function_is_visible(p.oid) IS NULL) AS d (namespace, name, owner, is_silent)
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = d.namespace
     WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-    ORDER BY 4
+    ORDER BY 1
 """
 
 
@@ -104,21 +105,8 @@ def locked_out(waits: Waits) -> OperationalError:
 
 
 def _dropped(connection, *, only_silent: bool = False) -> str:
-    """Return the objects in the snapshot of `connection` that no longer exist, with their owners; "" if there are none, or that is not known."""
-    own = connection.copy()
-    try:
-        existing = {(kind, oid) for kind, _, oid, *_ in fetch_all(own, OBJECTS_SQL)}
-    except Error:  # No connection is left, as when the role may have only those of the backup.
-        return ""
-    finally:
-        own.close()
-    found = [
-        f"{name} of {owner}"
-        for kind, is_silent, oid, name, owner in fetch_all(connection, OBJECTS_SQL)
-        if (is_silent or not only_silent) and (kind, oid) not in existing
-    ]
-    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return f"{', '.join(found[:SHOWN])}{more}"
+    """Return the objects in the snapshot of `connection` that no longer exist, with their owners; "" if there are none."""
+    return few([name for name, is_silent in fetch_all(connection, DROPPED_SQL) if is_silent or not only_silent], SHOWN)
 
 
 def of_dropped(error: DroppedError) -> str:
