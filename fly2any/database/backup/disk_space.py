@@ -10,7 +10,7 @@ from ..printable import one_line
 from ..sql import fetch_one
 from ..units import size
 from .manifest import Manifest
-from .tablespaces import read_own
+from .tablespaces import Tablespace, read_own
 
 SPARE = 0.1  # Factor on the size of the database, for the write-ahead log and other clients.
 # Only superusers and members of pg_read_all_settings may read it.
@@ -25,7 +25,7 @@ def note(connection, manifest: Manifest) -> str:
     if not manifest.size:
         return ""
     return (
-        f"The restored database takes about {size(manifest.size)} on the {_disk(connection)}, in addition to the one in use. Check that this much is free:"
+        f"The restored database takes about {size(manifest.size)} on the {_disk(read_own(connection))}, in addition to the one in use. Check that this much is free:"
         " a full disk stops the server."
     )
 
@@ -43,11 +43,10 @@ def require_disk_space(connection, manifest: Manifest) -> None:
         return
     if manifest.size * (1 + SPARE) > free:
         raise Refusal(
-            f"{manifest.name} takes about {size(manifest.size)} on the {_disk(connection)}, and only {size(free)} is free there: make room"
+            f"{manifest.name} takes about {size(manifest.size)} on the {_disk(own)}, and only {size(free)} is free there: make room"
             f" in {folder}. Nothing was changed."
         )
 
 
-def _disk(connection) -> str:
-    own = read_own(connection)
+def _disk(own: Tablespace | None) -> str:
     return one_line(f"disk of the tablespace {own.name}") if own and own.is_usable else "server's disk"

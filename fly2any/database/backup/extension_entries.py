@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from ..errors import Refusal
 from ..printable import one_line
-from ..units import plural
+from ..units import few, plural
 from .entries import MINOR, NOTHING, SHOWN, Entry, LeftOut, as_listed, name_as_listed, without_owner
 from .manifest import ROWS, Manifest
 
@@ -27,9 +27,7 @@ def data_of_extensions(entries: Sequence[Entry], owners: Collection[str]) -> dic
 
     An extension's table has no entry in the dump, although the one with its rows depends on it.
     """
-    return {
-        one.number: _describe(one, kind, owners) for one in _of_members(entries) for kind in DATA if one.text.startswith(kind)
-    }
+    return {one.number: _describe(one, owners) for one in _of_members(entries) if one.text.startswith(tuple(DATA))}
 
 
 def unknown_extension(manifest: Manifest, name: str) -> Refusal:
@@ -44,10 +42,10 @@ def find_extensions(entries: Sequence[Entry], manifest: Manifest, names: Sequenc
     if not names:
         return NOTHING
     texts = [as_listed(EXTENSION + name) for name in names]
-    listed = {as_listed(one.text).rstrip() for one in entries}
-    if unknown := [name for name, text in zip(names, texts, strict=True) if text not in listed]:
+    listed = {one.number: as_listed(one.text).rstrip() for one in entries}
+    if unknown := [name for name, text in zip(names, texts, strict=True) if text not in listed.values()]:
         raise unknown_extension(manifest, unknown[0])
-    chosen = {one.number for one in entries if as_listed(one.text).rstrip() in texts}
+    chosen = {number for number, text in listed.items() if text in texts}
     omitted = set(chosen)
     while more := {one.number for one in entries if one.number not in omitted and omitted.intersection(one.needs)}:
         omitted |= more
@@ -59,15 +57,14 @@ def find_extensions(entries: Sequence[Entry], manifest: Manifest, names: Sequenc
     if depending:
         raise Refusal(
             f"{', '.join(names)} cannot be left out, because other objects in the backup need it:"
-            f" {one_line(', '.join(depending[:SHOWN]))}{f' and {len(depending) - SHOWN} more' if len(depending) > SHOWN else ''}."
+            f" {one_line(few(depending, SHOWN))}."
         )
     named = {one.number: without_owner(one.text, manifest.owners) for one in entries if one.number in omitted}
     for one in _of_members(entries):
         if (name := _registered(one, manifest)) and manifest.registered[name].extension in names:
-            kind = next(kind for kind in DATA if one.text.startswith(kind))
             content = manifest.tables.get(name)
             rows = f" ({plural(content.rows, 'row')})" if content else ""
-            named[one.number] = f"{_describe(one, kind, manifest.owners)}{rows}"
+            named[one.number] = f"{_describe(one, manifest.owners)}{rows}"
     return LeftOut(named, frozenset(name for name, one in manifest.registered.items() if one.extension in names))
 
 
@@ -99,5 +96,6 @@ def _registered(entry: Entry, manifest: Manifest) -> str | None:
     )
 
 
-def _describe(entry: Entry, kind: str, owners: Collection[str]) -> str:
+def _describe(entry: Entry, owners: Collection[str]) -> str:
+    kind = next(kind for kind in DATA if entry.text.startswith(kind))
     return DATA[kind] + without_owner(entry.text, owners).removeprefix(kind).replace(" ", ".", 1)

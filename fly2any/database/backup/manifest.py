@@ -73,9 +73,8 @@ class Manifest:
     findings: tuple[str, ...]  # The findings of dbstatus at that time, as "code at where"; about the server only COLLATION.
     owners: tuple[str, ...]  # The owners of its objects,
     roles: tuple[str, ...]  # and the other roles that it names, in privileges and policies.
-    tables: dict[
-        str, Content
-    ]  # Without those that an extension registered with a condition. The key is "schema"."name", quoted where necessary.
+    # Without those that an extension registered with a condition. The key is "schema"."name", quoted where necessary.
+    tables: dict[str, Content]
     verdict: Verdict | None = None
     cluster: str = ""  # The server's system identifier, "" if it is not known.
     hashing: Hashing = BY_SELECT  # How the hashes of the tables were computed.
@@ -86,10 +85,9 @@ class Manifest:
     schema: str = ""  # The schema of our tables; not in manifests until 2026-11.
     place: str = ""  # The server's address; not in manifests until 2026-11 or of an embedded server.
     size: Number = 0  # The size of the database in bytes; not in manifests until 2026-11.
-    extensions: tuple[str, ...] = ()  # Those of the dump; not in manifests until 2026-11, as the next.
-    registered: dict[str, Registered] = field(
-        default_factory=dict
-    )  # Tables and sequences of extensions in the dump, by name as in `tables`.
+    # The extensions in the dump, and their tables and sequences, by name as in `tables`; not in manifests until 2026-11.
+    extensions: tuple[str, ...] = ()
+    registered: dict[str, Registered] = field(default_factory=dict)
     run: Run | None = None  # The run of the server; not in manifests until 2026-11 or of a standby.
     signed: str = SIGNED  # SIGNED, or why the signature of the file is not accepted.
 

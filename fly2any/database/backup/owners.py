@@ -57,7 +57,6 @@ OTHERS_SQL = """
 OWNED = re.compile(rf"ALTER (EVENT TRIGGER|FOREIGN DATA WRAPPER|PUBLICATION) ({NAME}) OWNER TO ({NAME})")
 ALL_TABLES = re.compile(rf"CREATE PUBLICATION ({NAME}) FOR ALL TABLES\b.*", re.DOTALL)
 
-
 # Why the trial restore, whose role is not a superuser, did not create an object, by SQLSTATE.
 REASONS = {"42501": "only a superuser may create it"} | dict.fromkeys(("0A000", "58P01"), "not available on the trial server")
 WITH_SQLSTATE = re.compile(r" \(([0-9A-Z]{5})\)$")

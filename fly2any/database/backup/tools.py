@@ -38,7 +38,7 @@ UNKNOWN_BEFORE_17 = "Command was: SET transaction_timeout = 0;"
 INTERNAL = re.compile(rf"ALTER TABLE ONLY {NAME} ALTER COLUMN {NAME} SET \(.*\bpg_attver=.*\)", re.DOTALL)
 # A line after an error whose text is a function's own, which may quote a row. In other errors, a value follows a colon or "value".
 RAISED = re.compile(r"\s*CONTEXT:\s+PL/(?:pgSQL function (?P<name>.+) line \d+ at RAISE|(?!pgSQL)\w+ function (?P<other>.+))")
-OF_ENTRY = re.compile(r"from TOC entry \d+; \d+ \d+ (.*)")
+OF_ENTRY = re.compile(r"from TOC entry (?P<number>\d+); \d+ \d+ (?P<text>.*)")
 VALUE = re.compile(r'(: |\bvalue )(?:".*"|".*)')
 CURE = (
     "run `apt-get install postgresql-client-{0}` (Debian, Ubuntu; from apt.postgresql.org if the system does not have it) or"
@@ -232,7 +232,7 @@ class Running:
             message = line.rstrip("\n").removeprefix(f"{self.name}: ").lstrip()
             is_own = line.startswith(self.name)
             if is_own and (entry := OF_ENTRY.match(message)):
-                self.entry = entry[1]
+                self.entry = entry["text"]
             if re.match(r"(error|fatal|detail|hint|warning):", message, re.IGNORECASE) or not is_own:
                 self.failed = self.failed if self.failures() else self.entry
                 self.errors = [*self.errors, message][-50:]

@@ -30,17 +30,7 @@ from ..verification import verify
 from . import tools
 from .contents import BY_COPY, clauses, differences, read_computed, read_contents, read_hash_partitions
 from .encryption import ENDING, keys_in
-from .entries import (
-    NOTHING,
-    VIEW_DATA,
-    Entry,
-    LeftOut,
-    entries_in,
-    find_left_out,
-    listed,
-    view_of,
-    without_owner,
-)
+from .entries import NOTHING, VIEW_DATA, Entry, LeftOut, entries_in, find_left_out, listed, view_of, without_owner
 from .extension_entries import data_of_extensions
 from .load import shown
 from .manifest import COMPUTED, OF_ROLES, OF_VIEW, Manifest, Verdict, as_json, from_json, home_of, with_verdict
@@ -305,8 +295,8 @@ def _try(running: Trial, subject: _Subject, without: LeftOut, progress: Progress
         nonlocal last
         last = line
         show(line)
-        if match := re.match(r"from TOC entry (\d+); \d+ \d+ (.*)", line):
-            failing.append((int(match[1]), without_owner(match[2], manifest.owners)))
+        if match := tools.OF_ENTRY.match(line):
+            failing.append((int(match["number"]), without_owner(match["text"], manifest.owners)))
 
     options = ["--verbose", "--no-owner", "--no-privileges", "--no-subscriptions", "--no-tablespaces"]
     options += ["--no-data-for-failed-tables"]
