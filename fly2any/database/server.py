@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS
 
-from fly2any.postgres.search_path import SearchPathError, names_of
+from fly2any.postgres.search_path import SearchPathError, lasting, names_of
 from fly2any.postgres.url import is_local
 
 from .clock import TIME, Clock, since
@@ -26,6 +26,7 @@ from .session_defaults import (
     READ_ONLY_SQL,
     REPLICATION_ROLE_SQL,
     SETTINGS_SQL,
+    UTC_NAMES,
     of_read_only,
     of_replication_role,
     of_setting,
@@ -33,11 +34,10 @@ from .session_defaults import (
 from .sql import RECORD, ask, literal, pinned, quote
 from .supabase import SERVED_SQL, of_api_role
 from .trusted_roles import TRUSTED_SQL
-from .units import plural
+from .units import few, plural
 
 JOURNAL = "fly2any_migration_runs"  # The journal of all runs.
 ENOUGH_CONNECTIONS = 100  # The guide's figure.
-UTC_NAMES = [f"{area}{name}" for area in ("", "etc/") for name in ("utc", "gmt", "uct", "zulu", "universal")]  # In lower case.
 
 # The limits of connections, also of the session's role and of {others}, a condition for a role `r`, and how many clients count towards
 # each. Not every role sees the backend type of other roles' sessions.
@@ -253,11 +253,10 @@ class Server:
         elif self.elsewhere:
             yield of_other_schemas(self.database, self.schema, self.elsewhere, next(iter(self.sets_path), None))
         elif self.hiding:
-            few = ", ".join(self.hiding[:3]) + (f" and {len(self.hiding) - 3} more" if self.hiding[3:] else "")
             come = "comes" if len(self.hiding) == 1 else "come"
             yield Finding(
                 Severity.ERROR, "server.schema", self.database,
-                f"The tables are in the schema {self.schema}, but {few} {come} first in the search path: the site reads and writes there.",
+                f"The tables are in the schema {self.schema}, but {few(self.hiding, 3)} {come} first in the search path: the site reads and writes there.",
                 f"Add ?schema={self.schema} to POSTGRES_URL.",
             )  # fmt: skip
         elif self.creates_in not in (None, self.schema):
@@ -366,10 +365,7 @@ def read_server(connection) -> Server:
         )
         row = dict(zip([column.name for column in cursor.description], cursor.fetchone(), strict=True))
         clock = since(began, row.pop("time"))
-    own = [name for name in names_of(path) if name != "pg_temp"]  # Which each connection of ours adds at the end.
-    if (
-        row["sets_path"] and [name for name in names_of(row["sets_path"][1]) if name != "pg_temp"] != own
-    ):  # The URL sets another.
+    if row["sets_path"] and lasting(names_of(row["sets_path"][1])) != lasting(names_of(path)):  # The URL sets another.
         row["sets_path"] = []
     host = connection.settings_dict["HOST"]
     link = connection.connection

@@ -14,6 +14,7 @@ from .findings import Finding, Severity
 from .sql import literal, quote
 from .units import plural
 
+UTC_NAMES = [f"{area}{name}" for area in ("", "etc/") for name in ("utc", "gmt", "uct", "zulu", "universal")]  # In lower case.
 (MARKING_TABLE,) = facts.tables("marks_schema")
 
 # Where settings are set for sessions of this database, and whether for this role: for a role, the database or both, and, if neither
@@ -72,7 +73,7 @@ _LEADS_ELSEWHERE = f"""
         WHERE home.schema = CASE pg_catalog.btrim(part.name, ' "') WHEN '$user' THEN pg_catalog.pg_get_userbyid(configured.role)
                             ELSE pg_catalog.btrim(part.name, ' "') END)
 """
-_UTC = "(etc/)?(utc|gmt|uct|zulu|universal)"
+_UTC = f"({'|'.join(UTC_NAMES)})"
 _HAS_ZONE = """
     EXISTS (SELECT FROM pg_catalog.pg_db_role_setting AS z CROSS JOIN LATERAL pg_catalog.unnest(z.setconfig) AS c (setting)
             WHERE z.setrole = {role} AND c.setting ILIKE 'timezone=%%'

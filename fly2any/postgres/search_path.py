@@ -92,8 +92,8 @@ def require(
     with connection.cursor() as cursor:
         here, schema, role, process = cursor.execute(STATE_SQL).fetchone()
     names = names_of(here)
-    wanted = _lasting(names if path is None else names_of(path))
-    if wanted not in (_lasting(names), [schema]):
+    wanted = lasting(names if path is None else names_of(path))
+    if wanted not in (lasting(names), [schema]):
         found = f"the schema {schema}" if schema else "no schema"
         raise SearchPathError(
             f"{variable} asks for the schema {', '.join(wanted)}, but its pooler drops the setting: connections are in"
@@ -148,7 +148,7 @@ def local(path: str) -> str:
     return f"SET LOCAL search_path TO {names}" if names else "SET LOCAL search_path TO ''"
 
 
-def _lasting(names: list[str]) -> list[str]:
+def lasting(names: list[str]) -> list[str]:
     """Return the schemas other than the temporary one."""
     return [name for name in names if name != TEMPORARY]
 

@@ -16,7 +16,8 @@ from ..schema.contract import Contract
 from ..schema.protected_tables import JOURNAL, PRISMAS_LEDGER
 from ..schema.row_security import reveal
 from ..schema.time_zones import ZONES_SQL
-from ..server import UTC_NAMES, Server
+from ..server import Server
+from ..session_defaults import UTC_NAMES
 from ..sql import catalogue, fetch_all, fetch_one, literal, quote
 from .convertible import ADDED, index_for, is_convertible
 from .steps import Indexed, Step

@@ -19,7 +19,7 @@ from typing import Any
 from django.db import Error
 
 from ..extensions import NEEDED_SQL
-from ..server import UTC_NAMES
+from ..session_defaults import UTC_NAMES
 from ..sql import pinned, quote
 from ..trusted_roles import TRUSTED_ROLES_SQL
 from .cures import mentions
