@@ -318,7 +318,8 @@ def _databases(place: dict[str, Any], home: Path) -> list[str]:
 
 def _read(connection, progress: Progress) -> dict[str, Content]:
     with transaction.atomic(using=connection.alias):
-        return read_contents(connection, progress.show)
+        # The rows of extensions' tables may differ in the new version of the extension.
+        return read_contents(connection, progress.show, registered={})
 
 
 @contextmanager

@@ -200,6 +200,9 @@ def _end(rows: list, is_harmless: bool) -> str:
     # Reads queue behind a statement that waits for one that blocks no reads.
     waiter = next((row.pid for row in rows if row.is_direct and not row.of_transaction), None)
     instead = f" If others wait for session {waiter}, end that: {_terminate('locks', waiter)}" if waiter else ""
+    if holder.is_process and holder.role:
+        ended = f"SELECT pg_terminate_backend({holder.by});"
+        return f"Wait until it is done: it is a background worker of the role {holder.role}, such as pg_cron's. To end it, as that role: {ended}{instead}"
     if holder.is_process:
         return f"Wait until it is done: it is a server process, such as a vacuum that prevents wraparound.{instead}"
     if holder.maintains:
