@@ -16,7 +16,7 @@ from django.db.backends.signals import connection_created
 from django.dispatch import receiver
 from hypothesis import settings
 
-from fly2any.administration import dashboard, stand_ins
+from fly2any.administration import dashboard
 from fly2any.database.migration.ledger import replaced_migrations
 from fly2any.database.schema.contract import load
 from fly2any.environment import LIKE_A_URL
@@ -30,7 +30,7 @@ dashboard.VERIFIED_FOR = 0  # Tests change the schema between two requests.
 
 @receiver(connection_created)
 def as_after_the_first_page(connection, **more):
-    connection.connection.complete = stand_ins.OF_THE_SESSION
+    connection.connection.is_complete = True
 
 
 admin.autodiscover()  # As the URLconf does: parts generated from the registry must exist before the first request.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
+from datetime import datetime
 
 from django.db import OperationalError, connections
 from django.http import HttpResponse
@@ -18,8 +19,11 @@ SENTENCE = (
     "The database lacks tables or columns that this page needs, and another role may create others in their place, or the type of a column"
     " lets another role's code run. No page is shown until that is corrected: run manage.py migrate, and see manage.py dbstatus.\n"
 )
-DATABASE_SQL = "SELECT oid::int8 FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()"
-OF_THE_SESSION = 0  # For a client that stays with its session, in place of the database's OID.
+# The run of the server, and the database.
+PLACE_SQL = """
+    SELECT pg_catalog.pg_postmaster_start_time(), d.oid::int8 FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database()
+"""
+complete: set[tuple[datetime, int]] = set()  # The places where nothing is missing.
 _log = logging.getLogger("fly2any.schema")
 
 
@@ -50,19 +54,20 @@ def refused(get_response):
 def may_read(connection) -> bool:
     """Return whether reading our tables over `connection` runs no code of another role.
 
-    Once nothing is missing, only the owner of the tables can change that in the same database, so it is asked once for each
-    connection to the server: dbrestore, which puts another database into use, ends them. A pooler's clients stay; they ask when
-    the database is another. A replica is asked itself, because it may lack what the primary already has.
+    Once nothing is missing, only the owner of the tables can change that in the same database, so it is asked once for each. A
+    restore puts another one into use, by dbrestore or in a server that is started again; a replica may lack what the primary
+    already has. Only a client that keeps its session can reach no other database.
     """
     with connection.cursor():
         client = connection.connection
     may_be_shared = connection.settings_dict.get("POOLER") or hasattr(client, "transaction_path")
-    database = fetch_one(connection, DATABASE_SQL)[0] if may_be_shared else OF_THE_SESSION
-    if getattr(client, "complete", None) == database:
+    if getattr(client, "is_complete", False) and not may_be_shared:
         return True
-    missing = read_missing(connection)
+    place = tuple(fetch_one(connection, PLACE_SQL))
+    missing = [] if place in complete else read_missing(connection)
     if not missing:
-        client.complete = database
+        complete.add(place)
+        client.is_complete = True
     first = next((one for one in sorted(missing, key=lambda one: not one.fault) if one.is_open), None)
     if first:
         _log.error("%s.%s %s", first.table, first.column, first.why)
