@@ -194,6 +194,22 @@ def _log_holders() -> None:
                 )  # fmt: skip
 
 
+@contextmanager
+def as_before(request) -> Iterator[None]:
+    """Run the block, which is rolled back if it raises: the request then has its user and its session again.
+
+    Signing in and changing one's own password give the browser a new session.
+    """
+    user, key = request.user, request.session.session_key
+    try:
+        yield
+    except Exception:
+        request.user = user
+        if request.session.session_key != key:
+            request.session = type(request.session)(key)
+        raise
+
+
 def in_turn(view, *, before=lambda request: None):
     """Return `view`, which takes its turn in a transaction; while it has none, the transaction is rolled back and tried again.
 
@@ -203,14 +219,13 @@ def in_turn(view, *, before=lambda request: None):
 
     @wraps(view)
     def answer(request, *args, **kwargs):
-        user, key = request.user, request.session.session_key
         try:
             with _slot_for(request) as slots:
                 with slots.turn_within(TURN_PATIENCE):
                     before(request)
                 ends = time.monotonic() + TURN_PATIENCE
                 while (left := ends - time.monotonic()) > 0:
-                    with slots.turn_within(left), suppress(TooManySignIns), transaction.atomic():
+                    with slots.turn_within(left), suppress(TooManySignIns), as_before(request), transaction.atomic():
                         return view(request, *args, **kwargs)
                     time.sleep(PAUSE)
                 _log_holders()
@@ -218,9 +233,6 @@ def in_turn(view, *, before=lambda request: None):
         except TooManySignIns:
             sentence = "Too many sign-ins at once. Try again in a moment.\n"
             return HttpResponse(sentence, status=429, content_type="text/plain", headers={"Retry-After": "2"})
-        except Exception:  # Django has signed the user in, in a new session, but the transaction was rolled back.
-            request.user, request.session = user, type(request.session)(key)
-            raise
 
     return answer
 

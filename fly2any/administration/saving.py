@@ -19,6 +19,7 @@ from fly2any.database.schema.untrusted_code import refuse_untrusted_code
 from fly2any.database.units import plural
 
 from . import deadlines
+from .backends import as_before
 from .cascade import cascade_of
 from .edits import EditForm, EditFormSet, require_row, with_stored_text
 from .list_actions import counted
@@ -47,16 +48,14 @@ def _checked(request: HttpRequest, guard: Callable[[HttpRequest], AbstractContex
         yield
         return
     queue = request._messages._queued_messages  # type: ignore[attr-defined]
-    before, key = len(queue), request.session.session_key
+    before = len(queue)
     try:
-        with transaction.atomic():
+        with as_before(request), transaction.atomic():
             with guard(request):
                 yield
             connection.check_constraints()
     except (DatabaseError, Refusal):
         del queue[before:]  # Messages that report success.
-        if request.session.session_key != key:  # A changed password gives the session a new key, which was rolled back too.
-            request.session = type(request.session)(key)
         raise
 
 
