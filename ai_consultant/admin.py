@@ -73,9 +73,8 @@ class MessageAdmin(ReadOnlyModelAdmin):
     def get_changelist_instance(self, request):
         """Note a search of texts before it runs: whatever the HTTP method and the response, it reveals what the messages contain."""
         searched = request.GET.get(SEARCH_VAR, "").strip()
-        columns = [(name.partition("__")[0], values) for name, values in request.GET.lists()]
-        keys = {value for name, values in columns for value in values if name == "conversation"} if searched else ()
-        for key in sorted(keys):
+        of_talks = [values for name, values in request.GET.lists() if name.partition("__")[0] == "conversation"]
+        for key in sorted({key for values in of_talks for key in values}) if searched else ():
             person = Conversation.objects.filter(pk=key).values_list("user_id", flat=True).first()
             note(request, Access.Action.OPENED, Conversation, row_id=key, person_id=person, query=request.GET.urlencode())
         return super().get_changelist_instance(request)

@@ -40,7 +40,8 @@ GRANTED_SQL = f"""
     ), writer AS (
         SELECT r.oid, r.rolname, COALESCE(pg_catalog.string_agg(granted.expected, ' '), '') AS expected
         FROM granted JOIN pg_catalog.pg_roles AS r ON r.oid = granted.grantee
-        WHERE r.rolname <> current_user AND NOT r.rolsuper AND NOT EXISTS (SELECT FROM ours WHERE ours.relowner = r.oid) AND r.rolname NOT IN ({", ".join(map(literal, (*API_ROLES, "service_role")))})
+        WHERE r.rolname <> current_user AND NOT r.rolsuper AND NOT EXISTS (SELECT FROM ours WHERE ours.relowner = r.oid)
+          AND r.rolname NOT IN ({", ".join(map(literal, (*API_ROLES, "service_role")))})
           AND (r.rolcanlogin OR EXISTS (SELECT FROM pg_catalog.pg_auth_members AS m WHERE m.roleid = r.oid))
         GROUP BY r.oid, r.rolname
     )

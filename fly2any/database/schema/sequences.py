@@ -171,9 +171,8 @@ def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Fin
         title = f"column {column.name} of {column.table}"
         alter = f"ALTER TABLE {quote(column.table)} ALTER COLUMN {quote(column.name)}"
         if not following.usable and tables.get(column.table):
-            message = f"{following.role} may not use {following.sequence}, from which the default of {title} takes its values, so every INSERT that uses the default fails."
-            cure = f"As its owner: GRANT USAGE, SELECT ON SEQUENCE {following.sequence} TO {quote(following.role)};"
-            yield Finding(Severity.ERROR, "column.sequence", where(column), message, cure)
+            message = f"{following.role} may not use {following.sequence}{_fails(title)}"
+            yield Finding(Severity.ERROR, "column.sequence", where(column), message, _use(following, following.role))
         yield from _denied(following, title)
         if not (following.is_exhausted or following.is_taken):
             continue
@@ -199,9 +198,16 @@ def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Fin
 def _denied(following: Next, title: str) -> Iterator[Finding]:
     """Yield a finding for each other role whose INSERTs fail because it may not use the sequence."""
     for role in following.denied:
-        message = f"{role} may INSERT into {following.asked.column.table}, but may not use {following.sequence}, from which the default of {title} takes its values, so every INSERT that uses the default fails."
-        cure = f"As its owner: GRANT USAGE, SELECT ON SEQUENCE {following.sequence} TO {quote(role)};"
-        yield Finding(Severity.WARNING, "grants.missing", role, message, cure)
+        message = f"{role} may INSERT into {following.asked.column.table}, but may not use {following.sequence}{_fails(title)}"
+        yield Finding(Severity.WARNING, "grants.missing", role, message, _use(following, role))
+
+
+def _fails(title: str) -> str:
+    return f", from which the default of {title} takes its values, so every INSERT that uses the default fails."
+
+
+def _use(following: Next, role: str) -> str:
+    return f"As its owner: GRANT USAGE, SELECT ON SEQUENCE {following.sequence} TO {quote(role)};"
 
 
 def _unlogged(found: list[Next], logged: set[str]) -> Iterator[Finding]:
