@@ -2,11 +2,14 @@
 
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from fly2any.database import verification
+from fly2any.database.backup.dump_blockers import WAITING_SQL
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
 from fly2any.database.errors import Refusal, explain, sqlstate
@@ -117,3 +120,23 @@ def test_a_backup_says_that_objects_are_dropped_at_each_attempt(migrated, place,
         " backup was taken: run the command when they have ended, or keep the role from it (ALTER ROLE … NOLOGIN, and end its sessions)."
     )
     assert list(Path(place).iterdir()) == []
+
+
+def suppressed(client, statement):
+    with suppress(psycopg.Error):  # It is cancelled.
+        client.execute(statement)
+
+
+def test_another_pg_dump_of_the_role_is_not_the_one_of_the_backup(migrated):
+    own, ours, another = (migrated.connect(application_name=name) for name in ("fly2any", "pg_dump", "pg_dump"))
+    with own, ours, another, open_transaction(migrated, "LOCK TABLE users"):
+        waiting = threading.Thread(target=suppressed, args=[another, "SELECT FROM users"], daemon=True)
+        waiting.start()
+        wait_until(
+            migrated, "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'", [another.info.backend_pid]
+        )
+        found = migrated.execute(WAITING_SQL, [own.info.backend_pid])
+        another.cancel_safe()
+        waiting.join()
+
+    assert found == []

@@ -1,5 +1,7 @@
 """Other roles that write our tables, such as the site's: those that cannot connect or use the schema, or that lack privileges on some."""
 
+import dataclasses
+
 import pytest
 
 from fly2any.database.verification import verify
@@ -76,6 +78,21 @@ def test_a_lack_that_another_role_has_not_is_a_note(migrated):
         migrated.execute(f"DROP OWNED BY {other}; DROP ROLE {other}")
 
     assert [one[:2] for one in found] == [("note", "grants.missing")]
+
+
+@pytest.mark.slow
+def test_the_owner_of_the_tables_is_no_other_role_that_writes(migrated):
+    """Otherwise each lack would be a note for a role that is not the owner."""
+    site, monitor = f"{migrated.name}_role", f"{migrated.name}_monitor"
+    migrated.execute(f"CREATE ROLE {monitor} LOGIN; GRANT pg_monitor TO {monitor}")
+    try:
+        with migrated.role(WRITES):
+            migrated.execute(f"REVOKE UPDATE ON price_alerts FROM {site}")
+            found = notes(dataclasses.replace(migrated, user=monitor), site)
+    finally:
+        migrated.execute(f"DROP ROLE {monitor}")
+
+    assert [one[:2] for one in found] == [("warning", "grants.missing")]
 
 
 @pytest.mark.slow

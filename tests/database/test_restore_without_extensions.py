@@ -68,6 +68,19 @@ def test_an_extension_that_the_server_lacks_is_named_and_can_be_left_out(migrate
     ]
 
 
+def test_an_extension_is_tried_whatever_search_path_the_role_has(migrated):
+    role = f"{migrated.name}_dba"
+    migrated.execute(
+        f"CREATE ROLE {role} SUPERUSER LOGIN; ALTER ROLE {role} SET search_path TO nowhere;"
+        f" ALTER ROLE {role} IN DATABASE {migrated.name} SET search_path TO public"
+    )
+    try:
+        with django(dataclasses.replace(migrated, user=role)) as connection:
+            require_extensions(connection, described(read_origin(connection), datetime.now(UTC), extensions=("hstore",)))
+    finally:
+        migrated.execute(f"DROP ROLE {role}")
+
+
 def test_an_extension_is_left_out_with_its_rows_unless_another_object_needs_it(migrated):
     with django(migrated) as connection:
         registered = {'"cron"."job"': Registered("pg_cron", ("id",)), '"cron"."numbers"': Registered("pg_cron", ())}
@@ -81,6 +94,8 @@ def test_an_extension_is_left_out_with_its_rows_unless_another_object_needs_it(m
     entries = tuple(entries_in(LISTING))
     older = dataclasses.replace(manifest, registered={})
 
+    with pytest.raises(Refusal, match=r"does not have the extension pg_crom: omit --without-extension pg_crom\.$"):
+        find_extensions(entries, older, ["pg_crom"], NOTHING)
     with pytest.raises(Refusal) as refused:
         find_extensions(entries, manifest, ["pg_cron"], NOTHING)
     left_out = find_extensions(entries, manifest, ["pg_cron"], LeftOut({16: ""}, frozenset()))

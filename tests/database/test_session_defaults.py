@@ -80,6 +80,7 @@ OURS = "ALTER ROLE CURRENT_USER IN DATABASE {} SET timezone TO 'UTC'"
         (["ALTER DATABASE {} SET timezone TO 'Asia/Tokyo'", OURS], "DATABASE {}"),
         (["ALTER DATABASE {} SET timezone TO 'Asia/Tokyo'", OURS, "ALTER ROLE site SET timezone TO 'utc'"], ""),
         ([TOKYO, "REVOKE INSERT ON ALL TABLES IN SCHEMA public FROM site"], ""),
+        ([TOKYO, "ALTER ROLE site SUPERUSER"], ""),  # A person who reads times in psql.
     ],
 )
 def test_the_time_zone_of_another_role_that_writes_is_found(statements, place):

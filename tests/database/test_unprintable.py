@@ -7,7 +7,7 @@ from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
 from fly2any.database.errors import Refusal
 from fly2any.database.progress import Progress
-from fly2any.database.unprintable import CURE
+from fly2any.database.unprintable import CURE, explain_unprintable
 from fly2any.database.verification import verify
 from tests.conftest import django
 
@@ -79,6 +79,18 @@ def test_dbstatus_names_what_it_cannot_print_and_verifies_the_rest(migrated, oth
         ),
         ("note", "check.extra", "notifications.steep", UNTRIED),
     ]
+
+
+def test_the_reason_of_pg_dump_is_kept_if_the_server_is_gone(migrated):
+    def fail(connection):
+        with explain_unprintable(connection):
+            migrated.execute("SELECT pg_terminate_backend(%s, 5000)", [connection.connection.info.backend_pid])
+            raise Refusal("pg_dump exited with 1: gone")
+
+    with django(migrated) as connection:
+        connection.ensure_connection()
+        with pytest.raises(Refusal, match=r"^pg_dump exited with 1: gone$"):
+            fail(connection)
 
 
 @pytest.mark.slow
