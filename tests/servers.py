@@ -75,6 +75,11 @@ class Database:
             cursor = connection.execute(statement, parameters)
             return cursor.fetchall() if cursor.description else None
 
+    def give_tables(self, role):
+        """Make `role` the owner of all tables in public."""
+        tables = self.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        self.execute("; ".join(f'ALTER TABLE "{name}" OWNER TO {role}' for (name,) in tables))
+
 
 @contextmanager
 def open_transaction(database, *statements):

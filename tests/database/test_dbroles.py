@@ -130,8 +130,7 @@ def test_the_read_role_reads_no_column_that_the_site_added(migrated):
 def test_the_current_owner_of_the_tables_keeps_its_access(migrated):
     owner = f"{migrated.name}_site"
     migrated.execute(f"CREATE ROLE {owner} LOGIN; ALTER DATABASE {migrated.name} OWNER TO {owner}")
-    tables = [name for (name,) in migrated.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
-    migrated.execute("; ".join(f'ALTER TABLE "{name}" OWNER TO {owner}' for name in tables))
+    migrated.give_tables(owner)
     sql = manage("dbroles", "--prefix", migrated.name, url=migrated.url).stdout
     migrated.execute(sql)
     try:

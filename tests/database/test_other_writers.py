@@ -117,12 +117,7 @@ def test_a_site_that_lost_every_privilege_is_a_warning(migrated, by):
         if by == "dbroles":
             owner, site = f"{migrated.name}_migrate", f"{migrated.name}_app"
             migrated.execute(f"CREATE ROLE {owner} SUPERUSER; ALTER ROLE {role} RENAME TO {site}")
-            migrated.execute(
-                "".join(
-                    f'ALTER TABLE "{name}" OWNER TO {owner};'
-                    for (name,) in migrated.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-                )
-            )
+            migrated.give_tables(owner)
         else:
             site = role
             migrated.execute(f"ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public GRANT {ALL} ON TABLES TO {site}")

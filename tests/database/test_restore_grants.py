@@ -21,8 +21,7 @@ def owned(filled):
         f"CREATE ROLE {role} LOGIN CREATEDB; CREATE ROLE {third}; GRANT pg_read_all_data, pg_signal_backend TO {role}"
     )
     filled.execute(f"""CREATE ROLE "{partner.replace('"', '""')}"; GRANT CREATE ON SCHEMA public TO {role}""")
-    tables = [name for (name,) in filled.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
-    filled.execute("; ".join(f'ALTER TABLE "{name}" OWNER TO {role}' for name in tables))
+    filled.give_tables(role)
     try:
         yield role, partner, third
     finally:

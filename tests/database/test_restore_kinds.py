@@ -115,8 +115,7 @@ def connected_as(database, kind):
         database.execute(f"ALTER ROLE {role} CREATEDB")
     else:
         database.execute(f"CREATE ROLE {role} LOGIN CREATEDB")
-        for (name,) in database.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"):
-            database.execute(f'ALTER TABLE "{name}" OWNER TO {role}')
+        database.give_tables(role)
     database.execute(f"ALTER DATABASE {database.name} OWNER TO {role}; GRANT pg_signal_backend, pg_read_all_data TO {role}")
     try:
         yield url_of(database, role)

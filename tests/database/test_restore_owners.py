@@ -27,8 +27,7 @@ def owned(migrated):
     role, operator = f"{migrated.name}_owner", f"{migrated.name}_operator"
     migrated.execute(f"CREATE ROLE {role}; CREATE ROLE {operator} LOGIN CREATEDB")
     migrated.execute(f"GRANT {role}, pg_signal_backend, pg_read_all_data TO {operator}")
-    tables = [name for (name,) in migrated.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
-    migrated.execute("; ".join(f'ALTER TABLE "{name}" OWNER TO {role}' for name in tables))
+    migrated.give_tables(role)
     migrated.execute(f"ALTER DATABASE {migrated.name} OWNER TO {role}")
     migrated.execute("INSERT INTO django_session VALUES ('k', 'of one who is gone', now() + interval '1 day')")
     yield role, operator

@@ -119,8 +119,7 @@ def test_an_owner_who_is_no_superuser_backs_up_and_restores(filled, place):
     role, other = f"{filled.name}_owner", f"{filled.name}_migrate"
     filled.execute(f"CREATE ROLE {role} LOGIN CREATEDB; ALTER DATABASE {filled.name} OWNER TO {role}")
     filled.execute(f"CREATE ROLE {other}; GRANT {other} TO {role}; GRANT CREATE ON SCHEMA public TO {other}")
-    tables = [name for (name,) in filled.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
-    filled.execute("; ".join(f'ALTER TABLE "{name}" OWNER TO {role}' for name in tables))
+    filled.give_tables(role)
     filled.execute(f"ALTER TABLE users OWNER TO {other}")
     # What a superuser or a provider sets: the limit of statements is shorter than creating or analysing this index takes.
     filled.execute(
@@ -172,8 +171,7 @@ def test_a_role_that_the_owner_created_is_named_before_the_restore(filled, place
     role, site = f"{filled.name}_owner", f"{filled.name}_site"
     filled.execute(f"CREATE ROLE {role} LOGIN CREATEDB CREATEROLE BYPASSRLS; GRANT pg_read_all_data TO {role}")
     filled.execute(f"ALTER DATABASE {filled.name} OWNER TO {role}")
-    tables = [name for (name,) in filled.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
-    filled.execute("; ".join(f'ALTER TABLE "{name}" OWNER TO {role}' for name in tables))
+    filled.give_tables(role)
     as_owner = dataclasses.replace(filled, user=role)
     try:
         as_owner.execute(f"CREATE ROLE {site} LOGIN")

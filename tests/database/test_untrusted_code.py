@@ -178,8 +178,7 @@ GIVEN = {
 @pytest.mark.parametrize("given", GIVEN)
 def test_the_owner_of_the_tables_is_trusted_if_it_may_let_others_create_tables(migrated, other_role_of, given):
     role = other_role_of(migrated)
-    tables = [name for (name,) in migrated.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
-    migrated.execute("; ".join(f'ALTER TABLE "{name}" OWNER TO {role}' for name in tables))
+    migrated.give_tables(role)
     migrated.execute(f"GRANT CREATE ON SCHEMA public TO {role}; GRANT CREATE ON DATABASE {migrated.name} TO {role}")
     with django(migrated) as connection:
         with pytest.raises(SearchPathError) as refused:

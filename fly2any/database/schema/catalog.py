@@ -13,6 +13,7 @@ from ..trusted_roles import TRUSTED_ROLES_SQL, TRUSTED_SQL
 from ..unprintable import PRINTABLE_SQL, STATES, Unprintable, printed, read_unprintable
 from . import contract as contracts
 from .called_functions import CALLED_SQL, OWN_SQL
+from .column_parts import DOMAIN_SQL, SEQUENCES_SQL
 from .conversions import CASTS_SQL, USED_BY_SQL
 from .filling_triggers import FILLING_SQL
 from .names import relative
@@ -96,48 +97,6 @@ TABLES_SQL = f"""
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
                       WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
     ORDER BY c.relname COLLATE "C"
-"""
-
-# The constraints of a domain, including those of the domains it is based on; NULL for one that calls other functions, or cannot be printed.
-DOMAIN_SQL = f"""
-    WITH RECURSIVE below AS (
-        SELECT t.oid, t.typbasetype, t.typtypmod, t.typnotnull, t.typdefault, 0 AS depth
-        UNION ALL
-        SELECT b.oid, b.typbasetype, b.typtypmod, b.typnotnull, b.typdefault, below.depth + 1
-        FROM below JOIN pg_catalog.pg_type AS b ON b.oid = below.typbasetype AND b.typtype = 'd'
-    )
-    SELECT pg_catalog.jsonb_build_object(
-        'type', (SELECT pg_catalog.format_type(typbasetype, typtypmod) FROM below ORDER BY depth DESC LIMIT 1),
-        'default', (SELECT typdefault FROM below WHERE typdefault IS NOT NULL ORDER BY depth LIMIT 1),
-        'required', (SELECT bool_or(typnotnull) FROM below),
-        'own', NOT EXISTS (SELECT FROM below JOIN pg_catalog.pg_depend AS own ON own.classid = 'pg_catalog.pg_type'::regclass AND own.objid = below.oid
-                           WHERE own.refclassid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass)),
-        'conditions', ARRAY(SELECT CASE WHEN {PRINTABLE_SQL.format("k.oid")} AND {OWN_SQL.format(kind="pg_constraint", oid="k.oid", besides="k.contypid")}
-                                        THEN 'CHECK (' || pg_catalog.pg_get_expr(k.conbin, 0) || ')' END
-                            FROM below JOIN pg_catalog.pg_constraint AS k ON k.contypid = below.oid AND k.contype = 'c'
-                            ORDER BY k.conname COLLATE "C"))
-"""
-
-
-# The dependency of an identity column's sequence is internal, not automatic.
-SEQUENCES_SQL = """
-    (SELECT pg_catalog.json_agg(pg_catalog.json_build_object('name', s.seqrelid::regclass::text, 'largest', s.seqmax, 'owned', t.owned,
-            'of_table_owner', (
-                SELECT q.relowner = c.relowner AND (q.relnamespace = c.relnamespace OR p.nspowner = c.relowner)
-                FROM pg_catalog.pg_class AS q JOIN pg_catalog.pg_namespace AS p ON p.oid = q.relnamespace WHERE q.oid = s.seqrelid),
-            'shared', EXISTS (
-                SELECT FROM pg_catalog.pg_depend AS u WHERE u.refclassid = 'pg_catalog.pg_class'::regclass AND u.refobjid = s.seqrelid
-                  AND u.deptype <> 'i' AND NOT (u.classid = 'pg_catalog.pg_attrdef'::regclass AND u.objid = COALESCE(d.oid, 0::oid))
-            )) ORDER BY s.seqrelid::regclass::text)
-     FROM (SELECT k.oid, pg_catalog.bool_or(k.owned) AS owned
-           FROM (SELECT o.objid AS oid, true AS owned FROM pg_catalog.pg_depend AS o
-                 WHERE o.classid = 'pg_catalog.pg_class'::regclass AND o.deptype = 'a'
-                   AND o.refclassid = 'pg_catalog.pg_class'::regclass AND o.refobjid = c.oid AND o.refobjsubid = a.attnum
-                 UNION ALL
-                 SELECT o.refobjid, false FROM pg_catalog.pg_depend AS o
-                 WHERE o.classid = 'pg_catalog.pg_attrdef'::regclass AND o.objid = d.oid AND o.refclassid = 'pg_catalog.pg_class'::regclass) AS k
-           GROUP BY k.oid) AS t
-     JOIN pg_catalog.pg_sequence AS s ON s.seqrelid = t.oid)
 """
 
 # From PostgreSQL 18 on, a NOT NULL can be NOT VALID: it rejects NULL from now on, but existing rows may be NULL.
