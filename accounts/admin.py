@@ -96,7 +96,7 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
     list_filter = ["is_staff", "is_active", "created_at"]
     search = (Key("id"), Key("email"), PersonNamed())
     search_help_text = (
-        "An ID, an e-mail address, or parts of a name or an e-mail address, at least one with three letters or more;"
+        "An ID, an e-mail address, or parts of a name or an e-mail address, at least one with three consecutive letters or digits;"
         " accents and order do not matter."
     )
     ordering = ["-created_at"]

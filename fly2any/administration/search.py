@@ -232,7 +232,7 @@ class PersonNamed(Probe):
         except TooSlow:
             return Found(Q(pk__in=[]), note=TOO_MANY)
         if keys is None:
-            return replace(NOTHING, note=f"Enter at least one part of {SHORTEST_TEXT} letters or more.")
+            return replace(NOTHING, note=f"Enter at least one part with {SHORTEST_TEXT} consecutive letters or digits.")
         more = f"More than {MOST_CANDIDATES:,} rows match, and only some of them are shown. Enter a longer search term."
         return Found(Q(pk__in=keys[:MOST_CANDIDATES]), note=more if len(keys) > MOST_CANDIDATES else "")
 

@@ -27,7 +27,9 @@ from .search import LETTERS, SHORTEST_TEXT, Key, airports_of, is_text
 MOST_ROWS = 8  # Rows per table.
 LONGEST_TERM = 200  # Characters.
 CANNOT_SEARCH = f"This text cannot be searched for: enter at most {LONGEST_TERM} printable characters."
-TOO_SHORT = f"A search for a person needs at least {SHORTEST_TEXT} consecutive letters of a name or an e-mail address."
+TOO_SHORT = (
+    f"A search for a person needs at least {SHORTEST_TEXT} consecutive letters or digits of a name or an e-mail address."
+)
 
 
 def search_view(site: Any, request, admins: Sequence[Any]) -> HttpResponse:

@@ -228,9 +228,9 @@ def test_a_search_too_short_for_a_person_says_so(member):
 
     pages = [client.get("/admin/search/", {"q": term}).content.decode() for term in ("xq qx", "xqq", "")]
 
-    hint = "A search for a person needs at least 3 consecutive letters of a name or an e-mail address."
+    hint = "A search for a person needs at least 3 consecutive letters or digits of a name or an e-mail address."
     assert [hint in page for page in pages] == [True, False, False]
-    assert ["at least one with three letters or more" in page for page in pages] == [True] * 3
+    assert ["at least one with three consecutive letters or digits" in page for page in pages] == [True] * 3
 
 
 def test_the_search_says_when_only_places_match_and_how_many_rows_it_shows(member):

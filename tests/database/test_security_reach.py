@@ -75,6 +75,7 @@ WEAKNESSES = {
     ),
     "column": ("GRANT SELECT (password), UPDATE (password) ON users TO {role}", "warning", "security.column", "users.password"),
     "owner": ("ALTER TABLE accounts OWNER TO {role}", "error", "security.owner", "accounts"),
+    "owner of users": ("ALTER TABLE users OWNER TO {role}", "error", "security.owner", "users"),
     "event trigger": (
         "CREATE FUNCTION f() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; ALTER FUNCTION f() OWNER TO {role};"
         " CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION f()",
@@ -98,7 +99,6 @@ WEAKNESSES = {
     ),
 }
 BY_HAND = {
-    "security.owner": "ALTER TABLE accounts OWNER TO postgres",
     "security.event_trigger": "DROP EVENT TRIGGER e",
     "security.publication": "DROP PUBLICATION p",
     "security.trigger": "DROP TRIGGER t ON sessions",

@@ -144,7 +144,8 @@ def in_use(connection, schema: str, expected: Catalog, live: Catalog, indexed: t
                 "adopt.computed",
                 f"{entry.table}.{entry.index}",
                 f"The type of {entry.column} changes, and index {entry.index} of {entry.table} {entry.trouble}: rebuilding the index may fail.",
-                f"Ask the owner of the index first, then drop the index before the adoption: DROP INDEX CONCURRENTLY {quote(entry.index)};",
+                f"Ask the owner of the index first, then keep its definition (`SELECT pg_get_indexdef({literal(quote(entry.index))}::regclass);`), drop"
+                f" the index before the adoption, and create it again afterwards: DROP INDEX CONCURRENTLY {quote(entry.index)};",
             )
 
 

@@ -221,7 +221,7 @@ def _missing(read: Reader, extents: dict[str, Extent], many: int) -> Iterator[Fi
             cure = f"CREATE INDEX CONCURRENTLY ON {quote(key.table)} ({', '.join(map(quote, key.columns))});"
             yield Finding(
                 Severity.WARNING, "indexes.missing", f"{key.table}.{key.name}",
-                f"No index begins with {', '.join(key.columns)}: deleting a row that this foreign key references reads {plural(number, 'row')} (limit {many:,}).",
+                f"No index serves this foreign key, over {', '.join(key.columns)}: deleting a row that it references reads {plural(number, 'row')} (limit {many:,}).",
                 for_partitioned(cure) if key.partitioned else cure, is_sql=True,
             )  # fmt: skip
 

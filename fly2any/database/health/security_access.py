@@ -79,8 +79,10 @@ VIEWS_SQL = f"""
     GROUP BY n.nspname, c.relname, c.relkind ORDER BY 1
 """
 OWNERS_SQL = f"""
-    SELECT c.relname AS name, pg_catalog.pg_get_userbyid(c.relowner) AS owner
+    SELECT c.relname AS name, pg_catalog.pg_get_userbyid(c.relowner) AS owner, pg_catalog.pg_get_userbyid(people.relowner) AS of_people,
+           (SELECT pg_catalog.pg_get_userbyid(d.datdba) FROM pg_catalog.pg_database AS d WHERE d.datname = current_database()) AS of_database
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    LEFT JOIN pg_catalog.pg_class AS people ON people.relnamespace = n.oid AND people.relname = {literal(PEOPLE)}
     WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s) AND c.relkind IN ('r', 'p') AND NOT {TRUSTED_SQL}
     ORDER BY c.relname COLLATE "C"
 """
@@ -151,11 +153,13 @@ def ownership(read: Reader) -> Iterator[Figure | Finding]:
     tables = sorted({version.object.table for version in read.contract.versions if hasattr(version.object, "table")})
     others = read(OWNERS_SQL, tables=tables)
     yield Figure("tables of other roles", ", ".join(row.name for row in others) or "none", len(others))
+    is_people = PEOPLE in [row.name for row in others]
     for row in others:
+        owner = row.of_database if is_people or not row.of_people else row.of_people
         yield Finding(
             Severity.ERROR, "security.owner", row.name,
             f"Table {row.name} belongs to {row.owner}, which is not trusted: that role can read and change its rows, and add triggers to it.",
-            f"ALTER TABLE {quote(read.schema)}.{quote(row.name)} OWNER TO the owner of the table {PEOPLE}.",
+            f"ALTER TABLE {quote(read.schema)}.{quote(row.name)} OWNER TO {quote(owner)};", is_sql=True,
         )  # fmt: skip
     for row in read(MEMBERS_SQL):
         yield Finding(
