@@ -99,7 +99,7 @@ def test_sessions_that_a_trigger_keeps_are_not_reported_as_ended(filled, place):
 
     assert restored.returncode == 0
     assert restored.stdout.splitlines()[-1] == (
-        "Staff     could not be signed out and compared with the old database (a trigger or policy keeps sessions of the admin): check"
+        "Staff     could not be signed out, and were not compared with the old database (a trigger or policy keeps sessions of the admin): check"
         " `manage.py dbstaff --list`, and sign all staff out of the admin."
     )
     [old] = [name for name in databases(filled) if name.startswith(f"{filled.name}_before_")]

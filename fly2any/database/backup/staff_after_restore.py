@@ -4,7 +4,7 @@ passwords, second factors)."""
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -29,11 +29,12 @@ class Rights:
 
 @dataclass(frozen=True, slots=True)
 class StaffChanges:
-    """How many sessions were ended, and the e-mail addresses of the staff whose privileges a restore changes; or why that is unknown."""
+    """How many sessions were ended, or why they could not be; the staff whose privileges a restore changes, or why they are not known."""
 
     ended: int = 0
-    changed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()  # E-mail addresses.
     error: str = ""
+    uncompared: str = ""
 
 
 def sign_out_staff(connection, old=None) -> StaffChanges:
@@ -41,17 +42,19 @@ def sign_out_staff(connection, old=None) -> StaffChanges:
 
     Raises django.db.Error if a connection is lost.
     """
+    changes = StaffChanges(error="not tried")
     try:
-        ended = end_admin_sessions(connection)
+        changes = StaffChanges(end_admin_sessions(connection))
         if old is None:
-            return StaffChanges(ended)
+            return changes
         with time_limits(old, lock=LOCK_WAIT):  # A client may have locked a table of the database in use.
             before = read_staff_privileges(old)
-        return StaffChanges(ended, tuple(regained_privileges(before, read_staff_privileges(connection))))
+        return replace(changes, changed=tuple(regained_privileges(before, read_staff_privileges(connection))))
     except (Error, Refusal) as error:
         if is_lost(error):
             raise
-        return StaffChanges(error=explain(error) or str(error))
+        reason = explain(error) or str(error)
+        return StaffChanges(error=reason) if changes.error else replace(changes, uncompared=reason)
 
 
 def read_staff_privileges(connection) -> dict[str, Rights]:

@@ -150,12 +150,16 @@ class Command(BaseCommand):
     def report_staff(self, staff, *, replaced=True):
         if staff.error:
             self.stdout.write(
-                f"Staff     could not be signed out and compared with the old database ({staff.error}): check `manage.py dbstaff --list`,"
+                f"Staff     could not be signed out, and were not compared with the old database ({staff.error}): check `manage.py dbstaff --list`,"
                 " and sign all staff out of the admin."
             )
             return
         again = ": all staff must sign in again" if replaced else ""
         self.stdout.write(f"Sessions  of the admin in the backup were ended ({staff.ended:,}){again}.")
+        if staff.uncompared:
+            self.stdout.write(
+                f"Staff     could not be compared with the old database ({staff.uncompared}): check `manage.py dbstaff --list`."
+            )
         if staff.changed:
             self.stdout.write(
                 f"Staff     {', '.join(map(one_line, staff.changed))}: privileges, password or second factors have reverted to those in the backup. Correct"
