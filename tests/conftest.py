@@ -75,6 +75,13 @@ def pytest_sessionfinish(session):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+def pytest_unconfigure(config):
+    """Drop the template from a server that is not the run's own, after its last worker."""
+    made = Path(os.environ["PYTEST_DEBUG_TEMPROOT"], "migrated-template", "name")
+    if not hasattr(config, "workerinput") and not os.environ["FLY2ANY_TEST_SERVER"] and made.exists():
+        whole_server().execute(f"DROP DATABASE {made.read_text()}")
+
+
 def pytest_terminal_summary(terminalreporter):
     """Print how many damages to the schema were tried, so that a decrease is noticed."""
     reports = [report for report in terminalreporter.getreports("passed") if report.when == "call"]
@@ -135,22 +142,42 @@ def migrated(server, _migrated_template):
 
 
 @pytest.fixture(scope="session")
-def _migrated_template(django_db_setup, django_db_blocker):
+def _migrated_template(django_db_blocker):
+    """The name of a database to which every migration was applied, and to which nothing connects: the whole run copies it."""
     with django_db_blocker.unblock():
-        for database in fresh("template0"):
-            result = manage("migrate", url=database.url)
-            assert result.returncode == 0, result.stderr
-            yield database.name
+        return (made_once("migrated-template", make_template) / "name").read_text()
+
+
+def make_template(folder):
+    database = create("template0")
+    result = manage("migrate", url=database.url)
+    assert result.returncode == 0, result.stderr
+    (folder / "name").write_text(database.name)
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix, _migrated_template):
+    connection.settings_dict["TEST"]["TEMPLATE"] = _migrated_template
 
 
 def fresh(template):
     """Yield a copy of a database, and drop it in the end."""
+    database = create(template)
+    yield database
+    whole_server().execute(f"DROP DATABASE {database.name} WITH (FORCE)")
+
+
+def whole_server():
     connection.start_embedded_server()
-    name = f"fresh_{secrets.token_hex(6)}"
     place = connection.settings_dict
-    whole = Database(
+    return Database(
         host=place["HOST"], port=place["PORT"] or "5432", user=place["USER"], password=place["PASSWORD"], name="postgres"
     )
+
+
+def create(template):
+    name = f"fresh_{secrets.token_hex(6)}"
+    whole = whole_server()
     with whole.connect() as client:
         # Copying files takes half as long as writing each page to the WAL; before 15 there is no choice.
         strategy = "STRATEGY file_copy" if client.info.server_version >= 15_00_00 else ""
@@ -158,8 +185,7 @@ def fresh(template):
     database = dataclasses.replace(whole, name=name)
     if not strategy:
         database.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")  # As 15 and later have it.
-    yield database
-    whole.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    return database
 
 
 @contextmanager
