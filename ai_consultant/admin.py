@@ -10,7 +10,7 @@ from fly2any.administration.search import Key, Related, Within
 
 from .chat import TIME, content, read_chat
 from .models import Conversation, Message
-from .subjects import Subject, subjects_of
+from .subjects import IS_ENCRYPTED, Subject, subjects_of
 
 
 @admin.register(Conversation)
@@ -61,7 +61,7 @@ class MessageAdmin(ReadOnlyModelAdmin):
         Key("id"),
         Related("conversation", "session_id"),
         Key("conversation"),
-        Within("conversation", "content", note="Encrypted messages are not searched."),
+        Within("conversation", "content", without=IS_ENCRYPTED, note="Encrypted messages are not searched."),
     )
     search_help_text = (
         "The ID of a message, a conversation or its session; in the list of one conversation, also part of a message's text."

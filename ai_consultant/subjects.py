@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from django.db.models import Case, F, Func, TextField, Value, When
+from django.db.models import Case, F, Func, Q, TextField, Value, When
 from django.db.models.functions import Left
 from django.db.models.lookups import IRegex, LessThanOrEqual
 from django.utils.html import format_html, format_html_join
@@ -18,6 +18,7 @@ from .models import Conversation, Message
 
 # AES-GCM, whose key only the site has.
 CIPHERTEXT = r"v1:[0-9a-f]+:[0-9a-f]+:[0-9a-f]*"
+IS_ENCRYPTED = Q(IRegex(Left("content", BEGINNING), f"^{CIPHERTEXT}$"))
 ENCRYPTED = format_html('<span class="chip warn">{}</span>', "Encrypted")
 MOST_READ = 50  # Messages of a conversation, from its beginning.
 
@@ -63,7 +64,7 @@ def subjects_of(keys: Iterable[str], *, may_see_messages: bool) -> dict[str, Sub
 
 def _offers(keys: list[str]) -> Iterable[tuple[str, str, bool]]:
     """Yield the first offer of each conversation, "" if there is none, and whether all its messages are encrypted."""
-    encrypted = Case(When(IRegex(Left("content", BEGINNING), f"^{CIPHERTEXT}$"), then=Value(True)), default=Value(False))
+    encrypted = Case(When(IS_ENCRYPTED, then=Value(True)), default=Value(False))
     first, *others = [
         Message.objects.of_conversation(key).values_list(
             "conversation_id",

@@ -123,7 +123,7 @@ def read_readiness() -> dict[str, str]:
     with own_connection() as probe, probe.cursor() as cursor:
         cursor.execute("SELECT pg_catalog.pg_is_in_recovery()")
         if cursor.fetchone()[0]:
-            checks["database"] = "only reads"
+            checks["database"] = "read-only"
         schema, recorded = read_home(probe)
         state = read_migrations(probe, schema=schema or "public", recorded=recorded, readable=True, loader=_loader())
         if state.pending or not state.readable:

@@ -315,7 +315,7 @@ def test_a_standby_and_a_role_that_may_not_see_are_not_ready(own_server, tmp_pat
         standby.remove()
 
     assert answers == [
-        '503 {"status": "failing", "database": "only reads", "migrations": "ok"}',
+        '503 {"status": "failing", "database": "read-only", "migrations": "ok"}',
         '503 {"status": "failing", "database": "ok", "migrations": "unknown"}',
     ]
 

@@ -46,11 +46,11 @@ def nouns(model: type[models.Model]) -> tuple[str, str]:
 
 
 def short(number: float) -> str:
-    """Return a number with about three significant digits: 950, 12.3k, 10.0M, 1.2G."""
+    """Return a number with about three significant digits: 950, 12.3k, 10.0M, 1.2B."""
     if number < 1000:
         return f"{number:.0f}"
     place = min(3, int(math.log10(number)) // 3)
-    return f"{number / 1000**place:.1f}{'kMG'[place - 1]}"
+    return f"{number / 1000**place:.1f}{'kMB'[place - 1]}"
 
 
 def extents(models_: Iterable[type[models.Model]]) -> dict[str, Extent]:

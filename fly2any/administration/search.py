@@ -280,16 +280,17 @@ def people_named(model: type[models.Model], term: str, *, most: int) -> list[str
 
 @dataclass(frozen=True, slots=True)
 class Within(Probe):
-    """A part of a text, ignoring case, in the few rows that reference one chosen row by `key`."""
+    """A part of a text, ignoring case, in the few rows that reference one chosen row by `key`, except those that `without` selects."""
 
     key: str
     name: str
+    without: Q = field(default_factory=Q)
     note: str = ""
 
     def find(self, model, term, chosen):
         if self.key not in chosen:
             return None
-        rows = model._base_manager.filter(**{self.key: chosen[self.key], f"{self.name}__icontains": term})
+        rows = model._base_manager.filter(**{self.key: chosen[self.key], f"{self.name}__icontains": term}).exclude(self.without)
         keys = list(rows.values_list("pk", flat=True)[:MOST_CANDIDATES])
         return Found(Q(pk__in=keys), note=self.note)
 

@@ -171,6 +171,7 @@ def test_lists_find_by_a_name_and_messages_by_a_text_in_one_conversation(member)
     assert f'href="{address(Message)}?conversation={talk.pk}">Search messages</a>' in client.get(page(talk)).content.decode()
     inside = listed(client, Message, conversation=talk.pk, q="VISA")
     assert (list(inside.result_list), inside.found.note) == ([said[0]], "Encrypted messages are not searched.")
+    assert list(listed(client, Message, conversation=talk.pk, q="v1:").result_list) == []
     assert (listed(client, Message, q="visa").found.is_understood, listed(client, Message, q="visa").result_list) == (False, [])
 
 
@@ -239,7 +240,7 @@ def test_the_search_says_when_only_places_match_and_how_many_rows_it_shows(membe
     def said(term):
         return unescape(client.get("/admin/search/", {"q": term}).content.decode())
 
-    nobody = "No person and no row matches “ander”."
+    nobody = "No person or row matches “ander”."
     places, code = said("ander"), said("GRU")
     ander = person("anderson@example.com")
     both = said("ander")

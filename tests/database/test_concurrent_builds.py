@@ -218,7 +218,7 @@ def test_an_invalid_index_of_another_table_is_not_dropped(migrated):
 
     assert result.returncode == 2
     assert result.stderr.startswith(
-        "The name login_history_timestamp_idx, which engagement.0004_login_timestamp_index needs, is that of an index of the"
+        "engagement.0004_login_timestamp_index cannot create login_history_timestamp_idx: an index of the role"
     )
     assert migrated.execute(
         """SELECT indrelid::regclass::text FROM pg_index WHERE indexrelid = '"login_history_timestamp_idx"'::regclass"""

@@ -31,14 +31,14 @@ def test_a_name_that_another_object_has_is_refused_before_the_first_migration(da
         "SELECT current_user::text, count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'theirs'"
     )
 
-    sentence = f"The name {name}, which {migration} needs, is that of {kind} of the role {owner}"
+    sentence = f"{migration} cannot create {name}: {kind} of the role {owner} already has this name"
     rename = f'ALTER {kind.split()[1].upper()} "{name}" RENAME TO "{name}_old";'
     assert (result.returncode, result.stderr, tables) == (
         2,
-        f"{sentence}: ask that role, then rename the object ({rename}) or drop it. Nothing was changed.\n",
+        f"{sentence}. Ask that role, then rename the object ({rename}) or drop it. Nothing was changed.\n",
         0,
     )
-    assert (found.where, found.message) == (name, f"{sentence}: `migrate` refuses to run.")
+    assert (found.where, found.message) == (name, f"{sentence}. `migrate` refuses to run.")
     database.execute(rename)
     assert manage("migrate", url=database.url).returncode == 0
 

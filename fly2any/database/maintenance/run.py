@@ -171,11 +171,11 @@ def _sweep_all(
         if not done.finished:
             yield _unfinished(f"retention of {table}")
         if done.kept:
+            triggers = "the trigger" if len(done.keeping) == 1 else "the triggers"
             yield Finding(
                 Severity.ERROR, "maintenance.failed", f"retention of {table}",
-                f"{plural(done.kept, 'row')} of {table} past the retention period could not be removed: a trigger keeps {'it' if done.kept == 1 else 'them'}"
-                f" ({', '.join(done.keeping)}).",
-                f"Let the trigger return OLD for rows that are too old, or drop it, or remove {table} from RETENTION.",
+                f"{plural(done.kept, 'row')} of {table} past the retention period could not be removed, because of {triggers} {', '.join(done.keeping)}.",
+                f"Let {triggers} return OLD for rows that are too old, or drop {'it' if len(done.keeping) == 1 else 'them'}, or remove {table} from RETENTION.",
             )  # fmt: skip
         if done.skipped:
             yield _locked(table, plural(done.skipped, f"batch of {table} was", f"batches of {table} were"))

@@ -98,7 +98,7 @@ def refuse_tables_of_other_tools(connection, *, fake: bool = False, app: str | N
         )
     names = read_taken_names(connection, contract, migrations, live, schema=schema)
     if not app and not fake and (taken := next(names, None)):
-        raise Refusal(f"{taken.message}: ask that role, then rename the object ({taken.cure}) or drop it. Nothing was changed.")
+        raise Refusal(f"{taken.message}. Ask that role, then rename the object ({taken.cure}) or drop it. Nothing was changed.")
 
 
 def _planned(loader: MigrationLoader, migrations: MigrationState, app: str | None, name: str | None) -> set[str]:

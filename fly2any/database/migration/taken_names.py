@@ -16,7 +16,7 @@ from .ledger import MigrationState
 
 @dataclass(frozen=True, slots=True)
 class TakenName:
-    """The name of a table, index or key that `migration` creates is that of an object of the kind `kind`, in SQL, of the role `owner`."""
+    """An object of the kind `kind`, in SQL, of the role `owner` has the name of a table, index or key that `migration` creates."""
 
     name: str
     migration: str
@@ -26,7 +26,7 @@ class TakenName:
     @property
     def message(self) -> str:
         kind = f"{'an' if self.kind[0] in 'AEIOU' else 'a'} {self.kind.lower()}"
-        return f"The name {self.name}, which {self.migration} needs, is that of {kind} of the role {self.owner}"
+        return f"{self.migration} cannot create {self.name}: {kind} of the role {self.owner} already has this name"
 
     @property
     def cure(self) -> str:
@@ -36,7 +36,7 @@ class TakenName:
     def finding(self) -> Finding:
         first = f"ask the role {self.owner}, whose programs may use it"
         return Finding(
-            Severity.ERROR, "migrations.name_taken", self.name, f"{self.message}: `migrate` refuses to run.",
+            Severity.ERROR, "migrations.name_taken", self.name, f"{self.message}. `migrate` refuses to run.",
             preceded(first, self.cure), is_sql=True, loses=first,
         )  # fmt: skip
 
