@@ -13,11 +13,11 @@ from django.utils import timezone
 from fly2any.administration import formats, permissions
 from fly2any.administration.forms import OpenModelForm, PasswordFormMixin, SchemaForms
 from fly2any.administration.options import ModelAdmin, ReadOnlyModelAdmin, UserRowsMixin
+from fly2any.administration.overview_actions import Action, Step
 from fly2any.administration.person_page import PersonMixin
 from fly2any.administration.saving import SavedInline, remove_rows
 from fly2any.administration.search import Key, KeyWithin, PersonNamed
 from fly2any.administration.staff import keep_an_administrator, remove_password
-from fly2any.administration.steps import Action, Step
 
 from .actions import deactivate, reactivate
 from .models import Account, Session, User, UserPreferences, VerificationToken

@@ -10,9 +10,9 @@ from fly2any.administration import formats
 from fly2any.administration.dashboard import Figure
 from fly2any.administration.list_actions import confirmed
 from fly2any.administration.options import ModelAdmin, ReadOnlyModelAdmin, UserRowsMixin
+from fly2any.administration.overview_actions import Step
 from fly2any.administration.saving import remove_rows
 from fly2any.administration.search import Address
-from fly2any.administration.steps import Step
 
 from . import user_agents
 from .actions import mark_notifications_read

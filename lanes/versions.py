@@ -16,9 +16,9 @@ OF_THE_SERVER = (
     *_of(
         "mutations", "contract", "drift", "sql", "lazy_state", "home", "health_alarms", "autovacuum", "security_reach", "dbstatus", "dbhealth",
         "security", "untrusted_code", "untrusted_triggers", "trigger_creators", "locked_references", "dbroles", "migrate", "migrate_waits", "reversals",
-        "losses", "written_by_triggers", "lookalikes",
+        "losses", "written_by_triggers", "lookalike_functions",
         "concurrent_builds", "dbadopt", "dbadopt_columns", "dbseed", "dbperson", "dbperson_untrusted_code", "backup",
-        "backup_contents", "backup_entries",
+        "row_hashes", "toc_entries",
         "backup_verdicts", "backup_hostile_code", "restore", "restore_into_empty", "restore_roles",
         "restore_staff",
     ),
@@ -26,9 +26,9 @@ OF_THE_SERVER = (
 # The slow ones of these, except kills, races and large data, which behave the same on each version.
 SLOW_OF_THE_SERVER = _of(
     "adoption_drift", "contract", "mutations", "dbadopt", "dbadopt_columns", "concurrent_builds", "migrate_hazards", "backup",
-    "backup_contents", "backup_entries", "backup_verdicts", "backup_hostile_code", "restore", "restore_into_empty",
+    "row_hashes", "toc_entries", "backup_verdicts", "backup_hostile_code", "restore", "restore_into_empty",
     "restore_roles", "restore_staff", "untrusted_code", "untrusted_triggers", "trigger_creators",
-    "dbperson_untrusted_code", "home", "health_alarms", "dbstatus", "dbseed", "lookalikes", "locked_references", "reversals", "losses", "security", "security_reach",
+    "dbperson_untrusted_code", "home", "health_alarms", "dbstatus", "dbseed", "lookalike_functions", "locked_references", "reversals", "losses", "security", "security_reach",
 )  # fmt: skip
 
 

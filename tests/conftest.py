@@ -235,7 +235,7 @@ def start_server(home, migrated=False, **settings):
 
 
 @pytest.fixture
-def own_server(tmp_path_factory):
+def own_server(tmp_path_factory, django_db_blocker):
     """A function that starts a server with its own settings, like `start_server`; it is stopped and removed after the test."""
     servers = []
 
@@ -243,7 +243,8 @@ def own_server(tmp_path_factory):
         servers.append(start_server(tmp_path_factory.mktemp("server"), **options))
         return servers[-1]
 
-    yield start
+    with django_db_blocker.unblock():
+        yield start
     for server in servers:
         server.remove()
 

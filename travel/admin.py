@@ -18,14 +18,14 @@ from fly2any.administration.dashboard import Figure
 from fly2any.administration.list_actions import confirmed
 from fly2any.administration.options import ModelAdmin, ReadOnlyModelAdmin, UserRowsMixin
 from fly2any.administration.overview import page_of_row
+from fly2any.administration.overview_actions import Action, Step
 from fly2any.administration.search import Key, Route, RoutePrefix, airports_of
-from fly2any.administration.steps import Action, Step
 
 from .actions import pause_alerts, rearm_alerts
+from .alert_states import OWN_PRICE, State, alert_state, state_of, why_in_full
 from .models import PriceAlert, PriceHistory, PriceMonitorLog, RecentSearch, SavedSearch
 from .prices import MOST_ALERTS, departures, read_alerts, read_prices, read_reached
-from .search_results import airports_panel, route_panel
-from .states import OWN_PRICE, State, alert_state, state_of, why_in_full
+from .route_panels import airports_panel, route_panel
 
 PAUSE_ALERTS = Action("pause-alerts", "Pause alerts", "Pause", "paused", "The price monitor does not check a paused alert.")
 

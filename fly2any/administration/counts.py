@@ -11,7 +11,7 @@ from typing import Any
 from django.core.cache import cache
 from django.db import models
 
-from fly2any.database.schema.extents import Extent, ask_nodes, read_estimates
+from fly2any.database.schema.sizes_and_use import Extent, ask_nodes, read_estimates
 
 from .deadlines import TooSlow, within
 from .replica import current

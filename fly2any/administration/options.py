@@ -17,11 +17,11 @@ from .export import ExportMixin
 from .filters import BadParameter
 from .forms import SchemaForms
 from .list_options import LookupsMixin
+from .overview_actions import StepsMixin
 from .overview_page import OverviewMixin
 from .saving import SavedForms
 from .search import Key, Related, RelatedPerson
 from .secret_fields import SecretsMixin
-from .steps import StepsMixin
 
 
 class ModelAdmin(

@@ -19,8 +19,8 @@ from .deadlines import TooSlow
 from .drift_pages import read_or_each
 from .filters import BadParameter
 from .overview import MOST_EVENTS, Event, Panel, Relation, activity, page_of_row, panels, relations, timeline
+from .overview_actions import Action, actions_of
 from .replica import REPLICA, Missing, current
-from .steps import Action, actions_of
 
 
 class OverviewMixin(ColumnsMixin):

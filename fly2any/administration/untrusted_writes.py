@@ -8,7 +8,7 @@ from django.db import connection
 from django.http import HttpResponse
 
 from fly2any.database.errors import Refusal
-from fly2any.database.schema.checked_writes import checked_writes
+from fly2any.database.schema.write_refusals import checked_writes
 
 SENTENCE = (
     "This would run code of another database role, so nothing was done. The admin's log and manage.py dbstatus name the code.\n"

@@ -72,7 +72,7 @@ def time_limits(
 
     With 0 for a statement, which is no limit, the transaction has none either.
     `snapshot` is read-only and REPEATABLE READ. Inside another transaction the limits end with the block, and that transaction decides whether it is read-only.
-    The tables `tables`, given as identifiers, are locked ACCESS SHARE before the snapshot (locked_tables.py).
+    The tables `tables`, given as identifiers, are locked ACCESS SHARE before the snapshot (snapshot_after_locks.py).
     """
     limits = {"lock_timeout": lock, "statement_timeout": statement}
     if statement == 0 and connection.pg_version >= 17_00_00:

@@ -23,11 +23,11 @@ from fly2any.postgres.embedded import SUPERUSER, alive, bin_folder, lock, socket
 from fly2any.postgres.supervisor import UPGRADED, Server, major_of, version_of
 
 from .backup import tools
-from .backup.contents import Content, clauses, differences, read_contents, read_hash_partitions
-from .backup.entries import describe_empty
 from .backup.owners import others
 from .backup.restore_connections import prepare_session
+from .backup.row_hashes import Content, clauses, differences, read_contents, read_hash_partitions
 from .backup.take import findings_of, new_findings, read_roles
+from .backup.toc_entries import describe_empty
 from .backup.workfolder import work_folder
 from .durable import sync
 from .errors import Refusal, first_line, without_password

@@ -36,9 +36,9 @@ from .schema import contract as contracts
 from .schema.contract import GUIDE_APPS, PHASE7_APPS, Contract, Version
 from .schema.drift import Comparison, compare
 from .schema.expressions_on_server import Live
-from .schema.extents import Extent, IndexUse, read_extents, read_index_use
 from .schema.protected_tables import untrusted_findings
 from .schema.row_security import reveal
+from .schema.sizes_and_use import Extent, IndexUse, read_extents, read_index_use
 from .schema.untrusted_code import read_untrusted_code
 from .server import Server, read_server
 from .sql import pinned, quote, snapshot

@@ -1,4 +1,4 @@
-"""Takes over objects that another program created. Migrations import this path: it is frozen."""
+"""Takes over objects that another program created: the operation of the migrations that `dbstatus --take-over` writes. They import this path: it is frozen."""
 
 from django.db.migrations.operations import RunSQL
 

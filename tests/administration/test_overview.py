@@ -21,8 +21,8 @@ from ai_consultant.models import Conversation, Message
 from engagement.models import LoginHistory, Notification, UserActivity, UserSession, WishlistItem
 from fly2any.administration.models import Access
 from tests.administration.conftest import address
+from travel.alert_states import alert_state
 from travel.models import PriceAlert, PriceHistory, RecentSearch, SavedSearch
-from travel.states import alert_state
 
 pytestmark = pytest.mark.django_db
 ROUTE = {"origin": "JFK", "destination": "GRU"}

@@ -108,7 +108,7 @@ def test_signing_out_everywhere_confirms_and_reports_the_numbers(member, person)
 
 
 def test_rows_that_take_too_long_to_count_are_an_unknown_number(member, person, monkeypatch):
-    monkeypatch.setattr("fly2any.administration.steps.bounded", lambda rows: Count(None))
+    monkeypatch.setattr("fly2any.administration.overview_actions.bounded", lambda rows: Count(None))
 
     asked = member("Support").get(overview(person, "sign-out")).content.decode()
 

@@ -17,8 +17,8 @@ from engagement.models import LoginHistory
 from fly2any.administration.models import Access
 from fly2any.database.seed import seed
 from tests.database.test_dbseed import DAY
+from travel.alert_states import alert_state
 from travel.models import PriceAlert, PriceHistory
-from travel.states import alert_state
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LONG = "a-person-with-a-rather-long-address.and-two-names"

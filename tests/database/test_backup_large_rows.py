@@ -4,7 +4,7 @@ import pytest
 from django.db import InternalError
 from psycopg.errors import lookup
 
-from fly2any.database.backup import contents
+from fly2any.database.backup import row_hashes
 from fly2any.database.backup.store import Folder
 from fly2any.database.backup.take import take
 from fly2any.database.errors import Refusal
@@ -57,7 +57,7 @@ def test_the_rows_of_trusted_roles_are_not_to_be_dropped(migrated, place, monkey
     def fail(copy):
         raise lookup(state)(reason)
 
-    monkeypatch.setattr(contents, "rows_of", fail)
+    monkeypatch.setattr(row_hashes, "rows_of", fail)
     migrated.execute("CREATE SCHEMA a; CREATE TABLE a.first (id int, data jsonb)")
 
     assert refusal(migrated, place) == described('"a"."first"', "postgres", reason, "COALESCE(pg_column_size(data), 0)")
@@ -67,7 +67,7 @@ def test_another_internal_error_is_not_taken_for_a_large_row(migrated, place, mo
     def fail(copy):
         raise lookup("XX000")("cache lookup failed for type 4242")
 
-    monkeypatch.setattr(contents, "rows_of", fail)
+    monkeypatch.setattr(row_hashes, "rows_of", fail)
 
     with pytest.raises(InternalError, match="cache lookup failed"):
         refusal(migrated, place)

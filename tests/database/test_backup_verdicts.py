@@ -9,12 +9,12 @@ from io import FileIO
 import pytest
 
 from fly2any.database.backup import render, tools, trial_server
-from fly2any.database.backup.contents import Content
-from fly2any.database.backup.entries import without_owner
 from fly2any.database.backup.inventory import backups
 from fly2any.database.backup.manifest import Verdict, from_json
 from fly2any.database.backup.restore import restore_into
+from fly2any.database.backup.row_hashes import Content
 from fly2any.database.backup.store import Folder
+from fly2any.database.backup.toc_entries import without_owner
 from fly2any.database.backup.trial_restore import Failure, TrialResult, check, decide, unknown_failures
 from fly2any.database.errors import Refusal
 from fly2any.database.progress import Progress

@@ -28,15 +28,15 @@ from fly2any.database.backup.trial_restore import check
 from fly2any.database.errors import Refusal
 from fly2any.database.health.examine import examine
 from fly2any.database.health.topics import TOPICS
+from fly2any.database.identity import read_origin
 from fly2any.database.maintenance import render
 from fly2any.database.maintenance.run import maintain, planned
-from fly2any.database.origin import read_origin
 from fly2any.database.progress import Progress
 from fly2any.database.report.collect import collect
 from fly2any.database.report.waivers import Waiver
 from fly2any.database.retention.description import Archive
 from fly2any.database.retention.rules import RULES
-from fly2any.database.schema.checked_writes import refuse_before_writes
+from fly2any.database.schema.write_refusals import refuse_before_writes
 from fly2any.database.verification import verify
 from tests.conftest import django
 from tests.database.taken import RecordedProgress, described, keep

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
-from fly2any.database.backup.contents import Content
 from fly2any.database.backup.manifest import Manifest, Verdict
 from fly2any.database.backup.manifest import as_json as manifest_as_json
 from fly2any.database.backup.manifest import from_json as manifest_of
+from fly2any.database.backup.row_hashes import Content
 from fly2any.database.errors import Refusal
 from fly2any.database.retention.description import Archive, Part
 from fly2any.database.retention.description import as_json as archive_as_json

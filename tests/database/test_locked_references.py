@@ -11,8 +11,8 @@ from psycopg.errors import LockNotAvailable
 
 from accounts.models import User
 from fly2any.database.errors import Refusal
-from fly2any.database.schema.checked_writes import Write, checked_writes, read_write, refuse_before_writes
 from fly2any.database.schema.untrusted_code import read_untrusted_code, refuse_untrusted_code
+from fly2any.database.schema.write_refusals import Write, checked_writes, read_write, refuse_before_writes
 from fly2any.database.verification import verify
 from tests.conftest import django
 from tests.database.people import ANA, EMAIL, erased, exported, planned, refused

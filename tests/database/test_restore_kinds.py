@@ -10,7 +10,7 @@ import pytest
 
 from fly2any.database.backup.extensions import require_extensions
 from fly2any.database.errors import Refusal
-from fly2any.database.origin import read_origin
+from fly2any.database.identity import read_origin
 from fly2any.database.roles import roles_sql
 from fly2any.postgres.embedded import bin_folder
 from tests.conftest import django, manage

@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 import pytest
 
 from fly2any.database.backup import tools
-from fly2any.database.backup.contents import Content, Registered
-from fly2any.database.backup.entries import NOTHING, LeftOut, entries_in
 from fly2any.database.backup.extension_entries import find_extensions, uncertain
 from fly2any.database.backup.extensions import require_extensions
+from fly2any.database.backup.row_hashes import Content, Registered
+from fly2any.database.backup.toc_entries import NOTHING, LeftOut, entries_in
 from fly2any.database.errors import Refusal
-from fly2any.database.origin import read_origin
+from fly2any.database.identity import read_origin
 from tests.conftest import django, manage
 from tests.database.taken import databases, described
 from tests.servers import let_through

@@ -7,11 +7,10 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from fly2any.database.backup.contents import read_contents
+from fly2any.database.backup.row_hashes import read_contents
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
 from fly2any.database.errors import Refusal
-from fly2any.database.locked_tables import locked_snapshot
 from fly2any.database.person.copied import copied_columns, lines
 from fly2any.database.person.search import Unsearched
 from fly2any.database.person.tables import read_tables
@@ -19,6 +18,7 @@ from fly2any.database.progress import Progress
 from fly2any.database.retention.archive import Archives
 from fly2any.database.retention.removal import delete_archived
 from fly2any.database.retention.rules import RULES
+from fly2any.database.snapshot_after_locks import locked_snapshot
 from fly2any.database.sql import fetch_all, time_limits
 from tests.conftest import django
 from tests.database.old_rows import BEFORE, CASES, OLD, put

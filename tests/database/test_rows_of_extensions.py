@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 
 from fly2any.database.backup import render
-from fly2any.database.backup.entries import entries_in, of_schemas
 from fly2any.database.backup.restore import compare
 from fly2any.database.backup.store import Folder
 from fly2any.database.backup.take import take
+from fly2any.database.backup.toc_entries import entries_in, of_schemas
 from fly2any.database.backup.trial_restore import Failure, TrialResult, decide
 from fly2any.database.errors import Refusal
 from fly2any.database.progress import Progress

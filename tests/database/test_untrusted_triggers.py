@@ -24,8 +24,8 @@ from fly2any.database.progress import Progress
 from fly2any.database.retention.archive import Archives
 from fly2any.database.retention.rules import RULES
 from fly2any.database.retention.sweep import sweep
-from fly2any.database.schema.checked_writes import refuse_before_writes
 from fly2any.database.schema.untrusted_code import read_untrusted_code, refuse_untrusted_code
+from fly2any.database.schema.write_refusals import refuse_before_writes
 from fly2any.database.seed import seed
 from fly2any.database.verification import verify
 from fly2any.database.write_check import check_writes

@@ -13,7 +13,7 @@ from ..errors import Refusal, explain, is_lost
 from ..facts import column_of, declared
 from ..schema.untrusted_code import refuse_untrusted_code
 from ..sql import time_limits
-from .contents import LOCK_WAIT
+from .row_hashes import LOCK_WAIT
 
 BATCH = 1_000
 

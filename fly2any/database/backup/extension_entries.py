@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterator, Sequence
 from ..errors import Refusal
 from ..printable import one_line
 from ..units import few, plural
-from .entries import MINOR, NOTHING, SHOWN, Entry, LeftOut, as_listed, name_as_listed, without_owner
 from .manifest import ROWS, Manifest
+from .toc_entries import MINOR, NOTHING, SHOWN, Entry, LeftOut, as_listed, name_as_listed, without_owner
 
 EXTENSION = "EXTENSION - "
 # The rows of a table, and the value of a sequence.

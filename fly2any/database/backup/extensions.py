@@ -15,12 +15,12 @@ from ..extensions import NEEDED
 from ..printable import one_line
 from ..scratch import scratch_database
 from ..sql import execute, fetch_all, fetch_one, quote
-from .contents import read_registered
 from .extension_entries import unknown_extension
 from .manifest import Manifest
 from .owners import SUPERUSER_SQL
 from .properties import create
 from .restore_connections import prepare_session
+from .row_hashes import read_registered
 from .trial_server import STATEMENTS
 
 # The extensions that pg_dump dumps: all but those that initdb creates, such as plpgsql.

@@ -13,9 +13,9 @@ from django.db import transaction
 from ..errors import Refusal
 from ..sql import execute
 from . import tools
-from .entries import Entry, listed
 from .owners import memberships, unavailable
 from .script import NAME, plain, statements_of
+from .toc_entries import Entry, listed
 
 OF_PRIVILEGES = re.compile(r"ACL ")
 GRANTED_BY = re.compile(rf"SET SESSION AUTHORIZATION ({NAME})")

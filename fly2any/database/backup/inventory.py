@@ -12,7 +12,7 @@ from django.conf import settings
 from ..clock import LIMIT, Clock, read_clock
 from ..errors import Refusal
 from ..findings import Finding, Severity
-from ..origin import Origin, read_origin
+from ..identity import Origin, read_origin
 from ..units import plural, span
 from .manifest import Manifest, Verdict, file_name, from_json
 from .signing import SIGNED

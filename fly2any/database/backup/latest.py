@@ -8,7 +8,7 @@ from datetime import datetime
 
 from ..clock import LIMIT
 from ..errors import Refusal
-from ..origin import Origin
+from ..identity import Origin
 from ..printable import one_line
 from ..progress import Progress
 from ..units import plural

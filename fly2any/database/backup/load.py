@@ -15,7 +15,15 @@ from ..printable import one_line
 from ..progress import Progress
 from ..sql import execute, fetch_all, fetch_one, pinned_session
 from . import tools
-from .entries import (
+from .extension_entries import find_extensions, uncertain
+from .grant_chains import Chain, find_chains, grant, require_grantors
+from .manifest import Manifest
+from .owners import SUPERUSER_SQL, describe_untried, require_superusers
+from .owners_rights import may_create
+from .restore_connections import UNLIMITED_SQL
+from .script import statements_of
+from .tablespaces import find_unusable
+from .toc_entries import (
     VIEW_DATA,
     Entry,
     LeftOut,
@@ -29,14 +37,6 @@ from .entries import (
     view_of,
     without_owner,
 )
-from .extension_entries import find_extensions, uncertain
-from .grant_chains import Chain, find_chains, grant, require_grantors
-from .manifest import Manifest
-from .owners import SUPERUSER_SQL, describe_untried, require_superusers
-from .owners_rights import may_create
-from .restore_connections import UNLIMITED_SQL
-from .script import statements_of
-from .tablespaces import find_unusable
 from .unrestored import unrestored
 from .workfolder import work_folder
 

@@ -13,12 +13,12 @@ from typing import Annotated
 from msgspec import Meta
 
 from ..errors import Refusal
-from ..origin import Origin, Run
+from ..identity import Origin, Run
 from ..printable import one_line
 from ..server import MARKING_TABLE
 from ..sql import RECORD, quote
 from . import signing
-from .contents import BY_SELECT, Content, Hashing, Number, Registered
+from .row_hashes import BY_SELECT, Content, Hashing, Number, Registered
 from .signing import SIGNED, Moment
 
 PURPOSE = "backup.manifest"

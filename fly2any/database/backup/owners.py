@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 
 from ..errors import Refusal
-from ..origin import read_origin
+from ..identity import read_origin
 from ..printable import one_line
 from ..scratch import require_createdb
 from ..sql import ask, fetch_all, fetch_one, quote

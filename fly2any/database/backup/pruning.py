@@ -8,7 +8,7 @@ from django.conf import settings
 
 from ..clock import LIMIT, server_time
 from ..errors import Refusal, Unfit
-from ..origin import read_origin
+from ..identity import read_origin
 from ..progress import Progress
 from .copied_servers import describe, of_two_servers
 from .inventory import backups

@@ -6,7 +6,7 @@ from django.conf import settings
 
 from ..clock import server_time
 from ..errors import Refusal, Unfit
-from ..origin import read_origin
+from ..identity import read_origin
 from ..progress import Progress
 from ..units import span
 from .encryption import ENDING, WrongKey, require_key

@@ -13,10 +13,10 @@ from django.db import Error, transaction
 
 from ..clock import read_clock
 from ..errors import Refusal, explain, is_lost
+from ..identity import read_origin
 from ..marked_databases import INTO, MARK, RESTORE, comment, drop_leftovers, mark
 from ..migration.ledger import known_migrations, replaced_migrations
 from ..migration.lock import PATIENCE, wait_for_writers
-from ..origin import read_origin
 from ..progress import Progress
 from ..schema.contract import PHASE7_APPS
 from ..scratch import drop, require_createdb
@@ -24,9 +24,7 @@ from ..server import MARKING_TABLE, read_home
 from ..sql import fetch_one, quote
 from ..verification import verify
 from . import tools
-from .contents import clauses, differences, read_computed, read_contents, read_hash_partitions
 from .disk_space import require_disk_space
-from .entries import NOTHING, LeftOut
 from .erasures import Erasures, keep_erasures
 from .extensions import require_extensions
 from .load import load
@@ -35,12 +33,14 @@ from .not_dumped import read_attached
 from .owners import require_owners
 from .properties import copy_grants, copy_properties, create
 from .restore_connections import connection_to, prepare_session
+from .row_hashes import clauses, differences, read_computed, read_contents, read_hash_partitions
 from .staff_after_restore import StaffChanges, sign_out_staff
 from .store import Store
 from .stored_file import opened
 from .swap import MAINTENANCE, STARTED_SQL, require_same_server, require_swappable, swap
 from .tablespaces import describe_unusable
 from .take import new_findings
+from .toc_entries import NOTHING, LeftOut
 
 T = TypeVar("T")
 COMMENT_SQL = """

@@ -15,7 +15,7 @@ from django_otp import device_classes
 from ..errors import Refusal, explain, is_lost
 from ..schema.untrusted_code import refuse_untrusted_code
 from ..sql import time_limits
-from .contents import LOCK_WAIT
+from .row_hashes import LOCK_WAIT
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,23 +15,22 @@ from typing import Any
 from django.conf import settings
 
 from ..errors import Refusal
-from ..locked_tables import locked_snapshot
+from ..identity import read_origin
 from ..migration import journal
 from ..migration.activity import HASHING
 from ..migration.retry import LOCKED_OUT, try_again
-from ..origin import read_origin
 from ..progress import Progress
 from ..schema import contract
 from ..schema.relations import refuse_on_worker
 from ..schema.untrusted_code import our_tables
 from ..server import read_home
+from ..snapshot_after_locks import locked_snapshot
 from ..sql import PEOPLE, catalogue, fetch_all, fetch_one, literal, quote
 from ..trusted_roles import TRUSTED_SQL
 from ..units import few, plural
 from ..unprintable import explain_unprintable
 from ..verification import verify
 from . import tools
-from .contents import BY_COPY, LOCK_WAIT, PATIENT, pin, read_contents
 from .dump_blockers import Waits, report_lock_holders
 from .dump_definitions import POLL, Definitions, DroppedError, locked_out, of_dropped
 from .encryption import ENDING, encrypt
@@ -41,6 +40,7 @@ from .lock_space import explained
 from .manifest import COLLATION, Manifest, as_json, file_name, sha256_of
 from .owners import DATABASE_SQL
 from .role_names import require_valid_names
+from .row_hashes import BY_COPY, LOCK_WAIT, PATIENT, pin, read_contents
 from .standby import data_of, require_logged
 from .store import Store, all_or_none
 from .user_mappings import report_hidden_options

@@ -28,18 +28,18 @@ from ..progress import Progress
 from ..units import plural
 from ..verification import verify
 from . import tools
-from .contents import BY_COPY, clauses, differences, read_computed, read_contents, read_hash_partitions
 from .encryption import ENDING, keys_in
-from .entries import NOTHING, VIEW_DATA, Entry, LeftOut, entries_in, find_left_out, listed, view_of, without_owner
 from .extension_entries import data_of_extensions
 from .load import shown
 from .manifest import COMPUTED, OF_ROLES, OF_VIEW, Manifest, Verdict, as_json, from_json, home_of, with_verdict
 from .owners import untrusted
 from .properties import creation
 from .restore import require_restorable
+from .row_hashes import BY_COPY, clauses, differences, read_computed, read_contents, read_hash_partitions
 from .store import Missing, Store
 from .stored_file import opened
 from .take import new_findings
+from .toc_entries import NOTHING, VIEW_DATA, Entry, LeftOut, entries_in, find_left_out, listed, view_of, without_owner
 from .trial_server import DATABASE, STATEMENTS, Trial, programs, trial
 from .workfolder import work_folder
 

@@ -7,8 +7,8 @@ from io import FileIO
 from pathlib import Path
 
 from . import tools
-from .entries import entries_in, listed
 from .script import NAME, statements_of
+from .toc_entries import entries_in, listed
 
 OF_DATABASE = re.compile(r"(DATABASE PROPERTIES - |ACL - DATABASE )")
 PRIVILEGES = re.compile(rf"(?:GRANT|REVOKE)(?:[ ,]+{NAME})+")

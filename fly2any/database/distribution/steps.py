@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from ..errors import Refusal
 from ..facts import Placement
-from ..schema.extents import read_extents, read_shares
 from ..schema.relations import Kind, Relation, read_relations
+from ..schema.sizes_and_use import read_extents, read_shares
 from ..server import read_schema
 from .cluster import Cluster
 from .plan import Planned, read_plan

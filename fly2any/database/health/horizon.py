@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..migration.activity import BACKUP_PROGRAMS, BUILDS_SQL, LONGEST_BACKUP, VACUUMS_SQL, describe_prepared, roll_back_prepared
-from ..schema.extents import Extent
+from ..schema.sizes_and_use import Extent
 from ..sql import literal
 from .examine import Reader
 

@@ -9,8 +9,8 @@ from ..findings import Finding, Severity
 from ..schema import Index, Key
 from ..schema.catalog import BUILDING_SQL
 from ..schema.cures import for_partitioned
-from ..schema.extents import Extent, IndexUse, read_extents, read_index_use
 from ..schema.objects import OF_REINDEX, of_invalid
+from ..schema.sizes_and_use import Extent, IndexUse, read_extents, read_index_use
 from ..sql import literal, quote
 from ..units import plural, size, span
 from .examine import Figure, Reader

@@ -11,7 +11,7 @@ from django.db import DEFAULT_DB_ALIAS, Error, connections
 
 from ..errors import explain
 from ..findings import Finding, Severity
-from ..origin import read_origin
+from ..identity import read_origin
 from ..sql import ask, fetch_all
 from ..units import plural, size, span
 from .examine import Figure, Reader

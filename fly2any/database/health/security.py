@@ -20,8 +20,8 @@ from fly2any.postgres.url import is_local
 
 from ..errors import sqlstate
 from ..findings import Finding, Severity
-from ..schema.extents import read_extents
 from ..schema.protected_tables import read_excess
+from ..schema.sizes_and_use import read_extents
 from ..sql import PEOPLE, quote
 from ..trusted_roles import TRUSTED_SQL
 from ..units import plural

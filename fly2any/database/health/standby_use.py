@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from django.db import DEFAULT_DB_ALIAS, Error, connections
 
-from ..schema.extents import read_index_use
+from ..schema.sizes_and_use import read_index_use
 from ..sql import fetch_one, pinned
 from .examine import DEADLINE, OF_LOCK, Reader
 

@@ -7,8 +7,8 @@ from datetime import timedelta
 from itertools import groupby
 
 from ..findings import Finding, Severity
-from ..schema.extents import Extent, read_extents
 from ..schema.relations import Kind
+from ..schema.sizes_and_use import Extent, read_extents
 from ..sql import quote
 from ..units import plural, share, size
 from .examine import Figure, Reader

@@ -1,6 +1,6 @@
 """The runner of manage.py's commands, also of Django's.
 
-schema/checked_writes.py decides which writes of Django's commands are refused. manage.py exits with 130 or 143 after a signal.
+schema/write_refusals.py decides which writes of Django's commands are refused. manage.py exits with 130 or 143 after a signal.
 """
 
 import gc
@@ -30,8 +30,8 @@ class Utility(ManagementUtility):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
         from django.db import connections
 
-        from fly2any.database.schema.checked_writes import refuse_before_writes
         from fly2any.database.schema.stand_ins import refuse_stand_ins
+        from fly2any.database.schema.write_refusals import refuse_before_writes
 
         for connection in connections.all():
             refuse_stand_ins(connection)

@@ -11,7 +11,7 @@ from django.db import transaction
 from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.recorder import MigrationRecorder
 
-from ..schema.checked_writes import checked_writes, recording
+from ..schema.write_refusals import checked_writes, recording
 from ..sql import RECORD
 from .lazy_state import LazyState
 from .losses import Consent

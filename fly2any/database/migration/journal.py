@@ -22,9 +22,9 @@ from fly2any.postgres.schema import restrict
 
 from ..errors import Refusal, explain
 from ..schema import Catalog
-from ..schema.checked_writes import recording
 from ..schema.protected_tables import JOURNAL
 from ..schema.row_security import reveal
+from ..schema.write_refusals import recording
 from ..sql import ask, execute, quote
 
 T = TypeVar("T")

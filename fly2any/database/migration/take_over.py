@@ -1,4 +1,4 @@
-"""Writes the migration that takes over a constraint or index that another program created on one of our tables."""
+"""Writes the migration that takes over a constraint or index that another program created on one of our tables; its operation is in postgres/take_over.py."""
 
 from __future__ import annotations
 

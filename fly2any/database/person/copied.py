@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 
 from ..errors import Refusal
-from ..locked_tables import is_rewritten, lock_alone
+from ..snapshot_after_locks import is_rewritten, lock_alone
 from ..sql import quote
 from ..units import size
 from .patterns import LARGE, Pattern, Patterns, as_digits

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db import Error, transaction
 
-from ..schema.extents import OF_INDEXES, OF_TABLES, SHARDS_SQL, ask_nodes
+from ..schema.sizes_and_use import OF_INDEXES, OF_TABLES, SHARDS_SQL, ask_nodes
 from ..sql import ask, catalogue, literal, pinned, time_limits
 from .patterns import is_address, patterns_for
 from .people import Person

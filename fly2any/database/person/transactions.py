@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from django.db import transaction
 
-from ..locked_tables import locked_snapshot
 from ..server import read_schema
+from ..snapshot_after_locks import locked_snapshot
 from ..sql import ALIVE, LONGEST_IDLE, literal, time_limits
 from ..trusted_roles import TRUSTED_ROLES_SQL
 

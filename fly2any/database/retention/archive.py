@@ -15,23 +15,23 @@ import msgspec
 from django.conf import settings
 from django.db import DataError, IntegrityError, transaction
 
-from ..backup.contents import BY_COPY, PATIENT, PINNED, Content, content_of, pin, rows_of
 from ..backup.encryption import ENDING, encrypt, require_space_for
 from ..backup.manifest import file_name, sha256_of
+from ..backup.row_hashes import BY_COPY, PATIENT, PINNED, Content, content_of, pin, rows_of
 from ..backup.signing import SIGNED, signature, signed_as
 from ..backup.store import Missing, Store, all_or_none
 from ..backup.stored_file import fetched, opened
 from ..backup.workfolder import work_folder
 from ..errors import Refusal, Unfit
-from ..origin import Origin, read_origin
+from ..identity import Origin, read_origin
 from ..progress import Progress
 from ..schema.untrusted_code import refuse_untrusted_code
 from ..server import read_schema
 from ..sql import ask, quote, time_limits
 from .description import Archive, Part, as_json, from_json
 from .loading import PERSON_COLUMNS, Loaded, bound, columns_of, is_deleted, listed, load_part
+from .row_versions import SEQUENTIAL_SQL, read_versions
 from .rules import RULES, Rule
-from .versions import SEQUENTIAL_SQL, read_versions
 
 CHUNK = 1 << 20  # Bytes.
 FAST = 1  # The level of zlib; the usual one takes more than twice as long, and saves an eighth.

@@ -8,10 +8,10 @@ from typing import Annotated
 from msgspec import Meta
 
 from ..backup import signing
-from ..backup.contents import BY_SELECT, Content, Hashing, Number
+from ..backup.row_hashes import BY_SELECT, Content, Hashing, Number
 from ..backup.signing import SIGNED, Moment
 from ..errors import Refusal
-from ..origin import Run
+from ..identity import Run
 from ..printable import one_line
 from .rules import RULES
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..backup.contents import BY_SELECT, CONTENT_SQL, Content, content_of, rows_of
+from ..backup.row_hashes import BY_SELECT, CONTENT_SQL, Content, content_of, rows_of
 from ..errors import Refusal, Unfit
 from ..facts import people_table, person_columns
 from ..schema.relations import read_relations
 from ..server import read_schema
 from ..sql import as_written, quote
 from .description import Archive, Part
+from .row_versions import SEQUENTIAL_SQL
 from .rules import RULES
-from .versions import SEQUENTIAL_SQL
 
 CHUNK = 1 << 20  # Bytes.
 PERSON_COLUMNS = person_columns()

@@ -19,8 +19,8 @@ from django.db import transaction
 from ..errors import Refusal
 from ..schema.untrusted_code import refuse_untrusted_code
 from ..sql import execute, quote, time_limits
+from .row_versions import read_versions, version_of
 from .rules import Rule
-from .versions import read_versions, version_of
 
 STATEMENT_TIMEOUT = 60_000  # Milliseconds.
 # Citus sends these to the workers. One connection at a time, because a cascade reaches shards that a parallel statement locks.

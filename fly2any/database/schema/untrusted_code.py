@@ -19,7 +19,7 @@ from ..server import read_home
 from ..sql import EXPLICIT_TRIGGER_SQL, execute, fetch_all, in_transaction, pinned, quote
 from ..trusted_roles import TRUSTED_ROLES_SQL, TRUSTED_SQL
 from . import contract as contracts
-from .lookalikes import LOOKALIKES_SQL
+from .lookalike_functions import LOOKALIKES_SQL
 from .protected_tables import LEDGERS
 from .trigger_creators import read_unknown
 from .untrusted_cures import Found, UntrustedCode, describe_unknown, described

@@ -7,7 +7,7 @@ from django.core.management import CommandError
 from django.db import connections
 
 from fly2any.administration.forms import PasswordFormMixin
-from fly2any.database.schema.checked_writes import refuse_before_writes
+from fly2any.database.schema.write_refusals import refuse_before_writes
 
 TRIES = 3
 

@@ -3,7 +3,7 @@ import shlex
 from django.contrib.auth.management.commands import createsuperuser
 from django.db import connections
 
-from fly2any.database.schema.checked_writes import refuse_before_writes
+from fly2any.database.schema.write_refusals import refuse_before_writes
 
 
 class Command(createsuperuser.Command):

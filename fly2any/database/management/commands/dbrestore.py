@@ -15,11 +15,11 @@ from fly2any.database.backup.swap import require_swappable
 from fly2any.database.backup.tablespaces import describe_unusable
 from fly2any.database.clock import read_clock
 from fly2any.database.errors import Refusal
+from fly2any.database.identity import read_origin
 from fly2any.database.maintenance import render as render_archive
 from fly2any.database.maintenance.run import archives_of
 from fly2any.database.management.arguments import add_database
 from fly2any.database.migration.lock import MAINTENANCE_LOCK, PATIENCE, advisory_lock
-from fly2any.database.origin import read_origin
 from fly2any.database.printable import one_line
 from fly2any.database.progress import Terminal
 from fly2any.database.server import read_home

@@ -11,8 +11,8 @@ from ..errors import Refusal
 from ..printable import one_line
 from ..schema.untrusted_code import our_tables
 from ..units import few
-from .contents import Content
 from .manifest import Manifest, home_of
+from .row_hashes import Content
 
 ENTRY = re.compile(r"(\d+); \d+ \d+ (.*)")
 # A schema, or the privileges on one.

@@ -9,9 +9,9 @@ from django.db import transaction
 from psycopg import OperationalError
 from psycopg.errors import DivisionByZero
 
-from fly2any.database.backup.contents import BY_COPY, BY_SELECT, Content, differences, read_contents, rows_of
 from fly2any.database.backup.inventory import backups
 from fly2any.database.backup.restore import compare
+from fly2any.database.backup.row_hashes import BY_COPY, BY_SELECT, Content, differences, read_contents, rows_of
 from fly2any.database.backup.store import Folder, store_at
 from fly2any.database.backup.take import take
 from fly2any.database.errors import Refusal
