@@ -5,12 +5,11 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.admin.utils import quote
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminPasswordChangeForm, AdminUserCreationForm
-from django.contrib.sessions.models import Session as AdminSession
 from django.db import connection
 from django.urls import reverse
-from django.utils import timezone
 
 from fly2any.administration import formats, permissions
+from fly2any.administration.admin_sessions import admin_sessions
 from fly2any.administration.forms import OpenModelForm, PasswordFormMixin, SchemaForms
 from fly2any.administration.options import ModelAdmin, ReadOnlyModelAdmin, UserRowsMixin
 from fly2any.administration.overview_actions import Action, Step
@@ -248,11 +247,7 @@ def _is_below(user, staff):
 
 def sessions_of_admin(request, user):
     """Return the admin sessions of a member of the staff, except that of this browser."""
-    if not user.is_staff:
-        return AdminSession.objects.none()
-    valid = AdminSession.objects.filter(expire_date__gt=timezone.now()).exclude(pk=request.session.session_key)
-    keys = [session.pk for session in valid.iterator() if session.get_decoded().get("_auth_user_id") == user.pk]
-    return AdminSession.objects.filter(pk__in=keys)
+    return admin_sessions(request, {user.pk} if user.is_staff else ())
 
 
 @admin.register(Account)

@@ -8,10 +8,12 @@ from django_otp_webauthn.models import WebAuthnCredential
 
 from . import permissions
 from .accesses import certificate_page
+from .admin_sessions import admin_sessions
 from .columns import LINK
 from .models import Access, Note
 from .options import ModelAdmin, ReadOnlyModelAdmin, link_to
 from .roles import GROUPS
+from .saving import remove_rows
 from .search import Key, Related
 
 for model in (Group, StaticDevice, TOTPDevice):
@@ -85,13 +87,19 @@ class DeviceAdmin(ReadOnlyModelAdmin):
         return request.user.is_superuser
 
     def delete_queryset(self, request, queryset):
-        """Also remove the recovery codes of a user who has no device left: both are then set up again."""
-        people = list(queryset.values_list("user", flat=True))
+        """Also remove the recovery codes of a user who has no device left: both are then set up again.
+
+        The users are signed out, because a lost device may be the browser that is still signed in, and whoever has it could set up
+        a factor of their own.
+        """
+        people = set(queryset.values_list("user", flat=True))
         with transaction.atomic():
             super().delete_queryset(request, queryset)
             TOTPDevice.objects.filter(user__in=people, confirmed=False).delete()
             left = StaticDevice.objects.filter(user__in=people)
             left.exclude(user__totpdevice__confirmed=True).exclude(user__webauthncredential__confirmed=True).delete()
+            remove_rows(admin_sessions(request, people))
+        self.message_user(request, f"The {'user was' if len(people) == 1 else 'users were'} signed out of the admin.")
 
     def delete_model(self, request, obj):
         self.delete_queryset(request, self.model._default_manager.filter(pk=obj.pk))

@@ -141,6 +141,8 @@ class ExportMixin(admin.ModelAdmin):
         try:
             rows = super().get_changelist_instance(request).queryset  # Not self's, which may record that a list is opened.
         except BadParameter as error:
+            note(request, Access.Action.OPENED, self.model, query=request.GET.urlencode())
+            record(request)  # The refusal may reveal whether rows were found.
             self.message_user(request, str(error), messages.ERROR)
             return HttpResponseRedirect("../")
         note(request, Access.Action.EXPORTED, self.model, query=request.GET.urlencode())

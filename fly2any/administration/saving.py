@@ -89,9 +89,10 @@ def delete_rows(rows: models.QuerySet) -> None:
 
 
 def remove_rows(rows: models.QuerySet) -> list[models.Model]:
-    """Delete `rows` as delete_rows does, and return them as they were."""
-    found = [*rows]
-    delete_rows(rows.model._base_manager.filter(pk__in=[row.pk for row in found]))
+    """Delete `rows` as delete_rows does, and return them as they were, without those that another client deletes meanwhile."""
+    with transaction.atomic():
+        found = [*rows.select_for_update(of=("self",))]
+        delete_rows(rows.model._base_manager.filter(pk__in=[row.pk for row in found]))
     return found
 
 

@@ -100,6 +100,14 @@ def test_the_filtered_list_is_exported_and_recorded(member):
     assert client.get(address(Notification, "export")).status_code == 405
 
 
+def test_an_export_that_is_refused_is_recorded_as_a_list_that_was_opened(member):
+    client = member("Administrators")
+
+    assert client.post(f"{address(Notification, 'export')}?after=x").status_code == 302
+
+    assert [*Access.objects.values_list("action", "table", "query")] == [("opened", "notifications", "after=x")]
+
+
 def test_an_empty_list_is_exported_as_a_header(member):
     client = member("Administrators")
 

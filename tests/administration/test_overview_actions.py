@@ -2,8 +2,11 @@
 
 import json
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
 
+import psycopg
 import pytest
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.contrib.auth.models import Permission
@@ -133,6 +136,27 @@ def test_staff_are_also_signed_out_of_the_admin_except_in_this_browser(member):
     assert [one.get_decoded()["_auth_user_id"] for one in AdminSession.objects.all()] == [client.user.pk]
     assert "Deactivate" not in offered(client, client.user)
     assert client.post(overview(client.user, "deactivate")).status_code == 403
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_device_that_the_site_signs_out_meanwhile_leaves_no_other_signed_in(client, person, url):
+    client.force_login(User.objects.create_superuser("boss@example.com"))
+    with psycopg.connect(url) as site, psycopg.connect(url, autocommit=True) as observer:
+        [(pid,)] = site.execute("DELETE FROM user_sessions WHERE token = 't0' RETURNING pg_backend_pid()")
+
+        def commit():
+            for _ in range(200):
+                if [*observer.execute("SELECT FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))", [pid])]:
+                    break
+                time.sleep(0.05)
+            site.commit()
+
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(commit)
+            done = client.post(overview(person, "sign-out"), follow=True).content.decode()
+
+    assert "1 NextAuth session and 1 signed-in device signed out." in done
+    assert not UserSession.objects.exists()
 
 
 def test_support_ends_no_session_of_administrators_in_the_admin(member):

@@ -4,6 +4,7 @@ import re
 
 import pytest
 from axes.models import AccessAttempt
+from django.test import Client
 from django.urls import reverse
 from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
 from django_otp.plugins.otp_totp.models import TOTPDevice
@@ -118,11 +119,16 @@ def test_a_lost_device_is_removed_by_a_superuser_with_its_recovery_codes(client,
     lost = User.objects.create_superuser("lost@example.com", PASSWORD)
     device = TOTPDevice.objects.create(user=lost, name="App")
     StaticDevice.objects.create(user=lost)
+    browser = Client()
+    browser.force_login(lost)
     sign_in(client, boss)
     enrolled(client, boss)
 
-    client.post(reverse("admin:otp_totp_totpdevice_delete", args=[device.pk]), {"post": "yes"})
+    removed = client.post(reverse("admin:otp_totp_totpdevice_delete", args=[device.pk]), {"post": "yes"}, follow=True)
 
+    assert "The user was signed out of the admin." in removed.content.decode()
+    assert browser.get(reverse("admin:second_factor")).url.startswith(reverse("admin:login"))
+    assert client.get(reverse("admin:index")).status_code == 200
     assert not TOTPDevice.objects.filter(user=lost).exists()
     assert not StaticDevice.objects.filter(user=lost).exists()
     assert StaticDevice.objects.filter(user=boss).count() == 1
