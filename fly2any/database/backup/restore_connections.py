@@ -22,6 +22,8 @@ UNLIMITED_SQL = """
 # For sessions on PostgreSQL 17 and later.
 MAY_DISABLE_SQL = "SELECT pg_catalog.has_parameter_privilege('event_triggers', 'SET')"
 NO_EVENT_TRIGGERS = "-c event_triggers=off"
+# In a session that reads NULL in an array as text; pg_restore has the same options.
+ARRAY_NULLS = "-c array_nulls=on"
 
 
 @contextmanager
@@ -38,9 +40,12 @@ def connection_to(connection, name: str, *, schema: str | None = None) -> Iterat
     beside = connections[alias]
     try:
         beside.ensure_connection()
+        added = [ARRAY_NULLS] if fetch_one(beside, "SHOW array_nulls") == ("off",) else []
         if tools.server_version(beside)[0] >= 17 and fetch_one(beside, MAY_DISABLE_SQL)[0]:
+            added.append(NO_EVENT_TRIGGERS)
+        if added:
             beside.close()
-            options["options"] = f"{options.get('options', '')} {NO_EVENT_TRIGGERS}".strip()
+            options["options"] = " ".join([options.get("options", ""), *added]).strip()
         prepare_session(beside)
         yield beside
     finally:

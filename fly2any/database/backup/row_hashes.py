@@ -96,13 +96,14 @@ CONTENT_SQL = """
     FROM {table} AS "the row"
 """
 
-# Settings that fix the text form of values, independent of the server's, the database's and the role's settings.
+# Settings that fix the text form of values, written or read, independent of the server's, the database's and the role's settings.
 PINNED = {
     "search_path": sql.PINNED,
     "quote_all_identifiers": "off",
     "datestyle": "ISO",
     "intervalstyle": "postgres",
     "timezone": "UTC",
+    "array_nulls": "on",
     "extra_float_digits": "1",
     "bytea_output": "hex",
     "xmlbinary": "base64",
@@ -293,7 +294,7 @@ def content_of(rows: Iterable[Buffer]) -> Content:
 def pin(cursor, settings: dict[str, str]) -> None:
     """Set those of `settings` that the server knows, until the end of the transaction."""
     for name, value in settings.items():
-        known = "SELECT pg_catalog.set_config(name, %s, true) FROM pg_catalog.pg_settings WHERE name = %s"
+        known = "SELECT pg_catalog.set_config(name, %s, true) FROM pg_catalog.pg_settings WHERE pg_catalog.lower(name) = %s"
         cursor.execute(known, [value, name])
 
 

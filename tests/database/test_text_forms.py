@@ -1,0 +1,50 @@
+"""Backups and archives where the settings of the database or the role give values another text form."""
+
+import dataclasses
+
+import pytest
+from django.db import transaction
+
+from fly2any.database.backup.restore import restore_into
+from fly2any.database.backup.row_hashes import PINNED, pin, read_contents
+from fly2any.database.backup.store import store_at
+from fly2any.database.backup.take import take
+from fly2any.database.progress import Progress
+from tests.conftest import django
+
+OTHER = {
+    "datestyle": "German", "intervalstyle": "sql_standard", "timezone": "'Asia/Tokyo'", "array_nulls": "off", "extra_float_digits": "0",
+    "bytea_output": "escape", "xmlbinary": "hex", "quote_all_identifiers": "on",
+}  # fmt: skip
+
+
+def test_hashes_do_not_depend_on_the_settings_of_the_database(database):
+    """PostgreSQL spells some of their names with capital letters: IntervalStyle."""
+    database.execute("CREATE TABLE t AS SELECT interval '1 day 02:00' AS i, timestamptz '2026-12-01 02:00+00' AS t")
+
+    def read():
+        with django(database) as connection, transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+            contents = read_contents(connection, lambda table, percent: None)
+            pin(cursor, PINNED)
+            return contents, {name: cursor.execute(f"SHOW {name}").fetchone()[0] for name in PINNED}
+
+    usual, _ = read()
+    for name, value in OTHER.items():
+        database.execute(f"ALTER DATABASE {database.name} SET {name} TO {value}")
+
+    assert read() == (usual, PINNED | {"datestyle": "ISO, DMY"})
+
+
+@pytest.mark.slow
+def test_null_in_an_array_is_restored_where_the_role_reads_it_as_text(migrated, place):
+    migrated.execute("CREATE TABLE stops AS SELECT '{BER,NULL}'::text[] AS codes")
+    new = f"{migrated.name}_new"
+    with migrated.role("ALTER ROLE {role} SUPERUSER", "ALTER ROLE {role} SET array_nulls TO off"):
+        with django(dataclasses.replace(migrated, user=f"{migrated.name}_role")) as connection:
+            store = store_at(place)
+            manifest = take(connection, store, Progress())
+            restore_into(connection, new, store, manifest, Progress())
+        restored = dataclasses.replace(migrated, name=new).execute("SELECT codes FROM stops")
+        migrated.execute(f"DROP DATABASE {new}")
+
+    assert restored == [(["BER", None],)]
