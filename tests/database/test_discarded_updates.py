@@ -27,7 +27,7 @@ def test_an_update_that_changes_nothing_is_found_in_every_column(name):
     )
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("body", "event", "wrong"),
@@ -35,9 +35,15 @@ def test_an_update_that_changes_nothing_is_found_in_every_column(name):
         ("NEW.phone := NULL;", "UPDATE", "phone"),
         ('NEW."updatedAt" := now();', "INSERT OR UPDATE", ""),
         ('NEW."createdAt" := OLD."createdAt";', "UPDATE", "created_at"),
+        ("NEW.name := upper(trim(NEW.name));", "INSERT OR UPDATE", ""),
+        ("NEW.name := left(translate(NEW.name, 'ã✈-', 'a'), 3);", "INSERT OR UPDATE", ""),
+        (r"NEW.phone := regexp_replace(NEW.phone, '\D', '', 'g');", "INSERT OR UPDATE", ""),
+        ("NEW.name := OLD.name;", "UPDATE", "name"),
+        ("NEW.name := md5(NEW.name);", "INSERT OR UPDATE", "name"),
+        ("NEW.name := '';", "INSERT OR UPDATE", "name"),
     ],
 )
-def test_a_column_that_a_trigger_changes_is_named_unless_it_is_the_time_of_the_change(body, event, wrong):
+def test_a_column_that_a_trigger_changes_is_named_unless_it_is_a_normal_form_or_the_time_of_the_change(body, event, wrong):
     run(FUNCTION.format(body), TRIGGER.format(event, "users"))
 
     error = check_writes(connection).error
