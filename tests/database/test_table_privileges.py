@@ -3,6 +3,7 @@
 import pytest
 from django.db import connection
 
+from fly2any.database.findings import Finding, Severity
 from fly2any.database.report.collect import serious
 from fly2any.database.roles import roles_sql
 from fly2any.database.schema.untrusted_code import our_tables
@@ -67,13 +68,11 @@ def test_a_sequence_that_the_site_may_not_use_is_reported_once(damage, column):
     ]
     cure = next(one.cure for one in found if "may not use" in one.message).partition(": ")[2]
     run("ALTER ROLE site LOGIN")
-    [(severity, where, message, grant)] = [
-        (str(one.severity), one.where, one.message, one.cure)
-        for one in verify(connection).findings
-        if one.code == "grants.missing"
-    ]
-    assert (severity, where, grant.partition(": ")[2]) == ("warning", "site", cure)
-    assert message.startswith(f"site may INSERT into {column.partition('.')[0]}, but may not use ")
+    [warning] = [one for one in verify(connection).findings if one.code == "grants.missing"]
+    assert warning.message.startswith(f"site may INSERT into {column.partition('.')[0]}, but may not use ")
+    assert warning == Finding(Severity.WARNING, "grants.missing", "site", warning.message, cure, is_sql=True)
+    [by_another] = seen_by("monitor", "CREATE ROLE monitor", codes=("grants.missing",))
+    assert (by_another.cure, by_another.loses) == (f"-- As its owner:\n{cure}", "the owner of the sequence must run it")
     assert serious(seen_by("site", cure, codes=("server.privileges", "column.sequence"))) == ()
 
 

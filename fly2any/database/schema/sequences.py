@@ -11,6 +11,7 @@ from ..findings import Finding, Severity
 from ..sql import literal, quote
 from ..trusted_roles import TRUSTED_ROLES_SQL
 from .conversions import LARGEST
+from .cures import preceded
 from .expressions_on_server import Live
 from .objects import Catalog, Column, where
 from .unmanaged import AGREE
@@ -53,7 +54,8 @@ NEXT_SQL = f"""
            a.attidentity <> '' OR pg_catalog.has_sequence_privilege(s.seqrelid, 'USAGE, UPDATE'), s.seqcycle,
            (SELECT q.relpersistence = 'u' FROM pg_catalog.pg_class AS q WHERE q.oid = s.seqrelid),
            {IS_SAFE_SQL.format(sequence="s.seqrelid")},
-           {DENIED_SQL}
+           {DENIED_SQL},
+           (SELECT pg_catalog.pg_has_role(q.relowner, 'USAGE') FROM pg_catalog.pg_class AS q WHERE q.oid = s.seqrelid)
     FROM pg_catalog.pg_attribute AS a
     CROSS JOIN LATERAL (
         SELECT d.objid FROM pg_catalog.pg_depend AS d
@@ -102,6 +104,7 @@ class Next:
     unlogged: bool = False  # from PostgreSQL 15 on
     safe: bool = True  # whether no untrusted role may give the sequence's name to another relation
     denied: Sequence[str] = ()  # other roles that may INSERT, but not use the sequence for a default
+    owned: bool = True  # by a role whose privileges this role has
 
     @property
     def step(self) -> int:
@@ -172,7 +175,9 @@ def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Fin
         alter = f"ALTER TABLE {quote(column.table)} ALTER COLUMN {quote(column.name)}"
         if not following.usable and tables.get(column.table):
             message = f"{following.role} may not use {following.sequence}{_fails(title)}"
-            yield Finding(Severity.ERROR, "column.sequence", where(column), message, _use(following, following.role))
+            yield Finding(
+                Severity.ERROR, "column.sequence", where(column), message, f"As its owner: {_grant(following, following.role)}"
+            )
         yield from _denied(following, title)
         if not (following.is_exhausted or following.is_taken):
             continue
@@ -199,15 +204,17 @@ def _denied(following: Next, title: str) -> Iterator[Finding]:
     """Yield a finding for each other role whose INSERTs fail because it may not use the sequence."""
     for role in following.denied:
         message = f"{role} may INSERT into {following.asked.column.table}, but may not use {following.sequence}{_fails(title)}"
-        yield Finding(Severity.WARNING, "grants.missing", role, message, _use(following, role))
+        cure = preceded("" if following.owned else "As its owner:", _grant(following, role))
+        loses = "" if following.owned else "the owner of the sequence must run it"
+        yield Finding(Severity.WARNING, "grants.missing", role, message, cure, is_sql=True, loses=loses)
 
 
 def _fails(title: str) -> str:
     return f", from which the default of {title} takes its values, so every INSERT that uses the default fails."
 
 
-def _use(following: Next, role: str) -> str:
-    return f"As its owner: GRANT USAGE, SELECT ON SEQUENCE {following.sequence} TO {quote(role)};"
+def _grant(following: Next, role: str) -> str:
+    return f"GRANT USAGE, SELECT ON SEQUENCE {following.sequence} TO {quote(role)};"
 
 
 def _unlogged(found: list[Next], logged: set[str]) -> Iterator[Finding]:
