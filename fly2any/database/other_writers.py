@@ -19,7 +19,8 @@ OTHER_WRITERS_SQL = f"""
     WHERE 'false' IN (writer.connects, writer.uses)
 """
 # For each other role that is granted INSERT on a table of ours: what it holds on each of them, and what it should hold by the default
-# privileges of their owners, or because `dbroles` made it for the site. A group counts if it has members. Supabase grants every new
+# privileges of their owners, or because `dbroles` made it for the site; `hidden` are the columns that it may not read, unless it may read
+# all or none, or not insert. A group counts if it has members. Supabase grants every new
 # table to the roles of its API.
 GRANTED_SQL = f"""
     WITH ours AS (
@@ -49,7 +50,12 @@ GRANTED_SQL = f"""
            pg_catalog.concat_ws(' ', CASE WHEN pg_catalog.has_any_column_privilege(writer.oid, ours.oid, 'SELECT') THEN 'SELECT' END,
                                 CASE WHEN pg_catalog.has_any_column_privilege(writer.oid, ours.oid, 'INSERT') THEN 'INSERT' END,
                                 CASE WHEN pg_catalog.has_any_column_privilege(writer.oid, ours.oid, 'UPDATE') THEN 'UPDATE' END,
-                                CASE WHEN pg_catalog.has_table_privilege(writer.oid, ours.oid, 'DELETE') THEN 'DELETE' END) AS held
+                                CASE WHEN pg_catalog.has_table_privilege(writer.oid, ours.oid, 'DELETE') THEN 'DELETE' END) AS held,
+           CASE WHEN NOT pg_catalog.has_table_privilege(writer.oid, ours.oid, 'SELECT')
+                     AND pg_catalog.has_any_column_privilege(writer.oid, ours.oid, 'SELECT') AND pg_catalog.has_any_column_privilege(writer.oid, ours.oid, 'INSERT')
+                THEN (SELECT pg_catalog.string_agg(a.attname, ', ' ORDER BY a.attnum) FROM pg_catalog.pg_attribute AS a
+                      WHERE a.attrelid = ours.oid AND a.attnum > 0 AND NOT a.attisdropped
+                        AND NOT pg_catalog.has_column_privilege(writer.oid, ours.oid, a.attnum, 'SELECT')) END AS hidden
     FROM writer CROSS JOIN ours
 """
 

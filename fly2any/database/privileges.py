@@ -85,12 +85,16 @@ def of_other_roles(server: Server, tables: tuple[Table, ...], *, site: frozenset
     """Yield what each other role that writes our tables lacks on some of them; a note where yet another one holds it."""
     held: dict[str, dict[str, set[str]]] = defaultdict(dict)
     expected: dict[str, set[str]] = {}
+    hidden: dict[str, dict[str, str]] = defaultdict(dict)  # columns, as a message names them
     ours = {table.name for table in tables}
-    for role, should, name, holds in server.granted:
+    for role, should, name, holds, columns in server.granted:
         if name in ours:
             held[role][name], expected[role] = {*holds.split()}, {*should.split()} & {*PRIVILEGES}
+            hidden[role][name] = columns
     for role, mine in held.items():
-        if grants := _wanted(mine, _should_hold(mine, expected[role], site)):
+        should_hold = _should_hold(mine, expected[role], site)
+        yield from _hidden(hidden[role], should_hold, tables, role, quote(server.schema or ""))
+        if grants := _wanted(mine, should_hold):
             lacks, cure, theirs = _granting(grants, tables, role, quote(server.schema or ""))
             is_held_elsewhere = {*chain(*grants)} <= set().union(*mine.values())
             others = [one for other, one in held.items() if other != role]
@@ -107,6 +111,20 @@ def of_other_roles(server: Server, tables: tuple[Table, ...], *, site: frozenset
                 f"The role {role} does not hold {lacks}, but {why}.",
                 cure, is_sql=True, loses=BY_OWNER if theirs else "it may be on purpose" if is_of_another else "",
             )  # fmt: skip
+
+
+def _hidden(
+    columns: dict[str, str], should_hold: dict[str, set[str]], tables: tuple[Table, ...], role: str, schema: str
+) -> Iterator[Finding]:
+    """Yield the note about columns that a role may not read in tables in which it reads others."""
+    if names := [name for name in sorted(columns) if columns[name] and "SELECT" in should_hold[name]]:
+        _, cure, theirs = _granting({("SELECT",): names}, tables, role, schema)
+        yield Finding(
+            Severity.NOTE, "grants.missing", role,
+            f"The role {role} does not hold SELECT on {'; '.join(f'{columns[name]} of {name}' for name in names)},"
+            " but on the other columns: each query that names all columns fails.",
+            cure, is_sql=True, loses=BY_OWNER if theirs else "it may be on purpose",
+        )  # fmt: skip
 
 
 def _should_hold(held: dict[str, set[str]], expected: set[str], site: frozenset[str]) -> dict[str, set[str]]:

@@ -134,7 +134,7 @@ SERVER_SQL = f"""
            ARRAY(SELECT ARRAY[w.place, w.value] FROM ({REPLICATION_ROLE_SQL}) AS w) AS replication_roles,
            ARRAY(SELECT ARRAY[w.name, w.place, w.value] FROM ({SETTINGS_SQL}) AS w) AS settings,
            ARRAY(SELECT ARRAY[w.role, w.connects, w.uses] FROM ({OTHER_WRITERS_SQL}) AS w ORDER BY 1) AS other_writers,
-           ARRAY(SELECT ARRAY[w.role, w.expected, w."table", w.held] FROM ({GRANTED_SQL}) AS w ORDER BY w.role, w."table") AS granted,
+           ARRAY(SELECT ARRAY[w.role, w.expected, w."table", w.held, COALESCE(w.hidden, '')] FROM ({GRANTED_SQL}) AS w ORDER BY w.role, w."table") AS granted,
            ARRAY(SELECT ARRAY[w.role, w.number, w.tables] FROM ({SERVED_SQL}) AS w ORDER BY 1) AS served,
            ARRAY({EVENT_TRIGGERS_SQL}) AS event_triggers,
            ARRAY({LOGIN_TRIGGERS_SQL}) AS login_triggers,
@@ -203,7 +203,9 @@ class Server:
     replication_roles: list[list[str]]  # where session_replication_role is replica, and that value
     settings: list[list[str]]  # other defaults of sessions that are findings: name, place and value
     other_writers: list[list[str]]  # that may write, and whether they may connect and use the schema
-    granted: list[list[str]]  # to other roles that write: role, what it should hold, table, and what it holds
+    granted: list[
+        list[str]
+    ]  # to other roles that write: role, what it should hold, table, what it holds, and the columns that it may not read
     served: list[list[str]]  # by Supabase's API: role, number of tables, and their names
     event_triggers: list[str]  # that run when the schema changes, except those of extensions
     login_triggers: list[str]  # event triggers that run when a session begins, with the same exception

@@ -80,6 +80,25 @@ def test_a_lack_that_another_role_has_not_is_a_note(migrated):
     assert [one[:2] for one in found] == [("note", "grants.missing")]
 
 
+def test_columns_that_a_role_may_not_read_are_a_note(migrated):
+    """Privileges on columns do not cover one that is added later."""
+    role = f"{migrated.name}_role"
+    with migrated.role(WRITES):
+        migrated.execute(f'REVOKE SELECT ON sessions FROM {role}; GRANT SELECT (id, "userId", expires) ON sessions TO {role}')
+        [found] = notes(migrated, role)
+        migrated.execute(found[3])
+        after = notes(migrated, role)
+
+    assert (found, after) == (
+        (
+            *("note", "grants.missing"),
+            f"The role {role} does not hold SELECT on sessionToken of sessions, but on the other columns: each query that names all columns fails.",
+            f'GRANT SELECT ON "public"."sessions" TO "{role}";',
+        ),
+        [],
+    )
+
+
 @pytest.mark.slow
 def test_the_owner_of_the_tables_is_no_other_role_that_writes(migrated):
     """Otherwise each lack would be a note for a role that is not the owner."""
