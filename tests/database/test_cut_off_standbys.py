@@ -9,6 +9,7 @@ from threading import Timer
 import pytest
 
 from fly2any.database.health import replication
+from fly2any.database.sql import literal
 from tests.conftest import manage
 from tests.database.test_dbhealth import found, of
 from tests.servers import wait_until
@@ -133,3 +134,30 @@ def test_a_standby_of_another_database_is_no_replica(pair, own_server):
             )
         ],
     )
+
+
+def test_a_slot_of_a_standby_is_judged_unless_it_is_a_copy_of_the_primarys(own_server, tmp_path_factory):
+    primary = own_server(wal_level="logical")
+    standby = primary.standby(tmp_path_factory.mktemp("standby"))
+    primary.execute("SELECT pg_create_physical_replication_slot('of_standby', true)")
+    standby.execute("ALTER SYSTEM SET primary_slot_name TO 'of_standby'")
+    standby.execute("ALTER SYSTEM SET wal_level TO logical")
+    standby.execute("ALTER SYSTEM SET hot_standby_feedback TO on")
+    [(conninfo,)] = standby.execute("SHOW primary_conninfo")
+    standby.execute(f"ALTER SYSTEM SET primary_conninfo TO {literal(f'{conninfo} dbname=fly2any')}")
+    standby.stop()
+    standby.start()
+    wait_until(of(primary), "SELECT 1 FROM pg_replication_slots WHERE xmin IS NOT NULL")
+    standby.execute("SELECT pg_create_physical_replication_slot('left_over', true)")
+    primary.execute("SELECT pg_create_logical_replication_slot('of_primary', 'pgoutput', failover => true)")
+    try:
+        wait_until(of(standby), "SELECT 1 FROM pg_stat_wal_receiver WHERE status = 'streaming'")
+        of(standby).execute("SELECT pg_sync_replication_slots()")
+        primary.execute("CREATE TABLE t AS SELECT generate_series(1, 100000)")
+        wait_until(of(standby), "SELECT 1 FROM pg_class WHERE relname = 't'")
+        names = standby.execute("SELECT slot_name::text FROM pg_replication_slots ORDER BY 1")
+        seen = found(of(standby), "replication", most=1_000_000)
+    finally:
+        standby.remove()
+
+    assert (names, seen) == ([("left_over",), ("of_primary",)], [("replication.slot", "left_over")])

@@ -29,13 +29,15 @@ REPLICAS_SQL = """
            AND COALESCE(flush_lag <= %(longest)s, true) AS has_received
     FROM pg_catalog.pg_stat_replication ORDER BY 1
 """
-# A slot without restart_lsn or xmin keeps nothing.
+# A slot without restart_lsn or xmin keeps nothing. One that a standby copies from its primary (17 and later) is to be dropped there.
 SLOTS_SQL = """
     SELECT s.slot_name AS name, s.active, s.active_pid AS pid, s.wal_status AS status,
            pg_catalog.to_jsonb(s) ->> 'invalidation_reason' AS reason,
-           pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), s.restart_lsn)::bigint AS kept,
+           pg_catalog.pg_wal_lsn_diff(CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
+                                           ELSE pg_catalog.pg_current_wal_lsn() END, s.restart_lsn)::bigint AS kept,
            GREATEST(pg_catalog.age(s.xmin), pg_catalog.age(s.catalog_xmin)) AS held
-    FROM pg_catalog.pg_replication_slots AS s ORDER BY s.slot_name
+    FROM pg_catalog.pg_replication_slots AS s
+    WHERE NOT (pg_catalog.pg_is_in_recovery() AND COALESCE((pg_catalog.to_jsonb(s) ->> 'synced')::boolean, false)) ORDER BY s.slot_name
 """
 # What was received last is all that there is only while it receives.
 STANDBY_SQL = """
@@ -74,6 +76,8 @@ def replication(
     here = read.one(STANDBY_SQL)
     if here.standby:
         yield from _of_standby(here, _behind(read, here, longest + here.delay), longest + here.delay)
+        for row in read(SLOTS_SQL):
+            yield from _slot(row, most, oldest, is_late=False)
         return
     yield from _configured(read, most, longest)
     yield from commits_that_wait(read)
