@@ -172,6 +172,7 @@ _DEFAULTS = {
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
     "array_nulls": "on",
+    "pg_stat_statements.track": "top",
     "track_counts": "on",
     "zero_damaged_pages": "off",
     "ignore_checksum_failure": "off",
@@ -192,7 +193,7 @@ def of_read_only(place: str, database: str, is_ours: bool) -> Finding:
 
 def of_replication_role(database: str, place: str, value: str) -> Finding:
     """Return the finding that triggers and foreign keys do not run, for a row of REPLICATION_ROLE_SQL."""
-    message = f"{_sessions_of(place)} begin with {REPLICATION_ROLE} = {value}: no trigger runs, and no foreign key is checked."
+    message = f"{sessions_of(place)} begin with {REPLICATION_ROLE} = {value}: no trigger runs, and no foreign key is checked."
     cure, is_sql = reset(REPLICATION_ROLE, place, database)
     return Finding(Severity.ERROR, "security.replication_role", place, message, cure, is_sql=is_sql)
 
@@ -208,11 +209,12 @@ def of_setting(database: str, schema: str, name: str, place: str, value: str) ->
         cure = f"ALTER {here} SET search_path TO {', '.join(map(quote, (*names_of(value), schema)))};"
     if name == "timezone":
         cure, is_sql = f"ALTER {place} SET timezone TO 'UTC';", False
-    message = f"{_sessions_of(place)} begin with {name} = {value}: {setting.effect.format(digits=digits)}."
+    message = f"{sessions_of(place)} begin with {name} = {value}: {setting.effect.format(digits=digits)}."
     return Finding(setting.severity, setting.code, place, message, cure, is_sql=is_sql)
 
 
-def _sessions_of(place: str) -> str:
+def sessions_of(place: str) -> str:
+    """Return the sessions of a place in CONFIGURED_SQL as the beginning of a sentence."""
     return {"SYSTEM": "The server's sessions", "CLIENT": "Sessions with the options of the URL"}.get(
         place, f"Sessions of {place}"
     )

@@ -80,6 +80,12 @@ def test_the_limit_of_a_role_that_writes_is_found_by_another_role(migrated):
     migrated.execute(f"GRANT SELECT, INSERT ON price_alerts TO {writer}; GRANT SELECT ON price_alerts TO {reader}")
     try:
         before = found(migrated, "connections")
+        migrated.execute(f"ALTER ROLE {writer} CONNECTION LIMIT 0; ALTER ROLE {reader} CONNECTION LIMIT 0")
+        with django(migrated) as connection:
+            [shut_out] = [one for one in TOPICS["connections"](Reader(connection, "public")) if isinstance(one, Finding)]
+        migrated.execute(f"ALTER ROLE {writer} NOLOGIN")
+        of_group = found(migrated, "connections")
+        migrated.execute(f"ALTER ROLE {writer} LOGIN CONNECTION LIMIT 2; ALTER ROLE {reader} CONNECTION LIMIT 2")
         with ExitStack() as sessions:
             for role in (writer, writer, reader, reader):
                 sessions.enter_context(closing(dataclasses.replace(migrated, user=role).connect()))
@@ -87,4 +93,9 @@ def test_the_limit_of_a_role_that_writes_is_found_by_another_role(migrated):
     finally:
         migrated.execute(f"DROP OWNED BY {writer}, {reader}; DROP ROLE {writer}, {reader}")
 
-    assert (before, used_up) == ([], [("connections.near_limit", f"role {writer}")])
+    assert (before, of_group, used_up) == ([], [], [("connections.near_limit", f"role {writer}")])
+    assert shut_out == Finding(
+        *(Severity.WARNING, "connections.near_limit", f"role {writer}"),
+        f"No connection of the role {writer} is allowed (CONNECTION LIMIT 0), except those of superusers.",
+        f'If it is to connect again: ALTER ROLE "{writer}" CONNECTION LIMIT -1;',
+    )

@@ -90,6 +90,26 @@ def test_each_state_of_pg_stat_statements_has_its_own_message(own_server):
     assert [one.code for one in (revoked, old)] == ["queries.not_counted"] * 2
 
 
+def test_settings_by_which_no_query_is_counted_are_reported_with_the_cure(own_server):
+    server = own_server(shared_preload_libraries="pg_stat_statements", **{"pg_stat_statements.track": "none"})
+    server.execute(
+        "CREATE EXTENSION pg_stat_statements; CREATE TABLE price_alerts (); CREATE ROLE site LOGIN; CREATE ROLE monitor LOGIN"
+    )
+    server.execute("GRANT INSERT ON price_alerts TO site; GRANT SELECT ON price_alerts TO monitor")
+    server.execute("; ".join(f"ALTER ROLE {role} SET pg_stat_statements.track TO none" for role in ("site", "monitor")))
+
+    _, found = asked(of(server), "queries")
+    for finding in found:
+        server.execute(finding.cure.removeprefix("As a superuser: "))
+    _, after = asked(of(server), "queries")
+
+    assert ([(one.code, one.where) for one in found], after) == (
+        [("queries.not_counted", "ROLE site"), ("queries.not_counted", "SYSTEM")],
+        [],
+    )
+    assert [one.message.partition(" begin")[0] for one in found] == ["Sessions of ROLE site", "The server's sessions"]
+
+
 def test_an_extension_that_is_not_loaded_is_reported(own_server):
     server = own_server(shared_preload_libraries="")
     server.execute("CREATE EXTENSION pg_stat_statements")

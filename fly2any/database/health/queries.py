@@ -13,10 +13,12 @@ from django.db import Error, transaction
 from ..errors import sqlstate
 from ..findings import Finding, Severity
 from ..redaction import without_literals
+from ..session_defaults import CONFIGURED_SQL, reset, sessions_of
 from ..sql import quote, unpinned
 from ..units import plural, share, span
 from .examine import Figure, Reader
 from .planning import MORE_VALUES, Planning
+from .sessions import WRITES_SQL
 
 INSTALLED_SQL = """
     SELECT n.nspname AS schema, e.extversion AS version FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
@@ -29,7 +31,12 @@ SLOWEST_SQL = """
     WHERE s.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()) AND s.toplevel
     ORDER BY s.total_exec_time DESC
 """
-
+# Where the statements of sessions are not counted; for one role, only if it writes our tables: a monitor's may be left out on purpose.
+UNCOUNTED_SQL = f"""
+    SELECT c.place, current_database()::text AS database
+    FROM ({CONFIGURED_SQL}) AS c LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = c.role
+    WHERE c.name = 'pg_stat_statements.track' AND c.value ~* '^none$' AND (r.oid IS NULL OR {WRITES_SQL}) ORDER BY 1
+"""
 
 # Why query statistics are not collected or not readable, by SQLSTATE.
 STATES = {
@@ -86,6 +93,10 @@ def queries(
         yield Figure("queries", f"not known: version {installed[0].version} of pg_stat_statements is installed")
         yield Finding(Severity.WARNING, "queries.not_counted", "pg_stat_statements", message, cure)
         return
+    for row in read(UNCOUNTED_SQL):
+        message = f"{sessions_of(row.place)} begin with pg_stat_statements.track = none, so that their queries are not counted."
+        cure = f"As a superuser: {reset('pg_stat_statements.track', row.place, row.database)[0]}"
+        yield Finding(Severity.WARNING, "queries.not_counted", row.place, message, cure)
     if hidden := sum(row.query == HIDDEN for row in counted):
         yield Figure("queries of other roles", f"{hidden}, whose text this role cannot see (GRANT pg_read_all_stats)", hidden)
     rows = [row for row in counted if not OURS.search(row.query)]

@@ -53,12 +53,14 @@ BLOCKED_SQL = f"""
     ORDER BY since DESC NULLS LAST, chain.pid, chain.by, chain.gid
 """
 # The limits of other roles that write too: only a session of such a role would notice that its own is reached.
-LIMITS_SQL = CONNECTIONS_SQL.format(
-    others=f"""NOT r.rolsuper AND EXISTS (
+# Whether the role `r` signs in and may write our tables, as the site's; superusers excluded.
+WRITES_SQL = f"""
+    r.rolcanlogin AND NOT r.rolsuper AND EXISTS (
         SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
         WHERE n.nspname = %(schema)s AND c.relname = {literal(MARKING_TABLE)} AND c.relkind IN ('r', 'p')
-          AND pg_catalog.has_table_privilege(r.oid, c.oid, 'INSERT'))"""
-)
+          AND pg_catalog.has_table_privilege(r.oid, c.oid, 'INSERT'))
+"""
+LIMITS_SQL = CONNECTIONS_SQL.format(others=WRITES_SQL)
 MOST_EXPIRING = 2  # Of more roles, a program creates each for a short time.
 # The role of the connection, and those that own or read our people, superusers excluded.
 EXPIRING_SQL = f"""
@@ -112,7 +114,12 @@ def connections(read: Reader, *, near: float = 0.8, longest: timedelta = timedel
     for row in rows[1:]:
         yield Figure(f"connections of the {row.what}", f"{row.used} of {row.limit}", row.used)
     for row in rows:
-        if row.used > near * (row.limit - row.reserved):
+        if row.limit == 0:
+            kind, name = row.what.split(" ", 1)
+            message = f"No connection of the {row.what} is allowed (CONNECTION LIMIT 0), except those of superusers."
+            cure = f"If it is to connect again: ALTER {kind.upper()} {quote(name)} CONNECTION LIMIT -1;"
+            yield Finding(Severity.WARNING, "connections.near_limit", row.what, message, cure)
+        elif row.used > near * (row.limit - row.reserved):
             yield Finding(
                 Severity.WARNING,
                 "connections.near_limit",
