@@ -26,7 +26,8 @@ from .replica import current
 
 MOST_SHOWN = 5
 PENDING = "Migrations are pending: run manage.py migrate."
-UNNAMED = {"found": [], "more": False}  # Findings are shown to staff only.
+LISTED = "Run manage.py dbstatus: it lists the differences and their cures."
+UNNAMED = {"found": [], "more": False, "pending": LISTED}  # Findings are shown to staff only.
 # Errors that are handled elsewhere.
 ANSWERS = (Http404, PermissionDenied, SuspiciousOperation, OperationalError, InterfaceError, BadParameter, TooSlow)
 _log = logging.getLogger("fly2any.schema")

@@ -39,6 +39,7 @@ from .drift_pages import differences, explain_differences, read_or_each
 from .filters import BadParameter
 from .forms import PasswordFormMixin
 from .refusals import in_one_sentence, is_refusal
+from .replica import remember_writing
 from .search_page import search_view, searched
 from .second_factor import Enrol, Leave, RecoveryCodes, Verify
 
@@ -245,7 +246,15 @@ class AdminSite(admin.AdminSite):
 
     def view_with_own_transactions(self, view):
         """Return a view of the admin that opens its own transactions, with their own time limits."""
-        return explain_differences(self, super().admin_view(_with_bad_parameters_reported(self.report_refusals(view))))
+
+        @wraps(view)
+        def remembered(request, *args, **kwargs):
+            response = view(request, *args, **kwargs)
+            if request.method == "POST":
+                remember_writing(request)
+            return response
+
+        return explain_differences(self, super().admin_view(_with_bad_parameters_reported(self.report_refusals(remembered))))
 
     def report_refusals(self, view, *, in_place=False):
         """Return `view`; what the database refuses is reported on the previous page, or in place of a page that only reads.

@@ -28,6 +28,10 @@ for step in json.loads(%r):
         answer = client.post("/admin/accounts/user/ana/change/", {"email": "ana@staff.example", "name": "Ana", "is_active": "on", "is_staff": "on", "is_superuser": "on", "_save": "1", "preferences-TOTAL_FORMS": "0", "preferences-INITIAL_FORMS": "0"}, secure=True)
         print(json.dumps([step, answer.status_code]))
         continue
+    if step == "erase":
+        answer = client.post("/admin/accounts/user/late/overview/erase/", {"email": "late@example.com"}, secure=True)
+        print(json.dumps([step, answer.status_code]))
+        continue
     if step == "slow":  # Each row takes longer than a statement may.
         from fly2any.administration import deadlines, options
         deadlines.STATEMENT, usual = 50, options.ModelAdmin.get_queryset
@@ -124,6 +128,18 @@ def test_users_see_what_they_saved(pair):
     seen = visit(primary, standby.url(), LIST, "save", LIST, REPLICA_MAX_LAG="3600")
 
     assert seen == [["replica", False, None, True], ["save", 302], ["default", True, None, True]]
+
+
+@pytest.mark.slow
+def test_an_erased_person_is_on_no_page_of_the_administrator_who_erased_them(pair):
+    primary, standby = pair
+    primary.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('late', 'late@example.com', now())")
+    wait_until(of(standby), "SELECT 1 FROM users WHERE id = 'late'")
+    of(standby).execute("SELECT pg_wal_replay_pause()")
+
+    seen = visit(primary, standby.url(), LIST, "erase", LIST, REPLICA_MAX_LAG="3600")
+
+    assert seen == [["replica", True, None, True], ["erase", 302], ["default", False, None, True]]
 
 
 @pytest.mark.slow

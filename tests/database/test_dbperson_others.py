@@ -1,8 +1,10 @@
 """Rows of others in which a person's address or an address like it occurs: an erasure leaves them, and an export gives none of them out."""
 
 import json
+import sys
 
 from fly2any.database.person import export, find
+from fly2any.database.person.search import search
 from tests.conftest import django
 from tests.database.people import ANA, BOB, EMAIL, erased, exported, planned
 
@@ -84,6 +86,19 @@ def test_a_twin_differs_in_the_case_of_letters_and_keeps_what_is_theirs(two):
         ("verification_tokens", "similar", 2),
         ("axes_accessattempt", "similar", 1),
     }
+
+
+def test_who_registers_the_address_in_another_case_during_the_search_keeps_what_is_theirs(two, monkeypatch):
+    def search_and_register(*arguments):
+        two.execute('INSERT INTO users (id, email, "updatedAt") VALUES (%s, %s, now())', [BOB + "2", EMAIL.upper()])
+        tokens(two, (EMAIL, EMAIL.upper()))
+        return search(*arguments)
+
+    monkeypatch.setattr(sys.modules["fly2any.database.person.erase"], "search", search_and_register)
+    certificate = erased(two)
+
+    assert certificate["removed"] == {"users": 1, "verification_tokens": 1}
+    assert two.execute("SELECT identifier FROM verification_tokens") == [(EMAIL.upper(),)]
 
 
 def test_a_failed_sign_in_of_another_stays_without_the_address_and_is_not_given_out(two):

@@ -15,7 +15,7 @@ from ..progress import Progress
 from ..schema.untrusted_code import refuse_untrusted_code
 from ..sql import time_limits
 from . import without_foreign_key
-from .people import Person
+from .people import Person, read_again
 from .plan import NOT_SEARCHED, RECORD, Change, Reach, reach, reasons
 from .remove import remove
 from .search import Found, Place, Unsearched, search
@@ -140,6 +140,7 @@ def _erase(connection, person: Person, unsearched: Unsearched | None, progress: 
         progress.show("waiting for tables without a foreign key", None)
         unguarded = _lock(connection, tables)
         progress.clear()
+        person = read_again(cursor, tables, person)
         found = _require(tables, reach(cursor, tables, person, lock=True))  # Includes rows added meanwhile.
         done.append(remove(connection, cursor, tables, person, found))
         cursor.execute(NOW_SQL)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from django.db.models import BooleanField, F, Q, QuerySet, Value
 from django.db.models.expressions import RawSQL
@@ -11,7 +11,7 @@ from django.db.models.lookups import Exact
 
 from ..errors import Refusal
 from .patterns import same_address
-from .tables import read_tables
+from .tables import Table, Tables, read_tables
 from .transactions import reading
 
 # Compared in "C" too: in a Turkish locale, lower('I') is not i. In the database's locale, letters outside ASCII may be equal as well.
@@ -108,7 +108,10 @@ def find_by_id(connection, identity: str) -> Person:
 
 def _rows_sql(connection) -> str:
     people = read_tables(connection)
-    table = people.require(people.people.oid, "which holds the people")
+    return _of(people.require(people.people.oid, "which holds the people"))
+
+
+def _of(table: Table) -> str:
     return f'SELECT id, email, "isStaff" OR "isSuperuser" FROM {table.sql} WHERE '
 
 
@@ -117,10 +120,19 @@ def _person(cursor, rows_sql: str, row: tuple[str, str | None, bool], alike: lis
     identity, address, is_staff = row
     if is_staff:
         raise Refusal(f"{address or identity} is a staff account: remove its staff status in the admin first.")
+    return Person(identity, address, has_twin=_has_twin(cursor, rows_sql, identity, address, alike))
+
+
+def read_again(cursor, tables: Tables, person: Person) -> Person:
+    """Return the person, whose row may be deleted, with the twin that another session may have created meanwhile."""
+    return replace(person, has_twin=_has_twin(cursor, _of(tables.people), person.id, person.email))
+
+
+def _has_twin(cursor, rows_sql: str, identity: str, address: str | None, alike: list | None = None) -> bool:
     if address and not address.isascii():  # In the locale C, lower() changes ASCII letters only.
         cursor.execute(rows_sql + SAME_LETTERS, [same_address(address)])
         alike = cursor.fetchall()
     elif alike is None:
         cursor.execute(rows_sql + SAME_ADDRESS, {"email": address})
         alike = cursor.fetchall()
-    return Person(identity, address, has_twin=len(alike) > 1)
+    return any(one[0] != identity for one in alike)
