@@ -11,11 +11,18 @@ PERSON = "INSERT INTO users (id, email, \"isStaff\", \"createdAt\", \"updatedAt\
 STAFF = 'ALTER TABLE users ALTER "isStaff" DROP DEFAULT; DROP INDEX users_staff_idx; ALTER TABLE users ALTER "isStaff" TYPE {} USING "isStaff"::int'
 TIME = 'ALTER TABLE users ALTER "createdAt" DROP DEFAULT, ALTER "createdAt" TYPE {} USING extract(epoch FROM "createdAt")'
 LIST = 'ALTER TABLE user_preferences ALTER "preferredAirlines" TYPE jsonb USING to_jsonb("preferredAirlines")'
+PHONE = "ALTER TABLE users ALTER phone TYPE {} USING {}"
+BECOMES = "SELECT phone::text = '{}' FROM users"
 CASES = {
     "a number for a boolean": (STAFF.format("smallint"), 'SELECT "isStaff"::text FROM users', {"default.missing", "index.missing"}),
     "milliseconds": (TIME.format("bigint") + " * 1000", 'SELECT "createdAt" = \'2026-11-30 12:00:00.123+00\' FROM users', {"default.missing"}),
     "seconds": (TIME.format("integer"), "SELECT \"createdAt\" = '2026-11-30 12:00:00+00' FROM users", {"default.missing"}),
     "JSON for a list": (LIST, 'SELECT "preferredAirlines" = ARRAY[\'TP\', \'S 4\'] FROM user_preferences', set()),
+    "a date for a text": (PHONE.format("date", "'2027-04-25'"), BECOMES.format("2027-04-25"), set()),
+    "a time for a text": (PHONE.format("timestamptz(3)", "'2027-04-25 00:00+00'"), BECOMES.format("2027-04-25 00:00:00+00"), set()),
+    "bytes for a text": (PHONE.format("bytea", "convert_to('ã', 'UTF8')"), BECOMES.format("ã"), set()),
+    "JSON for a text": (PHONE.format("jsonb", "to_jsonb('ã'::text)"), BECOMES.format("ã"), set()),
+    "a list for a text": (PHONE.format("text[]", "'{ã}'"), BECOMES.format("{ã}"), set()),
 }  # fmt: skip
 
 
@@ -33,8 +40,10 @@ def test_values_are_converted_and_what_needs_their_type_is_commented_out(case):
 
     findings = verify(connection).findings
     type_, *others = [one for one in findings if one.loses]
+    run("SET LOCAL DateStyle TO 'SQL, DMY'", "SET LOCAL TimeZone TO 'America/Sao_Paulo'")
     run(*(one.cure for one in findings if not one.loses))
     run(type_.cure, *(one.cure for one in others))
+    run("SET LOCAL TimeZone TO 'UTC'")
 
     assert (type_.code, "rounded" in type_.loses) == ("column.different", False)
     assert {(one.code, one.loses) for one in others} == {
@@ -42,6 +51,19 @@ def test_values_are_converted_and_what_needs_their_type_is_commented_out(case):
     }
     assert verify(connection).findings == ()
     assert ask(connection, value) in (expected, True)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("given", "value"), [("inet", "10.0.0.1"), ("double precision", "0.30000000000000004")])
+def test_other_values_are_written_in_full_and_without_additions(given, value):
+    """PostgreSQL's cast of an address to text adds /32."""
+    run(PERSON, "SET CONSTRAINTS ALL IMMEDIATE", PHONE.format(given, f"'{value}'"), "SET LOCAL extra_float_digits TO 0")
+
+    [one] = verify(connection).findings
+    run(one.cure)
+
+    assert (one.code, one.loses, verify(connection).findings) == ("column.different", "", ())
+    assert ask(connection, "SELECT phone FROM users") == value
 
 
 LOOKALIKES = """

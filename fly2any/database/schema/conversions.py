@@ -19,6 +19,14 @@ KEPT = {
     *product(["smallint", "integer", "real"], ["double precision"]),
 }
 LARGER = ("bigint", "numeric", "real", "double precision")
+TIMES = (
+    "date",
+    "timestamp with time zone",
+    "timestamp without time zone",
+    "time with time zone",
+    "time without time zone",
+    "interval",
+)
 MILLISECONDS = "the numbers are read as milliseconds since 1970, those of smallint and integer as seconds"
 # Conversions for which PostgreSQL has no cast, or whose cast changes how a value is written, each with what must be checked before it.
 # Operators have exactly the types of PostgreSQL's own, so that no other role's fits better.
@@ -53,6 +61,23 @@ UNCAST: dict[tuple[str, str], tuple[str, str]] = {
         )
         for one in ("json", "jsonb")
     },
+    **{
+        (one, "text"): (
+            "{}::text",
+            "dates and times are written as 2027-04-25 00:00:00+00; if the site writes them otherwise, convert them with to_char()",
+        )
+        for one in TIMES
+    },
+    **{
+        (one, "text"): (
+            "({} #>> '{{}}'::text[])",
+            "a string is written without quotes, null as NULL, and every other value as JSON",
+        )
+        for one in ("json", "jsonb")
+    },
+    ("bytea", "text"): ("pg_catalog.convert_from({}, 'UTF8')", "bytes that are not UTF-8 stop the statement"),
+    ("money", "text"): ("{}::text", "lc_monetary decides how the amounts are written"),
+    ("inet", "text"): (as_written("{0}"), ""),  # The cast adds /32 to an address.
 }
 
 # Views, rules, triggers, policies, functions and filters of publications that use a column, and columns of the type of its table's
@@ -115,7 +140,11 @@ def converted(column: Column, live: Column) -> tuple[str, str]:
     name = quote(live.name)
     if live.type.endswith("[]") and column.type == "jsonb" and not live.casts:
         return f"pg_catalog.to_jsonb({name})", "each list becomes an array of JSON"
-    expression, check = UNCAST.get((MODIFIER.sub("", live.type), column.type), (f"{{}}::{column.type}", ""))
+    if live.type.endswith("[]") and is_text(column.type) and not column.type.endswith("[]"):
+        expression, check = "{}::text", "each list is written in braces"
+    else:
+        wanted = "text" if is_text(column.type) else column.type
+        expression, check = UNCAST.get((MODIFIER.sub("", live.type), wanted), (f"{{}}::{column.type}", ""))
     if live.casts:
         written = as_written(name)
         return written if is_text(column.type) else f"({written})::{column.type}", check

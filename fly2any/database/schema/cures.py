@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..sql import literal, quote
-from .conversions import LARGEST, converted, is_text
+from .conversions import LARGEST, MODIFIER, TIMES, converted, is_text
 from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table
 
 Constraint = Key | Check | ForeignKey
@@ -227,10 +227,11 @@ def retype(column: Column, live: Column, computed: Iterable[Column], actual: Cat
     without_zone = live.type.startswith("timestamp") and live.type.endswith("without time zone")
     # With the session in UTC and no USING, PostgreSQL keeps the table as it is and reads its values as UTC.
     kept = to_zone and without_zone and column.collation == live.collation
-    if (
-        live.type != column.type and not kept and (live.casts or not is_text(column.type)) and not column.generated
-    ):  # With USING, values that are too long would be truncated.
-        words.append(f"USING {converted(column, live)[0]}")
+    expression = converted(column, live)[0]
+    # With a cast in USING, values that are too long would be truncated.
+    needed = live.casts or not is_text(column.type) or expression != f"{quote(live.name)}::{column.type}"
+    if live.type != column.type and not kept and needed and not column.generated:
+        words.append(f"USING {expression}")
     actions = [" ".join(words)]
     if live.default is not None and live.generated is None:
         # USING does not convert a default: it is dropped before and set again afterwards.
@@ -243,7 +244,9 @@ def retype(column: Column, live: Column, computed: Iterable[Column], actual: Cat
     again = [statement for one in computed for statement in _indexes_again(one, actual)]
     # Times without a zone are UTC here.
     settings = ["SET LOCAL TimeZone TO 'UTC';"] if to_zone else []
-    if (live.type, column.type) == ("real", "double precision"):
+    if is_text(column.type) and MODIFIER.sub("", live.type) in TIMES:
+        settings += ["SET LOCAL TimeZone TO 'UTC';", "SET LOCAL DateStyle TO 'ISO';", "SET LOCAL IntervalStyle TO 'postgres';"]
+    if live.type in ("real", "double precision") and (is_text(column.type) or column.type == "double precision"):
         settings.append("SET LOCAL extra_float_digits TO 1;")  # The text of a value has all its digits.
     changes = [*settings, f"ALTER TABLE {quote(live.table)} {', '.join(actions)};", *again]
     # PostgreSQL discards the column's statistics.
