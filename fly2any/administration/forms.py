@@ -91,7 +91,7 @@ class JSONFormField(forms.JSONField):
             read, written = None, "\0"
         if "\0" in written or NUL.search(written) or is_deep(written):
             raise ValidationError(
-                "The database cannot store this JSON. NaN, NUL, unpaired surrogates, duplicate names in an object, "
+                "This JSON cannot be saved. NaN, NUL, unpaired surrogates, duplicate names in an object, "
                 "numbers with more digits than a float keeps, and more than 200 levels are not allowed."
             )
         return read

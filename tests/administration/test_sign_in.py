@@ -150,9 +150,9 @@ def test_signing_in_reports_a_read_only_database(client, boss):
     finally:
         connection.cursor().execute("SET default_transaction_read_only = off")
 
-    assert [(page.status_code, "The database is read-only at the moment" in page.content.decode()) for page in pages] == [
-        (503, True)
-    ] * 4
+    *signing_in, signing_out = [(page.status_code, page.content.decode()) for page in pages]
+    assert [(status, "The database is read-only at the moment" in text) for status, text in signing_in] == [(503, True)] * 3
+    assert (signing_out[0], "You are signed out in this browser." in signing_out[1]) == (503, True)
 
 
 OTHERS = "GRANT ALL ON ALL TABLES IN SCHEMA public TO only_some; GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO only_some"

@@ -27,7 +27,7 @@ def test_a_shard_that_is_not_in_use_is_an_error():
     [found] = findings_of([], {"price_history": DISTRIBUTED}, [("price_history", 1, "b:5432")])
 
     assert (found.severity, found.code, found.where) == ("error", "distribution.shard", "price_history")
-    assert found.message == "1 copy of the shards of price_history on b:5432 is not active, so Citus does not use it."
+    assert found.message == "1 shard placement of price_history on b:5432 is inactive, so Citus does not use it."
 
 
 def test_tables_that_are_not_placed_as_planned_are_reported_once_some_are():

@@ -69,7 +69,7 @@ def test_changes_since_analyse_are_counted_as_changes_and_not_as_rows(database):
 
     assert re.fullmatch(
         r"Table busy has [\d,]+ rows \(limit 50,000\), and 120,000 inserts, updates and deletes have been counted since it was analysed"
-        r" on \d{4}-\d\d-\d\d, so query plans rely on guesses\.",
+        r" on \d{4}-\d\d-\d\d, so query plans rely on outdated statistics\.",
         message,
     )
 
@@ -93,7 +93,7 @@ def test_statistics_that_survived_a_reset_of_the_counts_are_not_missing(database
     assert wait_until(database, "SELECT 1 FROM pg_stat_user_tables WHERE relname = 'busy' AND n_mod_since_analyze = 60000")
     assert messages(database) == [
         "Table busy has 60,000 rows (limit 50,000), and 60,000 inserts, updates and deletes have been counted, but no ANALYZE, so query plans"
-        " rely on guesses."
+        " rely on outdated statistics."
     ]
     database.execute("DELETE FROM pg_statistic WHERE starelid = 'busy'::regclass")
     database.execute("SELECT pg_stat_reset()")

@@ -147,7 +147,7 @@ def test_a_report_counts_backups_of_a_copy_only_where_the_server_has_none(migrat
 
     assert (only_theirs.good, [one.code for one in only_theirs.findings()]) == (theirs, ["backup.elsewhere"])
     assert next(iter(only_theirs.findings())).message == (
-        f"None of the newest backups was taken at {own.place}; the newest was taken at copy:5432: one server may be a copy of the other."
+        f"None of the newest backups was taken from the server at {own.place}; the newest was taken from the one at copy:5432: one server may be a copy of the other."
     )
     assert (both.good, both.newest, [one.code for one in both.findings()]) == (ours, ours, ["backup.old"])
 

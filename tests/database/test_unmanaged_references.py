@@ -117,7 +117,7 @@ def test_what_keeps_a_person_is_found_and_resolved_by_its_cure(migrated, person,
     ("made", "prevents"),
     [
         (child("ON DELETE SET NULL", column="NOT NULL"), "the deletion of the rows of users that it refers to: it would set NULL in a, which may not be NULL"),
-        (child("ON DELETE CASCADE", target="(email)", row="u@example.com"), "a change of email of users"),
+        (child("ON DELETE CASCADE", target="(email)", row="u@example.com"), "a change of users.email"),
         (
             "CREATE TABLE target (id text PRIMARY KEY, a text REFERENCES users ON DELETE CASCADE); CREATE TABLE child (a text REFERENCES target)",
             "the deletion of the rows of target that it refers to, to which deletions from users cascade",

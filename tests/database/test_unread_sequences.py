@@ -8,7 +8,11 @@ from django.db import Error, IntegrityError, connection, transaction
 from fly2any.database.verification import verify
 from tests.database.test_writes import found, run
 
-TAKEN = ("error", "auth_group.id", "The sequence of column id of auth_group returns 1 next, but 3 is in use: an INSERT fails.")
+TAKEN = (
+    "error",
+    "auth_group.id",
+    "The sequence of column id of auth_group returns 1 next, but values up to 3 are in use: an INSERT that gets one of them fails.",
+)
 
 
 def of_sequences():
@@ -138,7 +142,9 @@ def test_a_sequence_is_judged_by_its_first_value_and_not_by_its_start(restarted,
     messages = [one.message for one in verify(connection).findings]
 
     assert messages == (
-        [f"The sequence of column id of auth_group returns {following} next, but 3 is in use: an INSERT fails."]
+        [
+            f"The sequence of column id of auth_group returns {following} next, but values up to 3 are in use: an INSERT that gets one of them fails."
+        ]
         if following
         else []
     )

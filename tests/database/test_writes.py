@@ -54,7 +54,8 @@ def test_a_sequence_behind_its_column_is_found_and_its_cure_works(table):
 
     assert (finding.severity, finding.code, finding.where) == ("error", "column.sequence", f"{table}.id")
     assert (
-        finding.message == f"The sequence of column id of {table} returns 900001 next, but 900001 is in use: an INSERT fails."
+        finding.message
+        == f"The sequence of column id of {table} returns 900001 next, but values up to 900001 are in use: an INSERT that gets one of them fails."
     )
     run(finding.cure)
     assert compare(EXPECTED, read_catalog(connection, schema="public"), live=Live(connection, "public")).findings == ()
@@ -233,7 +234,7 @@ def test_a_decreasing_identity_sequence_is_found_before_it_collides_or_is_exhaus
         []
         if start > 0
         else [
-            f"The sequence of column id of django_migrations returns -9 next, but {recorded_migrations()} is in use: an INSERT fails."
+            f"The sequence of column id of django_migrations returns -9 next, but values up to {recorded_migrations()} are in use: an INSERT that gets one of them fails."
         ]
     )
 

@@ -227,4 +227,4 @@ def _elsewhere(newest: Manifest, origin: Origin) -> str:
     """Return how it is known that the newest backup was not taken from this server."""
     if newest.place in ("", origin.place):
         return "from this server; the newest was taken from another while this one was running"
-    return f"at {origin.place}; the newest was taken at {newest.place}"
+    return f"from the server at {origin.place}; the newest was taken from the one at {newest.place}"

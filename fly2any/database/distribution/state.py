@@ -85,7 +85,7 @@ def _silent(node: Node) -> Finding:
 def _inactive(table: str, number: int, nodes: str) -> Finding:
     return Finding(
         Severity.ERROR, "distribution.shard", table,
-        f"{plural(number, 'copy', 'copies')} of the shards of {table} on {nodes} {'is' if number == 1 else 'are'} not active, so Citus does not use {'it' if number == 1 else 'them'}.",
+        f"{plural(number, 'shard placement')} of {table} on {nodes} {'is' if number == 1 else 'are'} inactive, so Citus does not use {'it' if number == 1 else 'them'}.",
         "SELECT citus_copy_shard_placement(…) copies a shard from an active node; for a reference table, SELECT replicate_reference_tables();",
     )  # fmt: skip
 

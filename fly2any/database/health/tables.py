@@ -158,9 +158,10 @@ def _neglected(row: Extent, dead: float, many: int, large: int, holder, *, is_ba
             if is_bare
             else f", and {plural(changed, 'insert, update or delete has', 'inserts, updates and deletes have')} been counted{since}"
         )
+        based = "guesses" if is_bare else "outdated statistics"
         yield Finding(
             Severity.WARNING, "tables.not_analysed", row.name,
-            f"Table {row.name} has {plural(live, 'row')} (limit {many:,}){why}, so query plans rely on guesses.",
+            f"Table {row.name} has {plural(live, 'row')} (limit {many:,}){why}, so query plans rely on {based}.",
             f"ANALYZE {place};", is_sql=True,
         )  # fmt: skip
     elif row.estimate is None and row.heap and row.heap > large:

@@ -193,8 +193,10 @@ def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Fin
         if following.is_exhausted:
             message = f"The sequence of {title} is exhausted: an INSERT fails."
         else:
+            reach = "up to" if following.step > 0 else "down to"
             message = (
-                f"The sequence of {title} returns {following.value} next, but {following.used} is in use: an INSERT fails."
+                f"The sequence of {title} returns {following.value} next, but values {reach} {following.used} are in use:"
+                " an INSERT that gets one of them fails."
             )
         cure, is_sql = _cure(following, alter)
         yield Finding(Severity.ERROR, "column.sequence", where(column), message, cure, is_sql=is_sql)

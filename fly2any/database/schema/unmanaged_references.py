@@ -34,10 +34,10 @@ def of_references(expected: Catalog, actual: Catalog, live: Live | None) -> Iter
 
     def objects(table: Table, target: str, columns: str) -> str:
         """Return the rows, or with `columns` the columns, whose deletion or change a key follows or prevents; "" if we change none."""
-        changed = [one for one in columns.split(", ") if (table.name, one) in managed]
+        changed = [f"{table.name}.{one}" for one in columns.split(", ") if (table.name, one) in managed]
         if not columns:
             return _rows(table, target)
-        return f"{', '.join(changed)} of {table.name}" if changed else ""
+        return ", ".join(changed)
 
     for table in (one for one in actual.tables if one.name in ours):
         for place, name, definition, target, required, owner in table.kept_by:
@@ -95,7 +95,7 @@ def _again(place: str, name: str, definition: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Met:
-    """An element of Table.met, and the rows or columns whose deletion or change it may prevent, such as "email of users"."""
+    """An element of Table.met, and the rows or columns whose deletion or change it may prevent, such as users.email."""
 
     place: str
     name: str
