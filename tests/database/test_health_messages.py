@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections import namedtuple
+from contextlib import closing
 from datetime import timedelta
 
 import pytest
@@ -31,6 +32,53 @@ def test_a_blocked_session_and_its_blocker_are_named_with_their_queries(database
         r" \(the site, postgres, idle in transaction: “SELECT pg_advisory_lock\(7\)”\)\.",
         finding.message,
     )
+
+
+def test_workers_that_wait_to_become_the_leader_are_a_note(database):
+    lock = "SELECT pg_advisory_lock(7)"
+    with closing(database.connect(application_name="leader")) as leader:
+        leader.execute(lock)
+        with waiting(database, lock):
+            _, [finding] = asked(database, "locks", longest=NOW)
+            leader.execute("BEGIN")
+            _, [in_transaction] = asked(database, "locks", longest=NOW)
+            leader.execute("COMMIT")
+        leader.execute("SELECT pg_advisory_lock(72707369)")
+        with waiting(database, "SELECT pg_advisory_lock(72707369)"):
+            _, [of_migrations] = asked(database, "locks", longest=NOW)
+        pid = leader.info.backend_pid
+
+    end = f"manage.py dbhealth locks --terminate {pid} --yes"
+    assert [(str(one.severity), one.cure) for one in (finding, in_transaction, of_migrations)] == [
+        ("note", f"If they are not meant to wait, as workers are for a leader: {end}"),
+        ("error", end),
+        ("error", end),
+    ]
+    assert finding.message.endswith("”), an advisory lock, which blocks only programs that ask for it.")
+
+
+def test_a_query_of_several_roles_is_one_and_the_beginning_of_a_long_text_is_read(own_server):
+    server = own_server(shared_preload_libraries="pg_stat_statements")
+    server.execute("CREATE EXTENSION pg_stat_statements; CREATE TABLE users (id int); CREATE ROLE site SUPERUSER")
+    numbers = ", ".join("1" * 5 for _ in range(5000))
+    with of(server).connect() as client:
+        client.execute("SELECT pg_stat_statements_reset()")
+        for role in ("postgres", "site"):
+            client.execute(f"SET ROLE {role}")
+            client.execute("SELECT count(*) FROM users")
+        client.execute("RESET ROLE")
+        client.execute(
+            f"SELECT id FROM users WHERE id IN ({numbers}) AND id = ANY (VALUES {numbers.replace('11111', '(id + 1)')})"
+        )
+
+    figures, found = asked(of(server), "queries", slow=0, calls=2)
+
+    [long] = [text for label, (text, _) in figures.items() if label.startswith("SELECT id")]
+    assert figures["SELECT count(*) FROM users"][0].startswith("2 calls, ")
+    assert [one.code for one in found if "count(*)" in one.message] == ["queries.slow"]
+    assert ("not planned, because its text is too long" in long) or of(server).execute("SHOW server_version_num") < [
+        ("160000",)
+    ]
 
 
 def test_a_session_without_an_application_name_has_no_empty_part(database):

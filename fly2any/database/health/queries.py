@@ -24,12 +24,17 @@ INSTALLED_SQL = """
     SELECT n.nspname AS schema, e.extversion AS version FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
     WHERE e.extname = 'pg_stat_statements'
 """
-SLOWEST_SQL = """
-    SELECT s.queryid::text AS id, COALESCE(s.query, '') AS query, s.calls, s.mean_exec_time / 1000 AS mean, s.total_exec_time / 1000 AS total,
-           s.userid = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user) AS own
-    FROM {schema}.pg_stat_statements AS s
-    WHERE s.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()) AND s.toplevel
-    ORDER BY s.total_exec_time DESC
+LONGEST = 10_000  # Characters of a query that are read: a list of parameters may have hundreds of kilobytes.
+# Each query of several roles is one. Those that this role may not see have no ID.
+SLOWEST_SQL = f"""
+    SELECT min(s.queryid)::text AS id, COALESCE(max(s.text), '') AS query, sum(s.calls)::bigint AS calls,
+           COALESCE(sum(s.total_exec_time) / NULLIF(sum(s.calls), 0), 0)::float8 / 1000 AS mean, sum(s.total_exec_time) / 1000 AS total,
+           bool_or(s.userid = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user)) AS own
+    FROM (SELECT s.*, pg_catalog.left(s.query, {LONGEST}) AS text, pg_catalog.row_number() OVER () AS number
+          FROM {{schema}}.pg_stat_statements AS s
+          WHERE s.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()) AND s.toplevel) AS s
+    GROUP BY COALESCE(s.queryid::text, 'hidden ' || s.number)
+    ORDER BY total DESC
 """
 # Where the statements of sessions are not counted; for one role, only if it writes our tables: a monitor's may be left out on purpose.
 UNCOUNTED_SQL = f"""
@@ -161,6 +166,9 @@ def _by(read: Reader, row, planning: Planning) -> Iterator[str]:
     if not row.own or not PLANNED.match(row.query) or read.connection.pg_version < 160000:
         return
     query = row.query.replace(MORE_VALUES, " ")
+    if len(row.query) >= LONGEST:
+        yield ", not planned, because its text is too long"
+        return
     if prevented := planning.prevented(query):
         yield f", not planned, because {prevented}"
         return
