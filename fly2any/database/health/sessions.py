@@ -31,7 +31,9 @@ from .examine import Figure, Reader
 # begins with those that wait for no lock. Nothing leads to a deadlock, which the server ends itself.
 BLOCKED_SQL = f"""
     WITH RECURSIVE waiting AS (
-        SELECT pid, min(waitstart) AS start, bool_or(locktype = 'virtualxid') AS of_transaction
+        SELECT pid, min(waitstart) AS start, bool_or(locktype = 'virtualxid') AS of_transaction,
+               bool_and(locktype = 'advisory' AND NOT (classid = 0::oid AND objsubid = 1::smallint AND objid IN ({", ".join(f"{lock}::oid" for lock in NAMES)})))
+               AS is_advisory
         FROM pg_catalog.pg_locks WHERE NOT granted AND pid IS NOT NULL GROUP BY pid
     ), waits AS MATERIALIZED (
         SELECT waiting.pid, blocking.pid AS by, held.gid
@@ -46,7 +48,7 @@ BLOCKED_SQL = f"""
            COALESCE(holder.backend_type <> 'client backend', holder.usesysid IS NULL) AS is_process,
            EXISTS (SELECT FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = chain.by AND ({VACUUMS_SQL} OR {BUILDS_SQL})) AS maintains,
            COALESCE(holder.state, '') AS state, holder.query, a.query AS waits_for, COALESCE(now() - waiting.start, now() - a.query_start) AS since,
-           waiting.of_transaction, EXISTS (SELECT FROM waits WHERE waits.pid = chain.pid AND waits.by = chain.by) AS is_direct
+           waiting.of_transaction, waiting.is_advisory, EXISTS (SELECT FROM waits WHERE waits.pid = chain.pid AND waits.by = chain.by) AS is_direct
     FROM chain JOIN waiting USING (pid) JOIN pg_catalog.pg_stat_activity AS a USING (pid)
     LEFT JOIN pg_catalog.pg_stat_activity AS holder ON holder.pid = chain.by
     WHERE a.datname = current_database() AND (holder.pid IS NOT NULL OR chain.by = 0)
@@ -184,18 +186,23 @@ def _blocked(rows: list, longest: timedelta) -> Finding:
     others = "" if is_one else f", which blocks {plural(len(rows), 'session')}"
     # Only statements with CONCURRENTLY wait for transactions without their IDs.
     is_harmless = all(row.of_transaction for row in rows)
+    # Workers wait so to become the leader, who may hold the lock for days, but not in one transaction.
+    is_optional = all(row.is_advisory for row in rows) and first.state in ("active", "idle")
     statement = (
         "this statement waits for older transactions, and blocks"
         if is_one
         else "these statements wait for older transactions, and block"
     )
     harmless = f": {statement} no reads or writes" if is_harmless else ""
+    harmless = ", an advisory lock, which blocks only programs that ask for it" if is_optional else harmless
     return Finding(
-        Severity.NOTE if is_harmless else Severity.ERROR,
+        Severity.NOTE if is_harmless or is_optional else Severity.ERROR,
         "locks.blocked",
         f"session {first.by}" if first.by else first.gid or "a prepared transaction",
         f"{_waiting(first.pid, first.waits_for)} has waited {span(first.since)} (limit {span(longest)}) for {_holder(first)}{others}{harmless}.",
-        _end(rows, is_harmless),
+        f"If they are not meant to wait, as workers are for a leader: {_terminate('locks', first.by)}"
+        if is_optional
+        else _end(rows, is_harmless),
     )
 
 
