@@ -219,7 +219,9 @@ def _spark(bounds: list[datetime]) -> str:
     if isinstance(bounds[0], Beyond) or isinstance(bounds[-1], Beyond):
         return ""
     step = (bounds[-1] - bounds[0]) / SPARK_POINTS
-    ranks = [_rank(bounds, bounds[0] + step * place) for place in range(SPARK_POINTS + 1)]
+    # The last is not computed: rounded up, it could be beyond the last time that Python has.
+    ends = [*(bounds[0] + step * place for place in range(SPARK_POINTS)), bounds[-1]]
+    ranks = [_rank(bounds, end) for end in ends]
     counts = [later - earlier for earlier, later in pairwise(ranks)]
     return charts.spark(counts, f"Rows over time, {bounds[0]:%Y-%m-%d} to {bounds[-1]:%Y-%m-%d}")
 

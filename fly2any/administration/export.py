@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from threading import BoundedSemaphore
+from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.postgres.fields import ArrayField
@@ -139,7 +140,9 @@ class ExportMixin(admin.ModelAdmin):
         if not (self.has_view_permission(request) and self.has_export_permission(request)):
             raise PermissionDenied
         try:
-            rows = super().get_changelist_instance(request).queryset  # Not self's, which may record that a list is opened.
+            changes: Any = super().get_changelist_instance(request)  # Not self's, which may record that a list is opened.
+            if changes.found.is_partial:
+                raise BadParameter(f"The search does not find every row, so nothing was exported. {changes.found.note}")
         except BadParameter as error:
             note(request, Access.Action.OPENED, self.model, query=request.GET.urlencode())
             record(request)  # The refusal may reveal whether rows were found.
@@ -147,7 +150,7 @@ class ExportMixin(admin.ModelAdmin):
             return HttpResponseRedirect("../")
         note(request, Access.Action.EXPORTED, self.model, query=request.GET.urlencode())
         record(request)
-        export = spooled(rows_as_csv(rows, without=getattr(self.model, "secret_fields", ())))
+        export = spooled(rows_as_csv(changes.queryset, without=getattr(self.model, "secret_fields", ())))
         name, length = f"{self.opts.db_table}.csv", {"Content-Length": str(export.size)}
         return FileResponse(export, as_attachment=True, filename=name, content_type="text/csv; charset=utf-8", headers=length)
 

@@ -89,7 +89,7 @@ class Found:
 
     `is_final`: no later probe is tried, even if there are no such rows: the term can mean nothing else. `order`: the time
     by which an index sorts these rows.
-    `is_understood`: the term has the form that the probe looks up.
+    `is_understood`: the term has the form that the probe looks up. `is_partial`: more rows match, and `note` says so.
     """
 
     rows: Q
@@ -98,6 +98,7 @@ class Found:
     is_final: bool = False
     order: str = ""
     is_understood: bool = True
+    is_partial: bool = False
 
 
 NOTHING = Found(Q(pk__in=[]), is_understood=False)
@@ -230,11 +231,12 @@ class PersonNamed(Probe):
         try:
             keys = people_named(model, term, most=MOST_CANDIDATES)
         except TooSlow:
-            return Found(Q(pk__in=[]), note=TOO_MANY)
+            return Found(Q(pk__in=[]), note=TOO_MANY, is_partial=True)
         if keys is None:
             return replace(NOTHING, note=f"Enter at least one part with {SHORTEST_TEXT} consecutive letters or digits.")
         more = f"More than {MOST_CANDIDATES:,} rows match, and only some of them are shown. Enter a longer search term."
-        return Found(Q(pk__in=keys[:MOST_CANDIDATES]), note=more if len(keys) > MOST_CANDIDATES else "")
+        cut = len(keys) > MOST_CANDIDATES
+        return Found(Q(pk__in=keys[:MOST_CANDIDATES]), note=more if cut else "", is_partial=cut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,14 +249,14 @@ class RelatedPerson(Probe):
         try:
             people = people_named(model._meta.get_field(self.key).related_model, term, most=MOST_PEOPLE)
         except TooSlow:
-            return Found(Q(pk__in=[]), note=TOO_MANY)
+            return Found(Q(pk__in=[]), note=TOO_MANY, is_partial=True)
         if people is None:
             return None
         rows = model._base_manager.filter(**{f"{self.key}__in": people[:MOST_PEOPLE]})
         keys = list(rows.values_list("pk", flat=True)[: MOST_CANDIDATES + 1]) if people else []
         cut = len(people) > MOST_PEOPLE or len(keys) > MOST_CANDIDATES
         more = "More rows match than are shown. Enter more of the name, or an e-mail address."
-        return Found(Q(pk__in=keys[:MOST_CANDIDATES]), note=more if cut else "", is_understood=bool(people))
+        return Found(Q(pk__in=keys[:MOST_CANDIDATES]), note=more if cut else "", is_understood=bool(people), is_partial=cut)
 
 
 def people_named(model: type[models.Model], term: str, *, most: int) -> list[str] | None:

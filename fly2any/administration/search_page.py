@@ -15,7 +15,7 @@ from django.http import HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.http import urlencode
-from django.utils.text import get_text_list
+from django.utils.text import capfirst, get_text_list
 
 from .counts import Count
 from .formats import beginning
@@ -38,16 +38,17 @@ def search_view(site: Any, request, admins: Sequence[Any]) -> HttpResponse:
         return HttpResponseRedirect(_page_of_secret(request, admins))
     term = request.GET.get("q", "").strip()
     can_be_searched = is_text(term) and len(term) <= LONGEST_TERM
-    panels = list(_panels(request, admins, term)) if term and can_be_searched else []
+    notes: list[str] = [] if can_be_searched else [CANNOT_SEARCH]
+    panels = list(_panels(request, admins, term, notes)) if term and can_be_searched else []
     context = {
         **site.each_context(request),
         "title": "Search",
         "term": beginning(term) if is_text(term) else "",
-        "note": "" if can_be_searched else CANNOT_SEARCH,
+        "notes": notes,
         "hint": TOO_SHORT if term and not LETTERS.search(term) else "",
         "panels": panels,
         # Airports whose names begin with the term, which have no list of their own.
-        "only_pages": bool(panels) and not airports_of(term) and not any(panel.url for panel in panels),
+        "only_pages": bool(panels) and not notes and not airports_of(term) and not any(panel.url for panel in panels),
         "secrets": get_text_list([str(admin.opts.verbose_name) for admin in admins if admin.findable], "or"),
     }
     return TemplateResponse(request, "admin/search.html", context)
@@ -68,8 +69,11 @@ def _page_of_secret(request, admins: Sequence[Any]) -> str:
     return reverse("admin:search")
 
 
-def _panels(request, admins: Sequence[Any], term: str) -> Iterator[Panel]:
-    """Yield the results: the rows of each table, newest first, and other pages, which come first if the term is their code."""
+def _panels(request, admins: Sequence[Any], term: str, notes: list[str]) -> Iterator[Panel]:
+    """Yield the results: the rows of each table, newest first, and other pages, which come first if the term is their code.
+
+    Where a search does not find every row, its note is added to `notes`.
+    """
     pages = [panel for admin in admins for panel in admin.found_pages(term)]
     yield from pages if airports_of(term) else ()
     by_key = _rows_by_key(admins, term)
@@ -80,6 +84,7 @@ def _panels(request, admins: Sequence[Any], term: str) -> Iterator[Panel]:
         for probe in admin.search if not keys else ():
             if probe.is_general and (found := probe.find(admin.model, term, {})):
                 rows |= found.rows
+                notes += [f"{capfirst(admin.opts.verbose_name_plural)}: {found.note}"] if found.is_partial else []
                 order = f"-{found.order}" if found.order else order
         if rows and (panel := _panel(admin, request, rows, order, term)):
             yield panel

@@ -1,5 +1,7 @@
 """The first page shows one verification for a short time; the Database page verifies each time."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from django.db import connection
 from django.urls import reverse
@@ -55,3 +57,10 @@ def test_a_verification_that_waits_for_a_lock_is_reported_and_not_kept(staff, cl
     assert "The schema could not be queried: Another transaction holds a lock" in shown
     assert dashboard._known is None
     assert found(staff) == ([], True)
+
+
+def test_a_curve_ends_at_the_last_time_that_python_has():
+    first, last = datetime(2026, 1, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+    bounds = [first + (last - first) * place / 40 for place in range(40)] + [last]
+
+    assert all(dashboard._spark([bounds[0] + timedelta(microseconds=more), *bounds[1:]]) for more in range(30))

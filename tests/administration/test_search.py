@@ -13,6 +13,9 @@ from django.test.utils import CaptureQueriesContext
 from accounts.models import Session, User, VerificationToken
 from ai_consultant.models import Conversation, Message
 from engagement.models import LoginHistory, UserActivity, UserSession
+from fly2any.administration import search
+from fly2any.administration.deadlines import TooSlow
+from fly2any.administration.models import Access
 from fly2any.administration.overview import best_page
 from fly2any.database.schema.contract import PHASE7_APPS
 from fly2any.database.seed import seed
@@ -232,6 +235,30 @@ def test_a_search_too_short_for_a_person_says_so(member):
     hint = "A search for a person needs at least 3 consecutive letters or digits of a name or an e-mail address."
     assert [hint in page for page in pages] == [True, False, False]
     assert ["at least one with three consecutive letters or digits" in page for page in pages] == [True] * 3
+
+
+@pytest.mark.parametrize("cause", ["too many", "too slow"])
+def test_no_page_says_nothing_found_and_no_export_is_sent_if_a_search_does_not_find_every_row(member, monkeypatch, cause):
+    client = member("Administrators")
+    for number in range(2):
+        person(f"ana{number}@example.com", name="Commonia Xyz")
+    if cause == "too many":
+        monkeypatch.setattr(search, "MOST_CANDIDATES", 1)
+        note = "More than 1 rows match, and only some of them are shown. Enter a longer search term."
+    else:
+        monkeypatch.setattr(search, "people_named", raise_too_slow)
+        note = search.TOO_MANY
+
+    everywhere = client.get("/admin/search/", {"q": "commonia"}).content.decode()
+    refused = client.post(f"{address(User, 'export')}?q=commonia", follow=True).content.decode()
+
+    assert (f">Users: {note}<" in everywhere, "Nothing found" in everywhere) == (True, False)
+    assert f"The search does not find every row, so nothing was exported. {note}" in refused
+    assert [*Access.objects.values_list("action", "table", "query")] == [("opened", "users", "q=commonia")]
+
+
+def raise_too_slow(*arguments, **options):
+    raise TooSlow
 
 
 def test_the_search_says_when_only_places_match_and_how_many_rows_it_shows(member):
