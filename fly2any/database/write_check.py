@@ -24,6 +24,16 @@ from .server import read_schema
 from .sql import EXPLICIT_TRIGGER_SQL, fetch_all, quote, time_limits
 
 LONGEST = timedelta(hours=1)  # Longer than a write check takes.
+# By column, two values that the site may write: its checks and triggers may refuse others.
+NEXT_YEAR = timezone.now().year + 1
+PLAUSIBLE = {
+    "origin": ("LHR", "JFK"),
+    "destination": ("FCO", "LIS"),
+    "airportCode": ("FCO", "LIS"),
+    "departDate": (f"{NEXT_YEAR}-04-25", f"{NEXT_YEAR}-04-26"),
+    "returnDate": (f"{NEXT_YEAR}-05-25", f"{NEXT_YEAR}-05-26"),
+    "currency": ("USD", "EUR"),
+}
 
 # The triggers of a table whose function PostgreSQL names in the context of an error.
 NAMED_TRIGGERS_SQL = f"""
@@ -173,7 +183,7 @@ def _value(field: models.Field, *, changed: bool) -> Any:
     """Return a value that, in a unique column, no real row has; that of a row which is `changed` is another one."""
     match field.get_internal_type():
         case "DateTimeField":
-            return timezone.now().replace(microsecond=0) - timedelta(days=1 if changed else 2)
+            return timezone.now().replace(microsecond=0) - timedelta(hours=3 if changed else 2)
         case "BooleanField":
             return changed
         case "IntegerField" | "BigIntegerField":
@@ -184,6 +194,10 @@ def _value(field: models.Field, *, changed: bool) -> Any:
             return {"write check": changed}
         case "ArrayField":
             return ["write check", str(changed)]
+        case _ if field.column in PLAUSIBLE:
+            return PLAUSIBLE[field.column][changed]
+        case _ if field.choices:
+            return list(field.choices)[-changed][0]
         case _ if field.name == "email":
             return f"write-check-{uuid.uuid4()}@example.com"
         case _:

@@ -3,8 +3,10 @@
 import pytest
 from django.apps import apps
 from django.db import connection
+from django.db.models import TextField
+from django.utils import timezone
 
-from fly2any.database.write_check import check_writes
+from fly2any.database.write_check import _is_as_expected, _models, _value, check_writes
 from tests.database.test_writes import run
 
 FUNCTION = "CREATE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {} RETURN NEW; END $$"
@@ -51,6 +53,18 @@ def test_a_column_that_a_trigger_changes_is_named_unless_it_is_a_normal_form_or_
     assert (str(error).partition(", in ")[2] if error else "") == wrong
 
 
+def test_no_changed_sample_value_can_be_taken_for_the_first_in_another_form():
+    fields = [
+        field
+        for model in _models()
+        for field in model._meta.local_fields
+        if isinstance(field, TextField) and not field.primary_key
+    ]
+    pairs = [(field, _value(field, changed=False), _value(field, changed=True)) for field in fields]
+
+    assert [str(field) for field, first, changed in pairs if _is_as_expected(first, changed, timezone.now())] == []
+
+
 @pytest.mark.django_db
 def test_a_time_that_lost_its_zone_is_named():
     run('ALTER TABLE users ALTER "createdAt" TYPE timestamp(3)')
@@ -58,3 +72,16 @@ def test_a_time_that_lost_its_zone_is_named():
     assert str(check_writes(connection).error) == (
         "The write check failed at the table users: the row that was read differs from what was updated, in created_at"
     )
+
+
+@pytest.mark.django_db
+def test_triggers_and_checks_that_accept_what_the_site_writes_pass():
+    validates = """
+        IF NEW.origin !~ '^[A-Z]{3}$' OR NEW.currency !~ '^[A-Z]{3}$' OR NEW."departDate"::date < current_date OR NEW."returnDate" <= NEW."departDate"
+        THEN RAISE 'refused'; END IF;"""
+    run(FUNCTION.replace("{}", validates), TRIGGER.format("INSERT OR UPDATE", "price_alerts"))
+    run(
+        "ALTER TABLE price_history ADD CHECK (provider IN ('duffel', 'amadeus', 'mock') AND timestamp > now() - interval '1 day')"
+    )
+
+    assert check_writes(connection).error is None
