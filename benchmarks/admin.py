@@ -196,7 +196,7 @@ def forget_files():
     """Drop the operating system's file cache; return whether that is allowed."""
     os.sync()
     try:
-        CACHES.write_text("3")
+        CACHES.write_text("3", encoding="utf-8")
     except OSError:
         return False
     return True

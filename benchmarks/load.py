@@ -64,7 +64,7 @@ def work(staff, limit, place, environment):
             sys.exit(f"locust measured nothing: {ended.stderr.strip()}")
         print(f"  {staff} staff, {SECONDS} s")
         report(figures, limit)
-        for error in list(csv.DictReader(Path(folder, "run_failures.csv").read_text().splitlines()))[:5]:
+        for error in list(csv.DictReader(Path(folder, "run_failures.csv").read_text(encoding="utf-8").splitlines()))[:5]:
             print(f"  {error['Occurrences']} × {error['Error']}")
 
 

@@ -76,7 +76,7 @@ def run(engine: str, major: int, packages: tuple[str, ...], *, parallel: int = 1
         )
         if not written.exists():
             raise UnavailableError(f"Django's suite ended with {done.returncode} before its tests did:\n{done.stdout[-3000:]}")
-        found = json.loads(written.read_text())
+        found = json.loads(written.read_text(encoding="utf-8"))
     if found["failed"]:
         print(done.stdout)
     reasons = Counter(reason for _, reason in found["skipped"])

@@ -19,6 +19,7 @@ class Runner(DiscoverRunner):
                     "failed": sorted({str(getattr(test, "test_case", test)) for test, _ in failed}),
                     "skipped": sorted((str(test), reason) for test, reason in result.skipped),
                 }
-            )
+            ),
+            encoding="utf-8",
         )
         return super().suite_result(suite, result, **options)

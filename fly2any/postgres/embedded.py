@@ -132,7 +132,7 @@ def _release_all() -> None:
 
 def _start_supervisor(home: Path, settings: Mapping[str, str], database: str) -> None:
     options = [f"{name}={value}" for name, value in settings.items()]
-    with open(home / "log", "a", opener=_open_private) as log:
+    with open(home / "log", "a", encoding="utf-8", opener=_open_private) as log:
         supervisor = subprocess.Popen(
             [sys.executable, "-m", "fly2any.postgres.supervisor", str(home), database, *options],
             stdin=subprocess.DEVNULL,
@@ -140,7 +140,7 @@ def _start_supervisor(home: Path, settings: Mapping[str, str], database: str) ->
             stderr=log,
             cwd=PROJECT,
             start_new_session=True,  # Ctrl-C in the terminal must stop the command, not the server.
-            text=True,
+            encoding="utf-8",
         )
     assert supervisor.stdout is not None
     with supervisor.stdout:

@@ -99,7 +99,7 @@ class Server:
             stderr=log,
             cwd="/",
             env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"},
-            text=True,
+            encoding="utf-8",
         )
 
     def create(self) -> None:
@@ -118,7 +118,7 @@ class Server:
         shutil.rmtree(unfinished, ignore_errors=True)  # Left by an earlier attempt that was killed.
         unfinished.mkdir(mode=0o700)
         self._give(unfinished)
-        with open(self.home / "log", "a") as log:
+        with open(self.home / "log", "a", encoding="utf-8") as log:
             initdb = self.run(
                 log, "initdb", "-D", str(unfinished), "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8", *self.LOCALE,
             )  # fmt: skip
@@ -139,7 +139,7 @@ class Server:
             (self.data / "postmaster.pid").unlink(
                 missing_ok=True
             )  # Stale: its process is gone, or the pid belongs to another one.
-            with open(self.home / "log", "a") as log:
+            with open(self.home / "log", "a", encoding="utf-8") as log:
                 self.process = self.run(log, "postgres", "-D", str(self.data), *words, dies_with_us=True)
             while self.process.poll() is None:
                 if status(self.home) == "ready":
@@ -161,7 +161,7 @@ class Server:
             "SELECT 'CREATE EXTENSION pg_stat_statements'"
             " WHERE NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_stat_statements') \\gexec\n"
         )
-        with open(self.home / "log", "a") as log:
+        with open(self.home / "log", "a", encoding="utf-8") as log:
             psql = self.run(
                 log, "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", str(socket_folder(self.home)), "-U", SUPERUSER, "-d", "postgres",
                 stdin=subprocess.PIPE,
@@ -190,7 +190,7 @@ class Server:
 
     def incompatibility(self) -> str:
         """Return why the programs cannot read the data directory of a stopped server although it has their major version, or ""."""
-        with tempfile.TemporaryFile("w+") as log:  # A file as for every program: `run` takes no pipe.
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as log:  # A file as for every program: `run` takes no pipe.
             self.run(log, "postgres", "-C", "data_checksums", "-D", str(self.data)).wait(60)
             log.seek(0)
             text = log.read()
@@ -225,7 +225,7 @@ class Server:
 
 def version_of(folder: Path) -> str:
     """Return the version of the server programs in `folder`, such as 18.6; raise OSError or CalledProcessError without them."""
-    version = subprocess.check_output([str(folder / "postgres"), "--version"], text=True, cwd="/")
+    version = subprocess.check_output([str(folder / "postgres"), "--version"], encoding="utf-8", cwd="/")
     return version.partition(")")[2].split()[0]  # Packagers add text after it.
 
 
@@ -286,7 +286,7 @@ def _as_server_user(program: Path, home: Path, owner: tuple[int, int]) -> list[s
 
 
 def _bounding_set() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("CapBnd:"):
             return int(line.split()[1], 16)
     return 0

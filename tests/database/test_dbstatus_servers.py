@@ -46,6 +46,14 @@ def test_a_role_that_may_only_read_the_catalogue_gets_the_whole_report(migrated)
 
 
 @pytest.mark.slow
+def test_it_reads_the_contract_as_utf_8_in_a_locale_of_another_encoding(migrated):
+    result = manage("dbstatus", "--release", url=migrated.url(), LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("OK: ")
+
+
+@pytest.mark.slow
 def test_it_runs_on_a_hot_standby(migrated, tmp_path_factory):
     standby = migrated.standby(tmp_path_factory.mktemp("standby"))
     try:

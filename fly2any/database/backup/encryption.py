@@ -64,7 +64,7 @@ def keys_in(identity_file: str) -> list[Any]:
     if not identity_file:
         raise Refusal("The backup is encrypted: set BACKUP_IDENTITY_FILE to the file with the key that age-keygen created.")
     try:
-        lines = Path(identity_file).read_text().splitlines()
+        lines = Path(identity_file).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         raise Refusal("BACKUP_IDENTITY_FILE does not name a readable file: correct it.") from None
     try:

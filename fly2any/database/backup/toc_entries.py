@@ -175,5 +175,5 @@ def in_order(entries: Sequence[Entry], first: Collection[int], work: Path) -> It
 
 def listed(numbers: Iterable[int], path: Path) -> Path:
     """Write a list of entries for pg_restore to the file at `path`, and return it."""
-    path.write_text("".join(f"{number};\n" for number in numbers))
+    path.write_text("".join(f"{number};\n" for number in numbers), encoding="utf-8")
     return path

@@ -93,7 +93,7 @@ def _installed() -> Iterator[Tools]:
                 result = subprocess.run(  # noqa: S603
                     [folder / "pg_dump", "--version"],
                     capture_output=True,
-                    text=True,
+                    encoding="utf-8",
                     check=True,
                     timeout=30,
                     env=bare_environment(),
@@ -155,12 +155,14 @@ def reached(connection) -> Iterator[tuple[str, dict[str, str]]]:
         if password:
             secret = Path(folder, "pass")
             secret.touch(mode=0o600)
-            secret.write_text("*:*:*:*:" + re.sub(r"([\\:])", r"\\\1", str(password)) + "\n")
+            secret.write_text("*:*:*:*:" + re.sub(r"([\\:])", r"\\\1", str(password)) + "\n", encoding="utf-8")
             clean["PGPASSFILE"] = str(secret)
         if secrets:
             service = Path(folder, "service")
             service.touch(mode=0o600)
-            service.write_text("[fly2any]\n" + "".join(f"{name}={value}\n" for name, value in secrets.items()))
+            service.write_text(
+                "[fly2any]\n" + "".join(f"{name}={value}\n" for name, value in secrets.items()), encoding="utf-8"
+            )
             clean["PGSERVICEFILE"] = str(service)
             parameters["service"] = "fly2any"
         yield make_conninfo(**parameters), clean
@@ -173,7 +175,7 @@ def read(program: Path, dump: FileIO, *options: str) -> str | None:
     """
     dump.seek(0)
     done = subprocess.run(  # noqa: S603
-        [program, *options], stdin=dump, capture_output=True, text=True, errors="replace", env=bare_environment()
+        [program, *options], stdin=dump, capture_output=True, encoding="utf-8", errors="replace", env=bare_environment()
     )
     if done.returncode == 0:
         return done.stdout
@@ -222,7 +224,7 @@ class Running:
             dump.seek(0)  # The program shares the position.
         self.process = subprocess.Popen(  # noqa: S603
             [str(program), "--no-password", *arguments], env=environment, stdin=dump or subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, text=True, errors="replace",
+            stderr=subprocess.PIPE, encoding="utf-8", errors="replace",
         )  # fmt: skip
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()

@@ -141,7 +141,7 @@ def programs(server: int, *, oldest: int) -> tuple[Path, int]:
         result = subprocess.run(  # noqa: S603
             [folder / "postgres", "--version"],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=30,
             env=tools.bare_environment(),
             cwd="/",
@@ -230,7 +230,7 @@ def _limits() -> tuple[str, ...]:
 def _available_memory() -> int | None:
     """Return how many bytes of memory are available, None if the system, such as macOS, does not say it."""
     try:
-        match = AVAILABLE.search(Path("/proc/meminfo").read_text())
+        match = AVAILABLE.search(Path("/proc/meminfo").read_text(encoding="utf-8"))
     except OSError:
         return None
     return int(match[1]) << 10 if match else None

@@ -142,7 +142,7 @@ def code_version() -> str:
             "--short",
             "HEAD",
         ]
-        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5)  # noqa: S603
+        result = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, timeout=5)  # noqa: S603
         return result.stdout.strip()
     return "unknown"
 

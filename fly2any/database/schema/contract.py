@@ -94,7 +94,7 @@ def load(path: Path = PATH) -> Contract:
 
 @lru_cache(maxsize=2)
 def _read(path: Path, written: int) -> Contract:
-    data = json.loads(path.read_text())
+    data = json.loads(path.read_text(encoding="utf-8"))
     if data["format"] != FORMAT:
         raise ValueError(f"{path} has the format {data['format']}, and this code reads {FORMAT}.")
     versions = [_version(KINDS[name], dict(entry)) for name in KINDS for entry in data[name]]
