@@ -57,7 +57,7 @@ def run():
 
 def work(staff, limit, place, environment):
     with tempfile.TemporaryDirectory() as folder:
-        locust = [sys.executable, "-m", "locust", "-f", "benchmarks/staff.py", "--host", f"http://{place}", "--headless"]
+        locust = [sys.executable, "-m", "locust", "-f", "benchmarks/locust_user.py", "--host", f"http://{place}", "--headless"]
         numbers = ["--users", str(staff), "--spawn-rate", "4", "--run-time", f"{SECONDS}s", "--csv", f"{folder}/run"]
         ended = subprocess.run([*locust, *numbers, "--loglevel", "WARNING"], env=environment, capture_output=True, text=True)
         if not (figures := Path(folder, "run_stats.csv")).exists():

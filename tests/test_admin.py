@@ -14,8 +14,8 @@ from django.urls import resolve, reverse
 from accounts.models import Account, Session, User, UserPreferences, VerificationToken
 from ai_consultant.models import Conversation, Message
 from engagement.models import Notification, PushSubscription, UserActivity
+from fly2any.administration.access_paths import time_added
 from fly2any.administration.counts import MOST_COUNTED
-from fly2any.administration.indexes import time_added
 from fly2any.database.schema.contract import PHASE7_APPS
 from fly2any.database.seed import seed
 from tests.database.test_dbseed import DAY

@@ -25,7 +25,7 @@ from .actions import pause_alerts, rearm_alerts
 from .alert_states import OWN_PRICE, State, alert_state, state_of, why_in_full
 from .models import PriceAlert, PriceHistory, PriceMonitorLog, RecentSearch, SavedSearch
 from .prices import MOST_ALERTS, departures, read_alerts, read_prices, read_reached
-from .route_panels import airports_panel, route_panel
+from .search_panels import airports_panel, route_panel
 
 PAUSE_ALERTS = Action("pause-alerts", "Pause alerts", "Pause", "paused", "The price monitor does not check a paused alert.")
 

@@ -1,6 +1,7 @@
 """Sign-ins take turns: a few at a time per process, one at a time per user name and network.
 
 A browser in which staff have signed in before also has slots of its own, so other clients cannot keep it out.
+site.py and second_factor.py wrap their views in `in_turn`.
 Failures are counted by the network of client_address.py, up to settings.AXES_FAILURE_LIMIT.
 """
 

@@ -16,10 +16,10 @@ from django.db import DataError, models
 from django.utils.text import capfirst
 
 from . import formats
+from .access_paths import best_path, leads, newest_within, orders, time_added
 from .counts import Count, bounded, exact, nouns, of_table
 from .deadlines import TooSlow, within
 from .filters import BadParameter, TimeFilter
-from .indexes import best_path, leads, newest_within, orders, time_added
 from .long_values import large_fields, with_short_copies, with_short_values
 from .overview import best_page
 from .paging import Order, Page, page_of

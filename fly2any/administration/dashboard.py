@@ -22,9 +22,9 @@ from fly2any.database.verification import Verification
 from fly2any.postgres.values import Beyond
 
 from . import charts
+from .access_paths import time_added, time_of
 from .counts import MOST_COUNTED, Count, bounded, extents, short
 from .deadlines import TooSlow, within
-from .indexes import time_added, time_of
 
 BACKUPS_KNOWN = 300
 VERIFYING = 1_000  # Milliseconds for each statement of a verification; the first one of a process is the slowest.

@@ -10,10 +10,10 @@ from django.contrib.admin.options import IncorrectLookupParameters
 from django.db import models
 
 from . import deadlines, filters
+from .access_paths import leads, orders
 from .changelist import ChangeList
 from .columns import ColumnsMixin
 from .filters import BadParameter
-from .indexes import leads, orders
 from .overview import Panel
 from .search import Probe, search
 

@@ -14,7 +14,7 @@ from django.db.models import Case, F, Func, When
 from django.db.models.functions import Cast, Left
 from django.db.models.lookups import LessThanOrEqual
 
-from .indexes import leads
+from .access_paths import leads
 
 BEGINNING = 1_000  # Characters of a text.
 LARGEST = 16 * 1024  # Bytes of a JSON value or an array; a larger one is shown as missing.

@@ -24,10 +24,10 @@ from django.utils.http import RFC3986_SUBDELIMS
 from fly2any.database.units import plural
 
 from . import charts
+from .access_paths import leads, newest_within, time_added, time_within
 from .counts import MOST_COUNTED, Count, bounded
 from .deadlines import TooSlow, within
 from .formats import beginning
-from .indexes import leads, newest_within, time_added, time_within
 from .long_values import with_short_copies, with_short_values
 from .paging import value_of
 from .replica import current

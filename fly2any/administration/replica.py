@@ -16,8 +16,8 @@ from django.core.cache import cache
 from django.db import DEFAULT_DB_ALIAS, Error, connections
 from django.http import HttpRequest
 
+from fly2any.database.database_identity import Origin, read_origin
 from fly2any.database.errors import explain
-from fly2any.database.identity import Origin, read_origin
 from fly2any.database.schema.contract import PHASE7_APPS
 from fly2any.database.units import span
 

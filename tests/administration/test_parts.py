@@ -14,9 +14,9 @@ from accounts.models import Account, Session, User, VerificationToken
 from ai_consultant.models import Conversation, Message
 from engagement.models import LoginHistory, Notification, UserActivity
 from fly2any.administration import deadlines, formats
+from fly2any.administration.access_paths import best_path, orders, time_added, time_of, time_within
 from fly2any.administration.counts import Count, bounded, exact, of_table, short
 from fly2any.administration.deadlines import TooSlow, within
-from fly2any.administration.indexes import best_path, orders, time_added, time_of, time_within
 from fly2any.administration.models import Access
 from fly2any.administration.overview import relations, timeline
 from fly2any.administration.paging import Order, page_of

@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 from fly2any.database.backup.store import store_at
+from fly2any.database.database_identity import Run
 from fly2any.database.errors import Refusal
-from fly2any.database.identity import Run
 from fly2any.database.progress import Progress
 from fly2any.database.retention import archive
 from fly2any.database.retention import sweep as sweeping

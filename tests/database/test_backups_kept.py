@@ -22,8 +22,8 @@ from fly2any.database.backup.render import many
 from fly2any.database.backup.required import require_backup
 from fly2any.database.backup.store import Folder, store_at
 from fly2any.database.clock import Clock, read_clock
+from fly2any.database.database_identity import Origin, read_origin
 from fly2any.database.errors import Refusal
-from fly2any.database.identity import Origin, read_origin
 from fly2any.database.progress import Progress
 from fly2any.database.report.text import _backups
 from tests.conftest import django, manage

@@ -25,10 +25,10 @@ from fly2any.database.backup.restore import stamp_of
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
 from fly2any.database.backup.trial_restore import check
+from fly2any.database.database_identity import read_origin
 from fly2any.database.errors import Refusal
 from fly2any.database.health.examine import examine
 from fly2any.database.health.topics import TOPICS
-from fly2any.database.identity import read_origin
 from fly2any.database.maintenance import render
 from fly2any.database.maintenance.run import maintain, planned
 from fly2any.database.progress import Progress

@@ -14,7 +14,7 @@ from fly2any.database.findings import Severity
 from fly2any.database.health.examine import examine
 from fly2any.database.health.topics import TOPICS
 from fly2any.database.report.collect import compare_and_collect
-from fly2any.database.schema.obstacles import AGREE
+from fly2any.database.schema.unmanaged_findings import AGREE
 from fly2any.database.verification import verify
 from tests.conftest import django, manage, start_manage
 from tests.servers import open_transaction, recorded, runs, wait_until

@@ -14,8 +14,8 @@ from fly2any.database.backup.required import require_backup
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
 from fly2any.database.clock import read_clock
+from fly2any.database.database_identity import Run, read_origin
 from fly2any.database.errors import Refusal
-from fly2any.database.identity import Run, read_origin
 from fly2any.database.progress import Progress
 from tests.conftest import django, manage
 from tests.database.taken import described, keep

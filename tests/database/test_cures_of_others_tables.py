@@ -4,7 +4,7 @@ import pytest
 
 from fly2any.database.report.collect import collect
 from fly2any.database.report.script import status_as_sql
-from fly2any.database.schema.obstacles import AGREE
+from fly2any.database.schema.unmanaged_findings import AGREE
 from fly2any.database.verification import verify
 from tests.conftest import django
 

@@ -13,8 +13,8 @@ from fly2any.database.backup.restore import restore_into
 from fly2any.database.backup.store import Folder
 from fly2any.database.backup.stored_file import fetched, opened
 from fly2any.database.backup.take import take
+from fly2any.database.database_identity import Origin
 from fly2any.database.errors import Refusal
-from fly2any.database.identity import Origin
 from fly2any.database.progress import Progress
 from tests.conftest import django
 from tests.database.taken import databases, described, rows, run, the_one

@@ -5,7 +5,7 @@ from django.db import connection
 
 from fly2any.database.report.collect import collect
 from fly2any.database.report.script import status_as_sql
-from fly2any.database.schema.obstacles import AGREE
+from fly2any.database.schema.unmanaged_findings import AGREE
 from fly2any.database.verification import verify
 from tests.conftest import manage
 from tests.database.sites import plan

@@ -3,7 +3,7 @@
 import pytest
 from django.db import connection
 
-from fly2any.database.schema.obstacles import AGREE
+from fly2any.database.schema.unmanaged_findings import AGREE
 from tests.database.test_moved_tables import drift
 from tests.database.test_writes import run
 

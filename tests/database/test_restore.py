@@ -18,8 +18,8 @@ from fly2any.database.backup.store import store_at
 from fly2any.database.backup.swap import swap
 from fly2any.database.backup.take import take
 from fly2any.database.backup.trial_restore import check
+from fly2any.database.database_identity import read_origin
 from fly2any.database.errors import Refusal
-from fly2any.database.identity import read_origin
 from fly2any.database.progress import Progress
 from tests.conftest import django, manage, start_manage
 from tests.database.taken import RecordedProgress, change, databases, rows, run, the_one

@@ -14,8 +14,8 @@ from fly2any.database.backup.restore_connections import connection_to
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.swap import STARTED_SQL, swap
 from fly2any.database.backup.take import take
+from fly2any.database.database_identity import read_origin
 from fly2any.database.errors import Refusal
-from fly2any.database.identity import read_origin
 from fly2any.database.progress import Progress
 from fly2any.database.sql import fetch_one
 from tests.conftest import django

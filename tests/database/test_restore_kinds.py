@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 import pytest
 
 from fly2any.database.backup.extensions import require_extensions
+from fly2any.database.database_identity import read_origin
 from fly2any.database.errors import Refusal
-from fly2any.database.identity import read_origin
 from fly2any.database.roles import roles_sql
 from fly2any.postgres.embedded import bin_folder
 from tests.conftest import django, manage

@@ -10,8 +10,8 @@ from fly2any.database.backup.disk_space import note, require_disk_space
 from fly2any.database.backup.not_dumped import read_attached
 from fly2any.database.backup.properties import create
 from fly2any.database.backup.tablespaces import describe_unusable
+from fly2any.database.database_identity import read_origin
 from fly2any.database.errors import Refusal
-from fly2any.database.identity import read_origin
 from tests.conftest import django
 from tests.database.taken import databases, described
 

@@ -13,8 +13,8 @@ from fly2any.database.backup.extension_entries import find_extensions, uncertain
 from fly2any.database.backup.extensions import require_extensions
 from fly2any.database.backup.row_hashes import Content, Registered
 from fly2any.database.backup.toc_entries import NOTHING, LeftOut, entries_in
+from fly2any.database.database_identity import read_origin
 from fly2any.database.errors import Refusal
-from fly2any.database.identity import read_origin
 from tests.conftest import django, manage
 from tests.database.taken import databases, described
 from tests.servers import let_through

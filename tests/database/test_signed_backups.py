@@ -13,8 +13,8 @@ from fly2any.database.backup.pruning import prune
 from fly2any.database.backup.render import many
 from fly2any.database.backup.store import store_at
 from fly2any.database.clock import read_clock
+from fly2any.database.database_identity import read_origin
 from fly2any.database.errors import Refusal
-from fly2any.database.identity import read_origin
 from fly2any.database.progress import Progress
 from tests.conftest import django
 from tests.database.taken import RecordedProgress, described

@@ -6,7 +6,7 @@ from django.db import connection
 
 from fly2any.database.findings import Severity
 from fly2any.database.schema import read_catalog
-from fly2any.database.schema.obstacles import AGREE
+from fly2any.database.schema.unmanaged_findings import AGREE
 from fly2any.database.verification import verify
 from tests.conftest import django
 from tests.database.mutation import EXPECTED

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from ..clock import LIMIT
-from ..identity import Origin, Run
+from ..database_identity import Origin, Run
 from .manifest import Manifest
 from .signing import SIGNED
 

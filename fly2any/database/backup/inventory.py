@@ -10,9 +10,9 @@ from pathlib import Path
 from django.conf import settings
 
 from ..clock import LIMIT, Clock, read_clock
+from ..database_identity import Origin, read_origin
 from ..errors import Refusal
 from ..findings import Finding, Severity
-from ..identity import Origin, read_origin
 from ..units import plural, span
 from .manifest import Manifest, Verdict, file_name, from_json
 from .signing import SIGNED

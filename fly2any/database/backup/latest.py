@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from ..clock import LIMIT
+from ..database_identity import Origin
 from ..errors import Refusal
-from ..identity import Origin
 from ..printable import one_line
 from ..progress import Progress
 from ..units import plural

@@ -12,8 +12,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from ..database_identity import Origin, Run
 from ..errors import Refusal
-from ..identity import Origin, Run
 from ..printable import one_line
 from ..server import MARKING_TABLE
 from ..sql import RECORD, quote

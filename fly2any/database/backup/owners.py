@@ -6,8 +6,8 @@ import re
 import shlex
 from collections.abc import Sequence
 
+from ..database_identity import read_origin
 from ..errors import Refusal
-from ..identity import read_origin
 from ..printable import one_line
 from ..scratch import require_createdb
 from ..sql import ask, fetch_all, fetch_one, quote

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from django.conf import settings
 
 from ..clock import LIMIT, server_time
+from ..database_identity import read_origin
 from ..errors import Refusal, Unfit
-from ..identity import read_origin
 from ..progress import Progress
 from .copied_servers import describe, of_two_servers
 from .inventory import backups

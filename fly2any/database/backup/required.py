@@ -5,8 +5,8 @@ from __future__ import annotations
 from django.conf import settings
 
 from ..clock import server_time
+from ..database_identity import read_origin
 from ..errors import Refusal, Unfit
-from ..identity import read_origin
 from ..progress import Progress
 from ..units import span
 from .encryption import ENDING, WrongKey, require_key

@@ -12,8 +12,8 @@ from typing import TypeVar
 from django.db import Error, transaction
 
 from ..clock import read_clock
+from ..database_identity import read_origin
 from ..errors import Refusal, explain, is_lost
-from ..identity import read_origin
 from ..marked_databases import INTO, MARK, RESTORE, comment, drop_leftovers, mark
 from ..migration.ledger import known_migrations, replaced_migrations
 from ..migration.lock import PATIENCE, wait_for_writers

@@ -14,8 +14,8 @@ from typing import Any
 
 from django.conf import settings
 
+from ..database_identity import read_origin
 from ..errors import Refusal
-from ..identity import read_origin
 from ..migration import journal
 from ..migration.activity import HASHING
 from ..migration.retry import LOCKED_OUT, try_again

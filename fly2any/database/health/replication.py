@@ -9,9 +9,9 @@ from datetime import timedelta
 
 from django.db import DEFAULT_DB_ALIAS, Error, connections
 
+from ..database_identity import read_origin
 from ..errors import explain
 from ..findings import Finding, Severity
-from ..identity import read_origin
 from ..sql import ask, fetch_all
 from ..units import plural, size, span
 from .examine import Figure, Reader

@@ -1,4 +1,4 @@
-"""The topics, in the order in which they are asked; the limits of each are the defaults of its function. docs/reference/dbhealth.md describes them."""
+"""The topics, in the order in which they are asked; the limits of most are the defaults of its function, those of `settings` are WANTED in server_settings.py. docs/reference/dbhealth.md describes them."""
 
 from __future__ import annotations
 

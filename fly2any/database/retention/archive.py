@@ -22,8 +22,8 @@ from ..backup.signing import SIGNED, signature, signed_as
 from ..backup.store import Missing, Store, all_or_none
 from ..backup.stored_file import fetched, opened
 from ..backup.workfolder import work_folder
+from ..database_identity import Origin, read_origin
 from ..errors import Refusal, Unfit
-from ..identity import Origin, read_origin
 from ..progress import Progress
 from ..schema.untrusted_code import refuse_untrusted_code
 from ..server import read_schema

@@ -10,8 +10,8 @@ from msgspec import Meta
 from ..backup import signing
 from ..backup.row_hashes import BY_SELECT, Content, Hashing, Number
 from ..backup.signing import SIGNED, Moment
+from ..database_identity import Run
 from ..errors import Refusal
-from ..identity import Run
 from ..printable import one_line
 from .rules import RULES
 

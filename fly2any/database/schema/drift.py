@@ -20,9 +20,9 @@ from .comparing import Comparing
 from .constraints_and_indexes import compare_named
 from .expressions_on_server import Live, with_equivalent_expressions
 from .objects import PARTITIONED, Catalog, Check, Column, ForeignKey, Object, Table, key_of, where
-from .obstacles import AGREE
 from .sequences import taken_values
 from .tables import compare_tables, unlogged_order
+from .unmanaged_findings import AGREE
 
 # The order in which cures run: a key before the foreign keys that point at it.
 ORDER = ("table", "column", "default", "primary_key", "unique", "check", "index", "foreign_key", "trigger", "rule", "grants")

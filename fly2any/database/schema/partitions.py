@@ -12,9 +12,9 @@ from .called_functions import OWN_SQL
 from .cures import mentions
 from .expressions import with_column_replaced
 from .objects import PARTITIONED, Check, Column, Index, Key, Partition, Table
-from .obstacles import AGREE, TRY
 from .samples import Trial, kind
 from .unmanaged_checks import Checks
+from .unmanaged_findings import AGREE, TRY
 
 # The partitions of the table `c`, at any level. An operator class of another role would run its code.
 PARTITIONS_SQL = f"""

@@ -17,8 +17,8 @@ from . import cures
 from .expressions import CONSTANT, assigned, changes, is_literal
 from .expressions_on_server import Live
 from .objects import Catalog, Column, ForeignKey, Index, Key, Object, Table, where
-from .obstacles import AGREE, TRY, obstacle
 from .partitions import Partitions
+from .unmanaged_findings import AGREE, TRY, obstacle
 from .unmanaged_references import of_references
 
 

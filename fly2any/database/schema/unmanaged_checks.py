@@ -9,7 +9,7 @@ from ..findings import Finding, Severity
 from . import cures
 from .expressions import changes, is_total
 from .objects import Check, Column, where
-from .obstacles import MAY_REFUSE, TRY, obstacle
+from .unmanaged_findings import MAY_REFUSE, TRY, obstacle
 from .unmanaged_keys import Keys
 
 CHANGES = "Ask its owner whether it may refuse rows later."

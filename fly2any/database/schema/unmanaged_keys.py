@@ -13,8 +13,8 @@ from . import cures
 from .cures import mentions
 from .expressions import calls_nothing
 from .objects import OF_REINDEX, Index, Key, of_invalid, where
-from .obstacles import MAY_REFUSE, Obstacles, obstacle
 from .samples import Clash, kind
+from .unmanaged_findings import MAY_REFUSE, Obstacles, obstacle
 
 # The bytes of an index entry on pages of 8 kB; a hash index stores no value, and SP-GiST divides it. A BRIN entry of 8,152 bytes holds
 # the smallest and the largest value.

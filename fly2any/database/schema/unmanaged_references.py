@@ -11,7 +11,7 @@ from ..sql import quote
 from .expressions import CONSTANT
 from .expressions_on_server import Live
 from .objects import Catalog, Table
-from .obstacles import AGREE
+from .unmanaged_findings import AGREE
 
 READ = "Read its definition with \\d+ in `manage.py dbshell`."
 

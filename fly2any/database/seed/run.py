@@ -1,6 +1,6 @@
 """Adds demo data to all tables of the four apps, in SQL on the server: the same rows for the same seed.
 
-functions.py makes a few users very active. The demo staff is created by management/commands/dbseed.py.
+functions.py makes a few users very active. management/commands/dbseed.py refuses where DEBUG is off, and creates the demo staff.
 """
 
 from __future__ import annotations

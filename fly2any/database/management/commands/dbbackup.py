@@ -13,9 +13,9 @@ from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
 from fly2any.database.backup.trial_restore import check as judge
 from fly2any.database.clock import read_clock, time_or_own
+from fly2any.database.database_identity import read_origin
 from fly2any.database.errors import Refusal
 from fly2any.database.exit_codes import ExitCode
-from fly2any.database.identity import read_origin
 from fly2any.database.management.arguments import add_database
 from fly2any.database.management.output import lasting
 from fly2any.database.progress import Terminal

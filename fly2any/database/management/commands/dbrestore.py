@@ -14,8 +14,8 @@ from fly2any.database.backup.store import store_at
 from fly2any.database.backup.swap import require_swappable
 from fly2any.database.backup.tablespaces import describe_unusable
 from fly2any.database.clock import read_clock
+from fly2any.database.database_identity import read_origin
 from fly2any.database.errors import Refusal
-from fly2any.database.identity import read_origin
 from fly2any.database.maintenance import render as render_archive
 from fly2any.database.maintenance.run import archives_of
 from fly2any.database.management.arguments import add_database

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..findings import Finding, Severity
 from . import cures
-from .allowed import Allowed
+from .allowed_rows import Allowed
 from .expressions import SEARCHED, is_total
 from .objects import Check, Column, Index, Object, where
 from .samples import Clash, Trial
