@@ -175,9 +175,7 @@ def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Fin
         alter = f"ALTER TABLE {quote(column.table)} ALTER COLUMN {quote(column.name)}"
         if not following.usable and tables.get(column.table):
             message = f"{following.role} may not use {following.sequence}{_fails(title)}"
-            yield Finding(
-                Severity.ERROR, "column.sequence", where(column), message, f"As its owner: {_grant(following, following.role)}"
-            )
+            yield Finding(Severity.ERROR, "column.sequence", where(column), message, _of_owner(following))
         yield from _denied(following, title)
         if not (following.is_exhausted or following.is_taken):
             continue
@@ -213,6 +211,10 @@ def _denied(following: Next, title: str) -> Iterator[Finding]:
 
 def _fails(title: str) -> str:
     return f", from which the default of {title} takes its values, so every INSERT that uses the default fails."
+
+
+def _of_owner(following: Next) -> str:
+    return f"As its owner: {_grant(following, following.role)}"
 
 
 def _grant(following: Next, role: str) -> str:
