@@ -244,8 +244,10 @@ def test_a_host_without_a_url_is_not_ignored(monkeypatch):
 def test_libpqs_own_variables_do_not_decide_which_database_it_is(url):
     own = {"PGPORT": "1", "PGHOSTADDR": "192.0.2.1", "PGOPTIONS": "-c search_path=nowhere", "PGSERVICE": "other"}
     result = manage("migrate", "--check", url=url, **own, PGTARGETSESSIONATTRS="standby")
+    status = manage("dbstatus", "--format", "json", url=url, PGTZ="Asia/Tokyo")
 
     assert (result.returncode, result.stderr) == (0, "")
+    assert "Asia/Tokyo" not in status.stdout
 
 
 def test_every_command_refuses_a_url_that_only_the_site_reads():

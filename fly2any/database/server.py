@@ -22,6 +22,8 @@ from .other_schemas import OTHER_SCHEMAS_SQL, of_other_schemas
 from .other_writers import GRANTED_SQL, OTHER_WRITERS_SQL, of_other_writer
 from .schema_owner import SCHEMA_OWNER_SQL, of_schema_owner
 from .session_defaults import (
+    HIDDEN_ZONE,
+    HIDDEN_ZONE_SQL,
     MARKING_TABLE,
     READ_ONLY_SQL,
     REPLICATION_ROLE_SQL,
@@ -113,6 +115,7 @@ SERVER_SQL = f"""
            lower('I' COLLATE "default") AS lower_i,
            COALESCE((SELECT s.version || ' ' || s.cipher FROM pg_catalog.pg_stat_ssl AS s WHERE s.pid = pg_backend_pid() AND s.ssl), '') AS tls,
            (SELECT s.reset_val FROM pg_catalog.pg_settings AS s WHERE s.name = 'TimeZone') AS time_zone,
+           {HIDDEN_ZONE_SQL.format(schema="home.schema")} AS hides_zone,
            COALESCE((SELECT 'ALTER ROLE ' || quote_ident(session_user) || CASE WHEN z.setdatabase = 0 THEN '' ELSE ' IN DATABASE ' || quote_ident(current_database()) END
                      FROM pg_catalog.pg_db_role_setting AS z JOIN pg_catalog.pg_roles AS r ON r.oid = z.setrole
                      WHERE r.rolname = session_user AND z.setconfig::text ~* '[{{,"]timezone='
@@ -191,6 +194,7 @@ class Server:
     ]  # others with another version than columns and indexes were built with; whether REFRESH records it
     exclusions: list[str]  # indexes of exclusion constraints, quoted
     time_zone: str
+    hides_zone: bool  # The server's, in which sessions of a role that writes begin.
     sets_zone: str  # The beginning of the statement that sets the time zone for this role in this database.
     sets_path: list[str]  # The same for the search path, and its value; empty where it is the server's or the URL's.
     schema_owner: str | None  # of `schema`, if it is not trusted
@@ -310,6 +314,12 @@ class Server:
                 Severity.WARNING, "server.time_zone", self.database,
                 f"The database's time zone is {self.time_zone}: other sessions read and write times in this zone, but the guide asks for UTC.",
                 f"{self.sets_zone} SET timezone TO 'UTC';",
+            )  # fmt: skip
+        elif self.hides_zone:
+            yield Finding(
+                Severity.WARNING, "server.time_zone", self.database,
+                f"{HIDDEN_ZONE}: if it is not UTC, sessions of other roles or clients read and write times in it.",
+                f"ALTER DATABASE {quote(self.database)} SET timezone TO 'UTC';",
             )  # fmt: skip
 
     def _connections(self) -> Iterator[Finding]:

@@ -92,6 +92,27 @@ _ZONE = f"""
               AND (SELECT a.rolcanlogin AND NOT a.rolsuper FROM pg_catalog.pg_roles AS a WHERE a.oid = configured.role)
               AND (configured.place LIKE '%% IN DATABASE %%' OR NOT {_HAS_ZONE.format(role="configured.role", databases="")}) END
 """
+# Whether sessions of a role that writes to our tables begin in the server's zone, which is not visible here: this role, or the client's
+# options, set another for this session, and neither the database nor all roles have one.
+HIDDEN_ZONE_SQL = """
+    (WITH zoned AS (
+         SELECT z.setrole AS role
+         FROM pg_catalog.pg_db_role_setting AS z CROSS JOIN LATERAL pg_catalog.unnest(z.setconfig) AS c (setting)
+         WHERE pg_catalog.lower(c.setting) LIKE 'timezone=%%'
+           AND z.setdatabase IN (0, (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = current_database()))
+     )
+     SELECT NOT EXISTS (SELECT FROM zoned WHERE zoned.role = 0)
+        AND EXISTS (SELECT FROM pg_catalog.pg_settings AS s WHERE s.name = 'TimeZone' AND s.source = 'client'
+                    UNION ALL
+                    SELECT FROM zoned JOIN pg_catalog.pg_roles AS r ON r.oid = zoned.role WHERE r.rolname = session_user)
+        AND EXISTS (SELECT FROM pg_catalog.pg_roles AS r
+                    WHERE r.rolcanlogin AND (NOT r.rolsuper OR r.rolname = session_user)
+                      AND NOT EXISTS (SELECT FROM zoned WHERE zoned.role = r.oid)
+                      AND EXISTS (SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                                  WHERE n.nspname = {schema} AND c.relname = ANY (%(tables)s) AND c.relkind IN ('r', 'p')
+                                    AND pg_catalog.has_table_privilege(r.oid, c.oid, 'INSERT, UPDATE'))))
+"""
+HIDDEN_ZONE = "The time zone of the server is not known, because this role or the options of the URL set one"
 _OTHERS = {
     "extra_float_digits": _Setting(
         "0|-[0-9]+", "true", "database.float_digits", "clients read a price rounded to {digits}",

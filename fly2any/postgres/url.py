@@ -55,8 +55,12 @@ NOT_HERE = frozenset(
 )  # They would lead to another server, or to something Django cannot use.
 LIBPQ = frozenset(option.keyword.decode() for option in pq.Conninfo.get_defaults()) - PLACE.keys() - NOT_HERE
 
-# libpq's own variables that decide which database a connection reaches, and in which state, where the URL does not say.
-LIBPQS_PLACE = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGOPTIONS", "PGSERVICE", "PGTARGETSESSIONATTRS")
+# libpq's own variables that decide which database a connection reaches, and in which state and with which settings, where the URL does
+# not say.
+LIBPQS_PLACE = (
+    *("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGOPTIONS", "PGSERVICE", "PGTARGETSESSIONATTRS"),
+    *("PGTZ", "PGDATESTYLE", "PGGEQO"),
+)
 
 
 class InvalidURL(ImproperlyConfigured):

@@ -85,6 +85,24 @@ def test_the_databases_time_zone_is_seen_by_a_role_that_has_its_own(exact):
     assert ("server.time_zone", exact.name) in codes
 
 
+@pytest.mark.parametrize("by", ["role", "URL"])
+def test_a_zone_of_the_server_that_ours_hides_blocks_until_the_database_has_one(exact, by):
+    grants = (
+        "GRANT INSERT, SELECT ON ALL TABLES IN SCHEMA public TO {role}",
+        f"ALTER ROLE {exact.user} IN DATABASE {exact.name} SET timezone TO 'UTC'",
+    )
+    parameters = "" if by == "role" else f"{'&' if '?' in exact.url else '?'}options=-ctimezone%3DUTC"
+    with exact.role(*grants[: 2 if by == "role" else 1]):
+        [blocker] = plan(exact, f"{exact.url}{parameters}")["blockers"]
+        exact.execute(blocker["cure"])
+        cured = plan(exact, f"{exact.url}{parameters}")
+
+    assert (blocker["code"], blocker["where"], cured["blockers"]) == ("server.time_zone", exact.name, [])
+    assert blocker["message"].startswith(
+        "The time zone of the server is not known, because this role or the options of the URL set one, and may not be UTC: Prisma's client"
+    )
+
+
 MAY_BE_NULL = 'ALTER TABLE wishlist_items ALTER "flightData" DROP NOT NULL'
 
 

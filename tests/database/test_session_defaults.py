@@ -100,6 +100,36 @@ def test_the_time_zone_of_another_role_that_writes_is_found(statements, place):
     ] * bool(place)
 
 
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("statements", "hidden"),
+    [
+        ([OURS], True),
+        (["ALTER ROLE CURRENT_USER SET timezone TO 'UTC'"], True),
+        ([], False),
+        ([OURS, "ALTER DATABASE {} SET timezone TO 'UTC'"], False),
+        ([OURS, "ALTER ROLE site SET timezone TO 'Etc/UTC'"], False),
+        ([OURS, "REVOKE INSERT, UPDATE ON ALL TABLES IN SCHEMA public FROM site"], False),
+    ],
+)
+def test_the_zone_of_the_server_is_not_taken_for_that_of_our_role(statements, hidden):
+    name = connection.settings_dict["NAME"]
+    run("CREATE ROLE site LOGIN", "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO site")
+    run(*(statement.format(name) for statement in statements))
+
+    found = [one for one in verify(connection).findings if one.code == "server.time_zone"]
+
+    assert [(str(one.severity), one.where, one.message) for one in found] == [
+        (
+            *("warning", name),
+            "The time zone of the server is not known, because this role or the options of the URL set one:"
+            " if it is not UTC, sessions of other roles or clients read and write times in it.",
+        )
+    ] * hidden
+    run(*(one.cure for one in found))
+    assert [one for one in verify(connection).findings if one.code == "server.time_zone"] == []
+
+
 LOST = "ALTER ROLE site SET search_path TO app"
 
 

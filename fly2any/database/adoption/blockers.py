@@ -17,7 +17,7 @@ from ..schema.protected_tables import JOURNAL, PRISMAS_LEDGER
 from ..schema.row_security import reveal
 from ..schema.time_zones import ZONES_SQL
 from ..server import Server
-from ..session_defaults import UTC_NAMES
+from ..session_defaults import HIDDEN_ZONE, UTC_NAMES
 from ..sql import catalogue, fetch_all, fetch_one, literal, quote
 from .convertible import ADDED, index_for, is_convertible
 from .steps import Indexed, Step
@@ -281,7 +281,12 @@ def zones(connection, schema: str, names: list[str], server: Server) -> Iterator
     for one in server.findings():  # The time zone of this session, whatever set it.
         is_own = one.code == "server.time_zone" and one.where == server.database
         if is_own and one.cure not in {cure for _, _, cure in zone_settings}:
-            zone_settings.append((one.where, f"The time zone of {server.database} is {server.time_zone}", one.cure))
+            what = (
+                f"{HIDDEN_ZONE}, and may not be UTC"
+                if server.hides_zone
+                else f"The time zone of {server.database} is {server.time_zone}"
+            )
+            zone_settings.append((one.where, what, one.cure))
     for place, what, cure in zone_settings:
         yield Finding(
             Severity.ERROR,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..session_defaults import HIDDEN_ZONE_SQL
+
 # The initial time zone of sessions of each role that writes to our tables, by where it is set; postgresql.conf is not visible here.
 ZONES_SQL = """
     WITH setting AS (
@@ -31,5 +33,7 @@ OF_WRITERS_SQL = f"""
     SELECT DISTINCT w.zone FROM ({ZONES_SQL}) AS w (place, what, zone, alter)
     UNION
     SELECT s.reset_val FROM pg_catalog.pg_settings AS s WHERE s.name = 'TimeZone' AND pg_catalog.lower(s.reset_val) <> ALL (%(utc)s)
+    UNION
+    SELECT 'the zone of the server' WHERE {HIDDEN_ZONE_SQL.format(schema="%(schema)s")}
     ORDER BY 1
 """
