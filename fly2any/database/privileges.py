@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
 from .findings import Finding, Severity
+from .other_writers import grantees, named, place_of, together
 from .schema.cures import comment, preceded
 from .schema.objects import PRIVILEGES, Table
 from .schema.protected_tables import APPEND_ONLY, LEDGERS
@@ -17,6 +19,8 @@ from .sql import quote
 
 # What a role that serves the site or the admin does not need.
 NEEDLESS = dict.fromkeys(LEDGERS, PRIVILEGES[1:]) | dict.fromkeys(APPEND_ONLY, PRIVILEGES[2:])
+
+Grants = tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]  # privileges, and the tables on which they are missing
 
 BY_OWNER = "the owner of the tables must run it"
 BY_SCHEMA_OWNER = "the owner of the schema must run it"
@@ -73,7 +77,7 @@ def _unequal(server: Server, tables: tuple[Table, ...], site: frozenset[str]) ->
         for name in group
     }
     if grants := _wanted(held, serves):
-        lacks, cure, theirs = _granting(grants, tables, role, schema)
+        lacks, cure, theirs = _granting(grants, tables, [role], schema)
         yield Finding(
             Severity.WARNING, "server.privileges", role,
             f"The role {role} does not hold {lacks}, but holds the same on our other tables.",
@@ -81,50 +85,77 @@ def _unequal(server: Server, tables: tuple[Table, ...], site: frozenset[str]) ->
         )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class _Others:
+    """Other roles with the same privileges on each table of ours."""
+
+    roles: list[str]
+    expected: set[str]
+    held: dict[str, set[str]]
+    hidden: dict[str, str]  # the columns of a table that they may not read, as a message names them
+
+
 def of_other_roles(server: Server, tables: tuple[Table, ...], *, site: frozenset[str]) -> Iterator[Finding]:
-    """Yield what each other role that writes our tables lacks on some of them; a note where yet another one holds it."""
-    held: dict[str, dict[str, set[str]]] = defaultdict(dict)
-    expected: dict[str, set[str]] = {}
-    hidden: dict[str, dict[str, str]] = defaultdict(dict)  # columns, as a message names them
-    ours = {table.name for table in tables}
-    for role, should, name, holds, columns in server.granted:
+    """Yield what other roles that write our tables lack on some of them; a note where at least as many of them hold it."""
+    others = _others(server, {table.name for table in tables})
+    holders = Counter[tuple[str, str]]()
+    for one in others:
+        holders.update({(name, privilege): len(one.roles) for name in one.held for privilege in one.held[name]})
+    unread: dict[tuple[tuple[str, str], ...], list[str]] = defaultdict(list)
+    lacking: dict[tuple[Grants, bool], list[str]] = defaultdict(list)
+    for one in others:
+        should_hold = _should_hold(one.held, one.expected, site)
+        if columns := tuple((name, some) for name, some in one.hidden.items() if some and "SELECT" in should_hold[name]):
+            unread[columns] += one.roles
+        if grants := _wanted(one.held, should_hold):
+            is_held_elsewhere = {*chain(*grants)} <= set().union(*one.held.values())
+            lacking[tuple((privileges, tuple(names)) for privileges, names in grants.items()), is_held_elsewhere] += one.roles
+    for columns, roles in unread.items():
+        yield from (_hidden(columns, tables, some, quote(server.schema or "")) for some in together(sorted(roles)))
+    for (missing, is_held_elsewhere), roles in lacking.items():
+        is_of_others = all(
+            holders[name, one] >= len(roles) for privileges, names in missing for name in names for one in privileges
+        )
+        for some in together(sorted(roles)):
+            yield _lacking(missing, tables, some, quote(server.schema or ""), is_held_elsewhere, is_of_others)
+
+
+def _others(server: Server, ours: set[str]) -> list[_Others]:
+    found: dict[tuple[str, str], _Others] = {}
+    for names, should, name, holds, columns in server.granted:
         if name in ours:
-            held[role][name], expected[role] = {*holds.split()}, {*should.split()} & {*PRIVILEGES}
-            hidden[role][name] = columns
-    for role, mine in held.items():
-        should_hold = _should_hold(mine, expected[role], site)
-        yield from _hidden(hidden[role], should_hold, tables, role, quote(server.schema or ""))
-        if grants := _wanted(mine, should_hold):
-            lacks, cure, theirs = _granting(grants, tables, role, quote(server.schema or ""))
-            is_held_elsewhere = {*chain(*grants)} <= set().union(*mine.values())
-            others = [one for other, one in held.items() if other != role]
-            is_of_another = all(
-                any({*lacking} <= one[name] for one in others) for lacking, names in grants.items() for name in names
-            )
-            why = (
-                "holds the same on our other tables"
-                if is_held_elsewhere
-                else "default privileges give it the same on new tables, or dbroles created it for the site"
-            )
-            yield Finding(
-                Severity.NOTE if is_of_another else Severity.WARNING, "grants.missing", role,
-                f"The role {role} does not hold {lacks}, but {why}.",
-                cure, is_sql=True, loses=BY_OWNER if theirs else "it may be on purpose" if is_of_another else "",
-            )  # fmt: skip
+            new = _Others(json.loads(names), {*should.split()} & {*PRIVILEGES}, {}, {})
+            one = found.setdefault((names, should), new)
+            one.held[name], one.hidden[name] = {*holds.split()}, columns
+    return [*found.values()]
 
 
-def _hidden(
-    columns: dict[str, str], should_hold: dict[str, set[str]], tables: tuple[Table, ...], role: str, schema: str
-) -> Iterator[Finding]:
-    """Yield the note about columns that a role may not read in tables in which it reads others."""
-    if names := [name for name in sorted(columns) if columns[name] and "SELECT" in should_hold[name]]:
-        _, cure, theirs = _granting({("SELECT",): names}, tables, role, schema)
-        yield Finding(
-            Severity.NOTE, "grants.missing", role,
-            f"The role {role} does not hold SELECT on {'; '.join(f'{columns[name]} of {name}' for name in names)},"
-            " but on the other columns: each query that names all columns fails.",
-            cure, is_sql=True, loses=BY_OWNER if theirs else "it may be on purpose",
-        )  # fmt: skip
+def _lacking(
+    missing: Grants, tables: tuple[Table, ...], roles: Sequence[str], schema: str, is_held_elsewhere: bool, is_of_others: bool
+) -> Finding:
+    lacks, cure, theirs = _granting(dict(missing), tables, roles, schema)
+    do, hold, them = ("do", "hold", "them") if len(roles) > 1 else ("does", "holds", "it")
+    why = (
+        f"{hold} the same on our other tables"
+        if is_held_elsewhere
+        else f"default privileges give {them} the same on new tables, or dbroles created {them} for the site"
+    )
+    return Finding(
+        Severity.NOTE if is_of_others else Severity.WARNING, "grants.missing", place_of(roles),
+        f"{named(roles)} {do} not hold {lacks}, but {why}.",
+        cure, is_sql=True, loses=BY_OWNER if theirs else "it may be on purpose" if is_of_others else "",
+    )  # fmt: skip
+
+
+def _hidden(columns: tuple[tuple[str, str], ...], tables: tuple[Table, ...], roles: Sequence[str], schema: str) -> Finding:
+    """Return the note about columns that roles may not read in tables in which they read others."""
+    _, cure, theirs = _granting({("SELECT",): [name for name, _ in columns]}, tables, roles, schema)
+    return Finding(
+        Severity.NOTE, "grants.missing", place_of(roles),
+        f"{named(roles)} {'do' if len(roles) > 1 else 'does'} not hold SELECT on {'; '.join(f'{some} of {name}' for name, some in columns)},"
+        " but on the other columns: each query that names all columns fails.",
+        cure, is_sql=True, loses=BY_OWNER if theirs else "it may be on purpose",
+    )  # fmt: skip
 
 
 def _should_hold(held: dict[str, set[str]], expected: set[str], site: frozenset[str]) -> dict[str, set[str]]:
@@ -158,13 +189,13 @@ def _wanted(held: dict[str, set[str]], serves: dict[str, set[str]]) -> dict[tupl
 
 
 def _granting(
-    grants: dict[tuple[str, ...], list[str]], tables: tuple[Table, ...], role: str, schema: str
+    grants: Mapping[tuple[str, ...], Sequence[str]], tables: tuple[Table, ...], roles: Sequence[str], schema: str
 ) -> tuple[str, str, bool]:
     """Return what is lacking, as a message names it, the statements that grant it, and whether another role must run them."""
     lacks = "; ".join(f"{', '.join(privileges)} on {', '.join(sorted(names))}" for privileges, names in grants.items())
     theirs = any(not table.owned for table in tables if any(table.name in names for names in grants.values()))
     statements = [
-        f"GRANT {', '.join(privileges)} ON {', '.join(f'{schema}.{quote(name)}' for name in sorted(names))} TO {quote(role)};"
+        f"GRANT {', '.join(privileges)} ON {', '.join(f'{schema}.{quote(name)}' for name in sorted(names))} TO {grantees(roles)};"
         for privileges, names in grants.items()
     ]
     return lacks, "\n".join([*([comment("As their owner:")] if theirs else []), *statements]), theirs

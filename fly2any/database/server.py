@@ -19,7 +19,7 @@ from .event_triggers import EVENT_TRIGGERS_SQL, LOGIN_TRIGGERS_SQL, of_event_tri
 from .extensions import UNAVAILABLE_SQL, of_unavailable
 from .findings import Finding, Severity
 from .other_schemas import OTHER_SCHEMAS_SQL, of_other_schemas
-from .other_writers import GRANTED_SQL, OTHER_WRITERS_SQL, of_other_writer
+from .other_writers import GRANTED_SQL, OTHER_WRITERS_SQL, of_other_writers
 from .schema_owner import SCHEMA_OWNER_SQL, of_schema_owner
 from .session_defaults import (
     HIDDEN_ZONE,
@@ -137,7 +137,7 @@ SERVER_SQL = f"""
            ARRAY(SELECT ARRAY[w.place, w.value] FROM ({REPLICATION_ROLE_SQL}) AS w) AS replication_roles,
            ARRAY(SELECT ARRAY[w.name, w.place, w.value] FROM ({SETTINGS_SQL}) AS w) AS settings,
            ARRAY(SELECT ARRAY[w.role, w.connects, w.uses] FROM ({OTHER_WRITERS_SQL}) AS w ORDER BY 1) AS other_writers,
-           ARRAY(SELECT ARRAY[w.role, w.expected, w."table", w.held, COALESCE(w.hidden, '')] FROM ({GRANTED_SQL}) AS w ORDER BY w.role, w."table") AS granted,
+           ARRAY(SELECT ARRAY[w.roles, w.expected, w."table", w.held, COALESCE(w.hidden, '')] FROM ({GRANTED_SQL}) AS w ORDER BY w.roles, w."table") AS granted,
            ARRAY(SELECT ARRAY[w.role, w.number, w.tables] FROM ({SERVED_SQL}) AS w ORDER BY 1) AS served,
            ARRAY({EVENT_TRIGGERS_SQL}) AS event_triggers,
            ARRAY({LOGIN_TRIGGERS_SQL}) AS login_triggers,
@@ -209,7 +209,7 @@ class Server:
     other_writers: list[list[str]]  # that may write, and whether they may connect and use the schema
     granted: list[
         list[str]
-    ]  # to other roles that write: role, what it should hold, table, what it holds, and the columns that it may not read
+    ]  # to other roles that write: their names in JSON, what they should hold, table, what they hold, columns that they may not read
     served: list[list[str]]  # by Supabase's API: role, number of tables, and their names
     event_triggers: list[str]  # that run when the schema changes, except those of extensions
     login_triggers: list[str]  # event triggers that run when a session begins, with the same exception
@@ -232,7 +232,7 @@ class Server:
         yield from self._read_only()
         yield from (of_replication_role(self.database, *one) for one in self.replication_roles)
         yield from (of_setting(self.database, self.schema or "", *one) for one in self.settings)
-        yield from (of_other_writer(self.database, self.schema or "", *one) for one in self.other_writers)
+        yield from of_other_writers(self.database, self.schema or "", self.other_writers)
         yield from (of_api_role(self.schema or "", *one) for one in self.served)
         yield from of_event_triggers(self.database, self.event_triggers, self.login_triggers)
         yield from map(of_unavailable, self.unavailable)

@@ -80,6 +80,58 @@ def test_a_lack_that_another_role_has_not_is_a_note(migrated):
     assert [one[:2] for one in found] == [("note", "grants.missing")]
 
 
+@pytest.fixture
+def rotating(migrated):
+    """Three roles of the site, as Vault creates them, and a fourth that writes."""
+    roles = [f"{migrated.name}_{number}" for number in range(4)]
+    every = ", ".join(roles)
+    migrated.execute("; ".join(f"CREATE ROLE {role} LOGIN" for role in roles))
+    migrated.execute(WRITES.format(role=every))
+    yield roles[:3]
+    migrated.execute(f"DROP OWNED BY {every}; DROP ROLE {every}")
+
+
+def test_many_roles_that_lack_the_same_are_one_warning(migrated, rotating):
+    """One that holds it does not make it a note: most do not."""
+    three = ", ".join(rotating)
+    migrated.execute(
+        f"REVOKE ALL ON notifications FROM {three}; REVOKE SELECT ON sessions FROM {three}; GRANT SELECT (id) ON sessions TO {three}"
+    )
+    migrated.execute("ALTER TABLE price_alerts ADD seq bigserial")
+    migrated.execute(f"REVOKE CREATE, USAGE ON SCHEMA public FROM PUBLIC; GRANT USAGE ON SCHEMA public TO {migrated.name}_3")
+    found = notes(migrated, "roles")
+    migrated.execute("; ".join(cure.rstrip(";") for *_, cure in found))
+    after = notes(migrated, "roles")
+
+    named, to = f"The roles {', '.join(rotating)}", ", ".join(f'"{role}"' for role in rotating)
+    sequence = "public.price_alerts_seq_seq"
+    assert set(found) == {
+        (
+            *("note", "server.privileges"),
+            f"{named} may write our tables, but lack USAGE on the schema public, so each of their queries fails.",
+            f'GRANT USAGE ON SCHEMA "public" TO {to};',
+        ),
+        (
+            *("note", "grants.missing"),
+            f"{named} do not hold SELECT on sessionToken, userId, expires of sessions, but on the other columns: each query that names all"
+            " columns fails.",
+            f'GRANT SELECT ON "public"."sessions" TO {to};',
+        ),
+        (
+            *("warning", "grants.missing"),
+            f"{named} do not hold {ALL} on notifications, but hold the same on our other tables.",
+            f'GRANT {ALL} ON "public"."notifications" TO {to};',
+        ),
+        (
+            *("warning", "grants.missing"),
+            f"{named} and 1 more may INSERT into price_alerts, but may not use {sequence}, from which the default of column seq of price_alerts"
+            " takes its values, so every INSERT that uses the default fails.",
+            f'GRANT USAGE, SELECT ON SEQUENCE {sequence} TO {to}, "{migrated.name}_3";',
+        ),
+    }
+    assert after == []
+
+
 def test_columns_that_a_role_may_not_read_are_a_note(migrated):
     """Privileges on columns do not cover one that is added later."""
     role = f"{migrated.name}_role"

@@ -69,7 +69,7 @@ def test_a_sequence_that_the_site_may_not_use_is_reported_once(damage, column):
     cure = next(one.cure for one in found if "may not use" in one.message).partition(": ")[2]
     run("ALTER ROLE site LOGIN")
     [warning] = [one for one in verify(connection).findings if one.code == "grants.missing"]
-    assert warning.message.startswith(f"site may INSERT into {column.partition('.')[0]}, but may not use ")
+    assert warning.message.startswith(f"The role site may INSERT into {column.partition('.')[0]}, but may not use ")
     assert warning == Finding(Severity.WARNING, "grants.missing", "site", warning.message, cure, is_sql=True)
     [by_another] = seen_by("monitor", "CREATE ROLE monitor", codes=("grants.missing",))
     assert (by_another.cure, by_another.loses) == (f"-- As its owner:\n{cure}", "the owner of the sequence must run it")

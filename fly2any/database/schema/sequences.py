@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fly2any.postgres.schema import API_ROLES
 
 from ..findings import Finding, Severity
+from ..other_writers import grantees, named, place_of, together
 from ..sql import literal, quote
 from ..trusted_roles import TRUSTED_ROLES_SQL
 from .conversions import LARGEST
@@ -201,12 +202,12 @@ def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Fin
 
 
 def _denied(following: Next, title: str) -> Iterator[Finding]:
-    """Yield a finding for each other role whose INSERTs fail because it may not use the sequence."""
-    for role in following.denied:
-        message = f"{role} may INSERT into {following.asked.column.table}, but may not use {following.sequence}{_fails(title)}"
-        cure = preceded("" if following.owned else "As its owner:", _grant(following, role))
+    """Yield a finding for other roles whose INSERTs fail because they may not use the sequence."""
+    for roles in together(following.denied):
+        message = f"{named(roles)} may INSERT into {following.asked.column.table}, but may not use {following.sequence}{_fails(title)}"
+        cure = preceded("" if following.owned else "As its owner:", _grant(following, *roles))
         loses = "" if following.owned else "the owner of the sequence must run it"
-        yield Finding(Severity.WARNING, "grants.missing", role, message, cure, is_sql=True, loses=loses)
+        yield Finding(Severity.WARNING, "grants.missing", place_of(roles), message, cure, is_sql=True, loses=loses)
 
 
 def _fails(title: str) -> str:
@@ -217,8 +218,8 @@ def _of_owner(following: Next) -> str:
     return f"As its owner: {_grant(following, following.role)}"
 
 
-def _grant(following: Next, role: str) -> str:
-    return f"GRANT USAGE, SELECT ON SEQUENCE {following.sequence} TO {quote(role)};"
+def _grant(following: Next, *roles: str) -> str:
+    return f"GRANT USAGE, SELECT ON SEQUENCE {following.sequence} TO {grantees(roles)};"
 
 
 def _unlogged(found: list[Next], logged: set[str]) -> Iterator[Finding]:
