@@ -38,7 +38,8 @@ from .verification import verify
 # pg_dumpall writes it before anything else of a role; every new server has this role.
 EXISTING_ROLE = f"CREATE ROLE {SUPERUSER};\n".encode()
 # Settings of a database apply as soon as psql connects to its copy, and a read-only one could not be filled.
-WRITING = {"PGOPTIONS": "-c default_transaction_read_only=off -c idle_session_timeout=0"}
+READING = {"PGOPTIONS": tools.AMOUNTS}
+WRITING = {"PGOPTIONS": f"{tools.AMOUNTS} -c array_nulls=on -c default_transaction_read_only=off -c idle_session_timeout=0"}
 CURE = "Start the old server with its own pg_ctl, change or drop that object, and run the command again."
 # pg_dumpall silently leaves out databases that accept no connections; template0 is the same on every server.
 CLOSED_SQL = "SELECT datname FROM pg_catalog.pg_database WHERE NOT datallowconn AND datname <> 'template0' ORDER BY datname"
@@ -251,7 +252,7 @@ def _pipe(old: Server, new: Server, command: list[Any], database: str, *, withou
     ):
         dump = subprocess.Popen(  # noqa: S603
             [*command, *as_superuser, f"--host={socket_folder(old.home)}"],
-            stdout=subprocess.PIPE, stderr=error_log, env=tools.bare_environment(),
+            stdout=subprocess.PIPE, stderr=error_log, env={**tools.bare_environment(), **READING},
         )  # fmt: skip
         load = subprocess.Popen(  # noqa: S603
             [new.bin / "psql", "-Xq", "-v", "ON_ERROR_STOP=1", *as_superuser, f"--host={socket_folder(new.home)}",

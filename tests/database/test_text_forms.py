@@ -1,14 +1,17 @@
 """Backups and archives where the settings of the database or the role give values another text form."""
 
 import dataclasses
+from decimal import Decimal
 
 import pytest
 from django.db import transaction
 
+from fly2any.database.backup import tools
 from fly2any.database.backup.restore import restore_into
 from fly2any.database.backup.row_hashes import PINNED, pin, read_contents
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
+from fly2any.database.backup.tools import AMOUNTS
 from fly2any.database.progress import Progress
 from tests.conftest import django
 
@@ -48,3 +51,22 @@ def test_null_in_an_array_is_restored_where_the_role_reads_it_as_text(migrated, 
         migrated.execute(f"DROP DATABASE {new}")
 
     assert restored == [(["BER", None],)]
+
+
+def test_amounts_are_dumped_and_restored_as_in_the_locale_c(migrated, place, monkeypatch):
+    """Whose form every server reads; few machines have another locale for a test."""
+    reached, options = tools.reached, []
+    monkeypatch.setattr(tools, "reached", lambda connection, chosen="": options.append(chosen) or reached(connection, chosen))
+    with django(migrated) as connection:
+        store = store_at(place)
+        without = take(connection, store, Progress())
+        migrated.execute(
+            "CREATE DOMAIN price AS money; CREATE TABLE invoices AS SELECT 1234.56::numeric::money::price AS total"
+        )
+        manifest = take(connection, store, Progress())
+        restore_into(connection, f"{migrated.name}_new", store, manifest, Progress())
+    restored = dataclasses.replace(migrated, name=f"{migrated.name}_new").execute("SELECT total::numeric FROM invoices")
+    migrated.execute(f"DROP DATABASE {migrated.name}_new")
+
+    assert (without.portable_amounts, manifest.portable_amounts, options) == (False, True, ["", AMOUNTS, AMOUNTS])
+    assert restored == [(Decimal("1234.56"),)]

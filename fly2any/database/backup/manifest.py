@@ -89,6 +89,9 @@ class Manifest:
     extensions: tuple[str, ...] = ()
     registered: dict[str, Registered] = field(default_factory=dict)
     run: Run | None = None  # The run of the server; not in manifests until 2026-11 or of a standby.
+    portable_amounts: bool = (
+        False  # Whether pg_dump wrote the type money as in the locale C; otherwise as in the server's lc_monetary.
+    )
     signed: str = SIGNED  # SIGNED, or why the signature of the file is not accepted.
 
     @property

@@ -105,6 +105,11 @@ TRUSTED_OWNERS_SQL = f"""
     ORDER BY 1
 """
 # Whether pg_dump dumps the rows of the table `c`: of an extension's tables, only those that the extension registered.
+# Whether a column has the type money, a list of it or a domain over it: pg_dump would write it in the server's lc_monetary.
+MONEY_SQL = """
+    SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
+                   WHERE 'money'::regtype IN (t.oid, t.typelem, t.typbasetype) AND a.attnum > 0)
+"""
 DUMPED_SQL = """
     NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
                 WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = 'pg_catalog.pg_extension'::regclass
@@ -191,7 +196,8 @@ def take(connection, store: Store, progress: Progress) -> Manifest:
 
 def _dump(connection, path: Path, progress: Progress, waits: Waits) -> Manifest:
     """Dump the database to `path` and hash it meanwhile; return the manifest, without the file's size and hash."""
-    with tools.reached(connection) as (place, environment), ExitStack() as running:
+    (has_money,) = fetch_one(connection, MONEY_SQL)
+    with tools.reached(connection, tools.AMOUNTS if has_money else "") as (place, environment), ExitStack() as running:
         with locked_snapshot(connection, lock=settings.LOCK_TIMEOUT, statement=0, chosen=DUMPED_SQL):
             with connection.cursor() as cursor:
                 pin(cursor, PATIENT | {"application_name": HASHING})
@@ -234,6 +240,7 @@ def _dump(connection, path: Path, progress: Progress, waits: Waits) -> Manifest:
         tables=tables,
         hashing=BY_COPY,
         size=size,
+        portable_amounts=has_money,
         **facts,
     )
 
