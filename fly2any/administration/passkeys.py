@@ -3,8 +3,9 @@
 from contextlib import suppress
 from urllib.parse import urlsplit
 
+from django.contrib.auth import get_user_model
 from django.contrib.sessions.backends.base import UpdateError
-from django.db import DatabaseError
+from django.db import DatabaseError, transaction
 from django.http import JsonResponse
 from django.urls import path
 from django.views.i18n import JavaScriptCatalog
@@ -24,6 +25,11 @@ class Helper(WebAuthnHelper):
 
     def get_allowed_origins(self):
         return [f"{self.request.scheme}://{self.request.get_host()}"]
+
+
+def lock_devices(user) -> None:
+    """Let no other session set up a device of `user` until this transaction ends."""
+    get_user_model()._base_manager.select_for_update(no_key=True).only("pk").get(pk=user.pk)
 
 
 class ForStaff:
@@ -62,7 +68,10 @@ class BeginRegistration(ForStaff, views.BeginCredentialRegistrationView):
 
 class CompleteRegistration(ForStaff, views.CompleteCredentialRegistrationView):
     def post(self, *args, **kwargs):
-        response = super().post(*args, **kwargs)
+        with transaction.atomic():
+            lock_devices(self.request.user)
+            self._check_user_verified(self.request.user)  # Another session may have been first.
+            response = super().post(*args, **kwargs)
         self.request.session.cycle_key()
         return response
 

@@ -28,6 +28,7 @@ SHORTEST_TEXT = 3  # Characters; a trigram index cannot find a shorter text.
 MOST_CANDIDATES = 1_000  # Rows found by free text, before they are sorted.
 MOST_PEOPLE = 50  # People whose rows are found by a name.
 MOST_WORDS = 8  # Words of a name.
+MORE = f"More than {MOST_CANDIDATES:,} rows match, and only some of them are shown. Enter a longer search term."
 TOO_MANY = "Too many people match. Enter more of the name, or an e-mail address."
 ROUTE = re.compile(r"([a-z]{3})\s*(?:-|–|→|>|/|to|\s)\s*([a-z]{3})", re.IGNORECASE)
 LETTERS = re.compile(rf"\w{{{SHORTEST_TEXT}}}")
@@ -234,9 +235,8 @@ class PersonNamed(Probe):
             return Found(Q(pk__in=[]), note=TOO_MANY, is_partial=True)
         if keys is None:
             return replace(NOTHING, note=f"Enter at least one part with {SHORTEST_TEXT} consecutive letters or digits.")
-        more = f"More than {MOST_CANDIDATES:,} rows match, and only some of them are shown. Enter a longer search term."
         cut = len(keys) > MOST_CANDIDATES
-        return Found(Q(pk__in=keys[:MOST_CANDIDATES]), note=more if cut else "", is_partial=cut)
+        return Found(Q(pk__in=keys[:MOST_CANDIDATES]), note=MORE if cut else "", is_partial=cut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,8 +293,9 @@ class Within(Probe):
         if self.key not in chosen:
             return None
         rows = model._base_manager.filter(**{self.key: chosen[self.key], f"{self.name}__icontains": term}).exclude(self.without)
-        keys = list(rows.values_list("pk", flat=True)[:MOST_CANDIDATES])
-        return Found(Q(pk__in=keys), note=self.note)
+        keys = list(rows.values_list("pk", flat=True)[: MOST_CANDIDATES + 1])
+        cut = len(keys) > MOST_CANDIDATES
+        return Found(Q(pk__in=keys[:MOST_CANDIDATES]), note=f"{MORE} {self.note}" if cut else self.note, is_partial=cut)
 
 
 def search(

@@ -13,7 +13,6 @@ import segno
 from axes.handlers.proxy import AxesProxyHandler
 from axes.helpers import get_lockout_response
 from django import forms
-from django.contrib.auth import get_user_model
 from django.contrib.auth import logout as sign_out
 from django.contrib.auth.signals import user_login_failed
 from django.contrib.auth.views import redirect_to_login
@@ -34,7 +33,7 @@ from django_otp_webauthn.models import WebAuthnCredential
 
 from .backends import in_turn, signing_out, take_turn
 from .client_address import CODE
-from .passkeys import Helper
+from .passkeys import Helper, lock_devices
 
 RECOVERY_CODES = 10
 
@@ -152,9 +151,11 @@ class Enrol(StaffPage):
         device = self.new_device(request)
         codes = HttpResponseRedirect(reverse("admin:second_factor_codes"))
         with transaction.atomic():
-            get_user_model()._base_manager.select_for_update(no_key=True).only("pk").get(pk=request.user.pk)
+            lock_devices(request.user)
             if TOTPDevice.objects.filter(user=request.user, key=device.key).exists():  # The form was sent twice.
                 return codes
+            if has_factor(request.user) and not request.user.is_verified():  # Another session was first.
+                return HttpResponseRedirect(reverse("admin:second_factor"))
             if not (verified := form.is_valid() and device.verify_token(form.cleaned_data["code"].replace(" ", ""))):
                 transaction.set_rollback(True)  # A wrong code is counted on the device, which stores it.
         if not verified:

@@ -52,7 +52,8 @@ class SignInForm(AdminAuthenticationForm):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.fields["username"].label = "E-mail"
-        self.fields["username"].validators.append(MaxLengthValidator(254))  # RFC 5321's longest.
+        # Wrong codes and old passwords are counted under the address and a word, in 255 characters.
+        self.fields["username"].validators.append(MaxLengthValidator(255 - len(OLD_PASSWORD)))
 
     def confirm_login_allowed(self, user):
         """Count the right password of a person who is not staff as a failure; otherwise the missing lockout would reveal it."""

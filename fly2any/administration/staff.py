@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
-from django.db import transaction
 
 from fly2any.database.errors import Refusal, leaves_commit_open
 from fly2any.database.marked_databases import refuse_during_restore
 from fly2any.database.person.people import with_address
 from fly2any.database.schema.untrusted_code import refuse_untrusted_code
+from fly2any.database.sql import time_limits
 
 from .roles import GROUPS, OPERATIONS, SUPPORT
 
@@ -142,10 +143,11 @@ def dismiss(connection, email: str) -> str:
 def read_staff(connection) -> list[Member]:
     """Return the staff, by e-mail address."""
     people = get_user_model()._default_manager.using(connection.alias).filter(is_staff=True)
-    return [
-        Member(user.email, tuple(_roles(user)), user.is_active, user.last_login)
-        for user in people.prefetch_related("groups").order_by("email")
-    ]
+    with time_limits(connection, lock=settings.LOCK_TIMEOUT, read_only=True):
+        return [
+            Member(user.email, tuple(_roles(user)), user.is_active, user.last_login)
+            for user in people.prefetch_related("groups").order_by("email")
+        ]
 
 
 def _roles(user: Any) -> Iterator[str]:
@@ -156,10 +158,13 @@ def _roles(user: Any) -> Iterator[str]:
 
 @contextmanager
 def _committed(connection, email: str) -> Iterator[None]:
-    """Run the block in a transaction; raise Refusal if the answer to its COMMIT is lost, since the change may be stored or not."""
+    """Run the block in a transaction that waits for no lock for long, because it holds those of all administrators.
+
+    Raises Refusal if the answer to its COMMIT is lost, since the change may be stored or not.
+    """
     committing = False
     try:
-        with transaction.atomic(using=connection.alias):
+        with time_limits(connection, lock=settings.LOCK_TIMEOUT):
             yield
             committing = True
     except BaseException as error:

@@ -159,7 +159,7 @@ def test_routes_airports_and_addresses_lead_to_their_pages_and_rows(member):
     assert list(listed(client, PriceAlert, q="GRU-LIS", active="0").result_list) == []
 
 
-def test_lists_find_by_a_name_and_messages_by_a_text_in_one_conversation(member):
+def test_lists_find_by_a_name_and_messages_by_a_text_in_one_conversation(member, monkeypatch):
     luis = person("luis@example.com", name="Luís Park")
     talk, other = (Conversation.objects.create(user=luis, session_id=name, metadata={}) for name in "ab")
     said = [
@@ -175,6 +175,11 @@ def test_lists_find_by_a_name_and_messages_by_a_text_in_one_conversation(member)
     inside = listed(client, Message, conversation=talk.pk, q="VISA")
     assert (list(inside.result_list), inside.found.note) == ([said[0]], "Encrypted messages are not searched.")
     assert list(listed(client, Message, conversation=talk.pk, q="v1:").result_list) == []
+    monkeypatch.setattr(search, "MOST_CANDIDATES", 0)
+    assert (
+        listed(client, Message, conversation=talk.pk, q="VISA").found.note
+        == f"{search.MORE} Encrypted messages are not searched."
+    )
     assert (listed(client, Message, q="visa").found.is_understood, listed(client, Message, q="visa").result_list) == (False, [])
 
 
@@ -244,7 +249,7 @@ def test_no_page_says_nothing_found_and_no_export_is_sent_if_a_search_does_not_f
         person(f"ana{number}@example.com", name="Commonia Xyz")
     if cause == "too many":
         monkeypatch.setattr(search, "MOST_CANDIDATES", 1)
-        note = "More than 1 rows match, and only some of them are shown. Enter a longer search term."
+        note = search.MORE
     else:
         monkeypatch.setattr(search, "people_named", raise_too_slow)
         note = search.TOO_MANY

@@ -103,6 +103,23 @@ def test_a_form_that_is_sent_twice_at_once_stores_one_device(client, boss, monke
     assert list(TOTPDevice.objects.all()) == [device]
 
 
+def test_of_two_sessions_that_set_up_the_first_device_at_once_one_is_asked_for_the_others(client, boss, monkeypatch):
+    sign_in(client, boss)
+    code = code_of(shown(client))
+    for module in ("second_factor", "passkeys"):  # The other session commits before this one has the lock.
+        monkeypatch.setattr(
+            f"fly2any.administration.{module}.lock_devices", lambda user: TOTPDevice.objects.create(user=user, name="Other")
+        )
+
+    passkey = client.post(reverse("otp_webauthn:credential-registration-complete"), {}, content_type="application/json")
+
+    assert (passkey.status_code, "verify your identity first" in passkey.content.decode()) == (403, True)
+    TOTPDevice.objects.all().delete()
+    page = client.post(reverse(ENROL), {"code": code})
+    assert page.headers["Location"] == reverse(VERIFY)
+    assert [*TOTPDevice.objects.values_list("name", flat=True)] == ["Other"]
+
+
 def test_the_page_counts_the_recovery_codes_that_it_replaces(client, boss):
     sign_in(client, boss)
     enrolled(client, boss)

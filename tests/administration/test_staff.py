@@ -14,6 +14,8 @@ from fly2any.administration.staff import Appointment, Member, appoint, dismiss, 
 from fly2any.database.errors import Refusal
 from tests.administration.conftest import address
 from tests.administration.html_form import controls
+from tests.conftest import manage
+from tests.servers import open_transaction
 
 pytestmark = pytest.mark.django_db
 EMAIL = "ana@example.com"
@@ -306,3 +308,21 @@ def test_nobody_becomes_staff_with_a_password_that_a_trigger_keeps(member, by):
         assert "A trigger or a policy of the database prevents the change: nothing was changed." in said
 
     assert state() == (True, False, False, [])
+
+
+@pytest.mark.parametrize(
+    ("lock", "words"),
+    [
+        ("SELECT FROM users WHERE email = 'ana@example.com' FOR UPDATE", ["ana@example.com", "--role", "support"]),
+        ("SELECT FROM users WHERE email = 'ana@example.com' FOR UPDATE", ["ana@example.com", "--remove"]),
+        ("LOCK TABLE users_groups", ["--list"]),
+    ],
+)
+def test_no_command_waits_without_limit_for_a_lock_while_it_holds_the_administrators(migrated, lock, words):
+    insert = "INSERT INTO users (id, email, \"isStaff\", \"updatedAt\") VALUES ('ana', 'ana@example.com', true, now())"
+    migrated.execute(insert)
+    with open_transaction(migrated, lock):
+        result = manage("dbstaff", *words, url=migrated.url)
+
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("Another transaction holds a lock")

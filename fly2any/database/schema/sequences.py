@@ -189,16 +189,16 @@ def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Fin
             continue
         if not (contracted.identity and column.identity):  # Another finding, whose cure gives the column its own sequence.
             continue
-        if following.is_exhausted:
-            message = f"The sequence of {title} is exhausted: an INSERT fails."
-        else:
-            reach = "up to" if following.step > 0 else "down to"
-            message = (
-                f"The sequence of {title} returns {following.value} next, but values {reach} {following.used} are in use:"
-                " an INSERT that gets one of them fails."
-            )
+        message = f"The sequence of {title} {_returns(following)}"
         cure, is_sql = _cure(following, alter)
         yield Finding(Severity.ERROR, "column.sequence", where(column), message, cure, is_sql=is_sql)
+
+
+def _returns(following: Next) -> str:
+    if following.is_exhausted:
+        return "is exhausted: an INSERT fails."
+    reach = "up to" if following.step > 0 else "down to"
+    return f"returns {following.value} next, but values {reach} {following.used} are in use: an INSERT that gets one of them fails."
 
 
 def _denied(following: Next, title: str) -> Iterator[Finding]:
