@@ -21,9 +21,9 @@ OTHER_WRITERS_SQL = f"""
     ) AS writer
     WHERE 'false' IN (writer.connects, writer.uses)
 """
-# For the other roles that are granted INSERT on a table of ours: what they hold on each of them, and what they should hold
+# For the other roles that are granted INSERT on a table of ours, and PUBLIC (""): what they hold on each of them, and what they should hold
 # by the default privileges of their owners, or because `dbroles` made them for the site; `hidden` are the columns that they may not read,
-# unless they may read all or none, or not insert. A group counts if it has members. Supabase grants every new
+# unless they may read all or none, or not insert. A group counts if it has members, PUBLIC if a role signs in. Supabase grants every new
 # table to the roles of its API. Roles with the same grants and memberships are one row, because each check reads the grants of all roles;
 # so does each row of aclexplode(), which therefore gets one grant at a time.
 GRANTED_SQL = f"""
@@ -51,7 +51,7 @@ GRANTED_SQL = f"""
         SELECT r.oid, 'SELECT INSERT UPDATE DELETE' FROM pg_catalog.pg_roles AS r
         WHERE EXISTS (SELECT FROM ours WHERE ours.owner ~ '_migrate$' AND r.rolname = pg_catalog.regexp_replace(ours.owner, '_migrate$', '_app'))
     ), other AS (
-        SELECT r.oid, r.rolname,
+        SELECT r.oid, r.rolname, r.rolcanlogin,
                pg_catalog.concat_ws(' ', r.rolinherit, r.oid = (SELECT datdba FROM pg_catalog.pg_database WHERE datname = current_database()),
                                     (SELECT pg_catalog.string_agg((pg_catalog.to_jsonb(m) - ARRAY['oid', 'member', 'grantor'])::text, ' ' ORDER BY m.roleid)
                                      FROM pg_catalog.pg_auth_members AS m WHERE m.member = r.oid)) AS member_of
@@ -61,7 +61,8 @@ GRANTED_SQL = f"""
           AND (r.rolcanlogin OR EXISTS (SELECT FROM pg_catalog.pg_auth_members AS m WHERE m.roleid = r.oid))
     ), writer AS (
         SELECT r.oid, r.rolname, r.member_of, COALESCE(pg_catalog.string_agg(granted.expected, ' '), '') AS expected
-        FROM granted JOIN other AS r ON r.oid = granted.grantee
+        FROM granted JOIN (SELECT oid, rolname, member_of FROM other
+                           UNION ALL SELECT 0, '', '' WHERE EXISTS (SELECT FROM other WHERE rolcanlogin)) AS r ON r.oid = granted.grantee
         GROUP BY 1, 2, 3
     ), alike AS (
         SELECT min(writer.oid) AS oid, pg_catalog.json_agg(writer.rolname ORDER BY writer.rolname)::text AS roles, writer.expected
@@ -89,16 +90,18 @@ def together(roles: Sequence[str]) -> list[Sequence[str]]:
 
 
 def place_of(roles: Sequence[str]) -> str:
-    return "roles" if len(roles) > 1 else roles[0]
+    return "roles" if len(roles) > 1 else roles[0] or "PUBLIC"
 
 
 def named(roles: Sequence[str]) -> str:
     """Return the roles of a finding as the beginning of a sentence."""
-    return f"The roles {few(roles, 3)}" if len(roles) > 1 else f"The role {roles[0]}"
+    if len(roles) > 1:
+        return f"The roles {few([role or 'PUBLIC' for role in roles], 3)}"
+    return f"The role {roles[0]}" if roles[0] else "PUBLIC"
 
 
 def grantees(roles: Sequence[str]) -> str:
-    return ", ".join(map(quote, roles))
+    return ", ".join(quote(role) if role else "PUBLIC" for role in roles)
 
 
 def of_other_writers(database: str, schema: str, rows: Sequence[Sequence[str]]) -> Iterator[Finding]:

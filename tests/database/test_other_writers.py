@@ -65,6 +65,27 @@ def test_a_role_that_lacks_privileges_on_a_few_tables_is_a_warning(migrated):
     assert (released.returncode, after) == (4, [])
 
 
+def test_what_public_lacks_is_found_where_no_role_holds_it(migrated):
+    """A table that is created after GRANT … ON ALL TABLES … TO PUBLIC."""
+    with migrated.role():
+        migrated.execute(f"{WRITES.format(role='PUBLIC')}; REVOKE ALL ON notifications FROM PUBLIC")
+        [found] = notes(migrated, "PUBLIC")
+        migrated.execute(f"GRANT {ALL} ON notifications TO {migrated.name}_role")
+        [noted] = notes(migrated, "PUBLIC")
+        migrated.execute(found[3])
+        after = notes(migrated, "PUBLIC")
+
+    assert (found, noted[0], after) == (
+        (
+            *("warning", "grants.missing"),
+            f"PUBLIC does not hold {ALL} on notifications, but holds the same on our other tables.",
+            f'GRANT {ALL} ON "public"."notifications" TO PUBLIC;',
+        ),
+        "note",
+        [],
+    )
+
+
 @pytest.mark.slow
 def test_a_lack_that_another_role_has_not_is_a_note(migrated):
     role = f"{migrated.name}_role"
