@@ -116,10 +116,10 @@ def test_a_slot_that_lost_its_wal_is_reported_to_keep_none(own_server):
 
 
 def test_a_server_process_that_holds_a_lock_is_not_to_be_terminated():
-    row = namedtuple("Row", "by is_process role gid pid application maintains of_transaction is_direct")
+    row = namedtuple("Row", "by is_process role gid pid application maintains backs_up of_transaction is_direct")
 
     holders = ((7, False, "site", None), (7, True, "cron", None), (7, True, "", None), (0, False, "", None))
-    assert [_end([row(*holder, 8, "", False, False, True)], False) for holder in holders] == [
+    assert [_end([row(*holder, 8, "", False, False, False, True)], False) for holder in holders] == [
         "manage.py dbhealth locks --terminate 7 --yes",
         "Wait until it is done: it is a background worker of the role cron, such as pg_cron's. To end it, as that role:"
         " SELECT pg_terminate_backend(7); If others wait for session 8, end that: manage.py dbhealth locks --terminate 8 --yes",

@@ -74,6 +74,19 @@ def test_the_transaction_of_a_backup_is_an_alarm_only_after_a_day(table):
     assert (describe(holder), end(holder)) == (f"session {pid}, a backup", "Wait until the backup ends.")
 
 
+def test_a_session_with_a_backups_name_and_a_stronger_lock_is_none(table):
+    with dumping(table) as pid, table.connect(application_name="pg_dump") as client:
+        client.execute("BEGIN; LOCK TABLE t IN ROW EXCLUSIVE MODE")
+        forged = client.info.backend_pid
+        found = asked(table, "transactions", idle=NOW)[1]
+        with waiting(table, "CREATE INDEX ON t (a)"):
+            [blocked] = asked(table, "locks", longest=NOW)[1]
+
+    assert [(one.code, one.where) for one in found] == [("transactions.idle", f"session {forged}")]
+    assert (blocked.where, blocked.cure) == (f"session {forged}", f"manage.py dbhealth locks --terminate {forged} --yes")
+    assert pid != forged
+
+
 def test_dbbackup_is_in_no_transaction_while_it_waits_for_pg_dump(migrated, place, monkeypatch):
     states = []
     finish = tools.Running.finish

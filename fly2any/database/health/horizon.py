@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from ..migration.activity import BACKUP_PROGRAMS, BUILDS_SQL, LONGEST_BACKUP, VACUUMS_SQL, describe_prepared, roll_back_prepared
+from ..migration.activity import BACKS_UP_SQL, BUILDS_SQL, LONGEST_BACKUP, VACUUMS_SQL, describe_prepared, roll_back_prepared
 from ..schema.sizes_and_use import Extent
-from ..sql import literal
 from .examine import Reader
 
 # A transaction in another database does not count, but a slot or a standby of any does. The xmin of a logical slot is that of the
@@ -21,7 +20,7 @@ HOLDERS_SQL = f"""
                  COALESCE(NULLIF(r.application_name, ''), r.client_addr::text, 'a local socket'), pg_catalog.age(r.backend_xmin), true, a.xact_start
           FROM pg_catalog.pg_stat_replication AS r LEFT JOIN pg_catalog.pg_stat_activity AS a USING (pid) WHERE r.backend_xmin IS NOT NULL
           UNION ALL
-          SELECT CASE WHEN a.application_name IN ({", ".join(map(literal, BACKUP_PROGRAMS))})
+          SELECT CASE WHEN {BACKS_UP_SQL}
                        AND a.xact_start > now() - pg_catalog.make_interval(days => {LONGEST_BACKUP.days}) THEN 'backup'
                       WHEN {BUILDS_SQL} THEN 'build' ELSE 'session' END, a.pid::text, GREATEST(pg_catalog.age(a.backend_xmin), pg_catalog.age(a.backend_xid)), true, a.xact_start
           FROM pg_catalog.pg_stat_activity AS a

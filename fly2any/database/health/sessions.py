@@ -9,7 +9,7 @@ from ..errors import Refusal
 from ..findings import Finding, Severity
 from ..migration.activity import (
     ACTIVITY,
-    BACKUP_PROGRAMS,
+    BACKS_UP_SQL,
     BUILDS_SQL,
     HOLDER_SQL,
     LONGEST_BACKUP,
@@ -47,6 +47,7 @@ BLOCKED_SQL = f"""
     SELECT chain.pid, chain.by, chain.gid, COALESCE(holder.application_name, '') AS application, COALESCE(holder.usename, '') AS role,
            COALESCE(holder.backend_type <> 'client backend', holder.usesysid IS NULL) AS is_process,
            EXISTS (SELECT FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = chain.by AND ({VACUUMS_SQL} OR {BUILDS_SQL})) AS maintains,
+           EXISTS (SELECT FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = chain.by AND {BACKS_UP_SQL}) AS backs_up,
            COALESCE(holder.state, '') AS state, holder.query, a.query AS waits_for, COALESCE(now() - waiting.start, now() - a.query_start) AS since,
            waiting.of_transaction, waiting.is_advisory, EXISTS (SELECT FROM waits WHERE waits.pid = chain.pid AND waits.by = chain.by) AS is_direct
     FROM chain JOIN waiting USING (pid) JOIN pg_catalog.pg_stat_activity AS a USING (pid)
@@ -79,7 +80,7 @@ EXPIRING_SQL = f"""
 LONG_SQL = f"""
     SELECT pid, COALESCE(application_name, '') AS application, COALESCE(usename, '') AS role, state, query,
            now() - xact_start AS age, CASE WHEN state LIKE 'idle in transaction%%' THEN now() - state_change END AS idle,
-           {BUILDS_SQL} AS builds
+           {BUILDS_SQL} AS builds, {BACKS_UP_SQL} AS backs_up
     FROM pg_catalog.pg_stat_activity AS a
     WHERE xact_start IS NOT NULL AND pid <> pg_catalog.pg_backend_pid() AND backend_type = 'client backend' AND datname = current_database()
       AND NOT {VACUUMS_SQL}
@@ -221,7 +222,7 @@ def _end(rows: list, is_harmless: bool) -> str:
         return f"Wait until it is done: it is a server process, such as a vacuum that prevents wraparound.{instead}"
     if holder.maintains:
         return f"Wait until its VACUUM or the build of its index ends: it blocks no reads or writes.{instead}"
-    if holder.application in BACKUP_PROGRAMS:
+    if holder.backs_up:
         return f"Wait until the backup ends.{instead}"
     return f"{'Wait, or: ' if is_harmless else ''}{_terminate('locks', holder.by)}"
 
@@ -267,7 +268,7 @@ def transactions(
         yield Figure("oldest transaction", span(oldest), oldest.total_seconds(), "oldest_transaction_seconds")
     for row in rows:
         where, session = f"session {row.pid}", _session(row.application, row.role, query=row.query)
-        cure, is_backup = _terminate("transactions", row.pid), row.application in BACKUP_PROGRAMS and row.age <= longest_backup
+        cure, is_backup = _terminate("transactions", row.pid), row.backs_up and row.age <= longest_backup
         if row.idle is not None and row.idle > idle and not is_backup:  # The first session of `pg_dump --jobs` is idle.
             yield Finding(
                 Severity.WARNING,

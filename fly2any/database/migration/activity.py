@@ -18,7 +18,12 @@ VACUUMS_SQL = "EXISTS (SELECT FROM pg_catalog.pg_stat_progress_vacuum AS v WHERE
 BUILDS_SQL = """
     EXISTS (SELECT FROM pg_catalog.pg_stat_progress_create_index AS b WHERE b.pid = a.pid AND b.command LIKE '%%CONCURRENTLY')
 """
-BACKUP_PROGRAMS = ("pg_dump", "pg_dumpall", HASHING)
+# Whether the session `a` is of a program that takes backups: any client can have its name, but only reads hold no stronger lock on a table.
+BACKS_UP_SQL = f"""
+    (a.application_name IN ('pg_dump', 'pg_dumpall', {literal(HASHING)}) AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_locks AS k
+        WHERE k.pid = a.pid AND k.locktype = 'relation' AND k.granted AND k.mode NOT IN ('AccessShareLock', 'SIReadLock')))
+"""
 LONGEST_BACKUP = timedelta(days=1)  # Until then a backup may take its time.
 
 ACTIVITY = """
