@@ -5,6 +5,7 @@ Those that this machine has are tested; `python -m lanes.servers` fetches them.
 
 import dataclasses
 import fcntl
+import shutil
 from io import StringIO
 
 import pytest
@@ -193,8 +194,20 @@ def test_a_data_directory_is_upgraded_by_one_command_and_kept(old, upgrade):
 
 @pytest.mark.parametrize("old", [major for major in (15,) if is_here(major)], indirect=True)
 def test_a_read_only_database_with_an_internal_option_of_its_release_is_upgraded(old, upgrade):
-    """PostgreSQL 15.20 writes pg_attver, which only its own pg_dumpall leaves out."""
+    """PostgreSQL 15.20 writes pg_attver, which only its own pg_dumpall leaves out. Its tablespace is used again after a failure."""
+    disk = old.home.parent / f"{old.home.name}-disk"
+    disk.mkdir()
+    shutil.chown(disk, (old.home / "data").owner())
     old.start()
+    old.execute(f"CREATE TABLESPACE disk LOCATION '{disk}'")
+    old.execute(PICKY)
+    old.execute("CREATE TABLE far TABLESPACE disk AS SELECT 7 AS n")
+    old.stop()
+    with pytest.raises(Refusal, match=r"^psql exited with 3: the function public\.picky\(integer\) raised an error\. "):
+        upgrade()
+    assert [path.name.partition("_2")[0] for path in disk.iterdir()] == ["PG_15"]
+    old.start()
+    old.execute("DROP TABLE picked")
     old.execute("CREATE TABLE odd (line text); INSERT INTO odd VALUES ('ALTER TABLE ONLY x ALTER COLUMN y SET (pg_attver=2);')")
     held = rows(old.database())
     old.execute("ALTER DATABASE fly2any SET default_transaction_read_only TO on")

@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -99,8 +100,9 @@ def upgrade(
         raise Refusal(f"{kept} exists, and the data directory of PostgreSQL {found} would be kept there: move or delete it.")
     with _alone(home):
         unfinished = home / "upgrade"
-        for left in (unfinished, home / UPGRADED):  # The remains of a failed attempt.
-            shutil.rmtree(left, ignore_errors=True)
+        for left in (unfinished / "data", home / UPGRADED):  # The remains of a failed attempt.
+            _remove(left)
+        shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o755)
         try:
             moved = _move(place, home, folder, unfinished, progress, trust)
@@ -110,12 +112,22 @@ def upgrade(
             (home / UPGRADED).rename(home / "data")
             sync(home)
         except BaseException:
-            shutil.rmtree(unfinished / "data", ignore_errors=True)  # The log beside it stays: the error may name it.
+            _remove(unfinished / "data")  # The log beside it stays: the error may name it.
             raise
         shutil.rmtree(unfinished, ignore_errors=True)
     tables = [content for contents in moved.values() for content in contents.values()]
     versions = (version_of(folder), version_of(bin_folder()))
     return Upgrade(*versions, len(moved), len(tables), sum(content.rows for content in tables), kept)
+
+
+def _remove(data: Path) -> None:
+    """Remove the data directory of a new server, and its folders in tablespaces, which have the version in their names."""
+    with suppress(OSError):
+        major = (data / "PG_VERSION").read_text(encoding="ascii").strip()
+        catalog = int.from_bytes((data / "global" / "pg_control").read_bytes()[12:16], sys.byteorder)
+        for place in (data / "pg_tblspc").iterdir():
+            shutil.rmtree(place / f"PG_{major}_{catalog}", ignore_errors=True)
+    shutil.rmtree(data, ignore_errors=True)
 
 
 def _is_of_another_build(place: dict[str, Any], home: Path, programs: Path | None) -> bool:
