@@ -70,6 +70,7 @@ CODES = frozenset(
         "migrations.unrecorded",
         "migrations.name_taken",
         "migrations.out_of_order",
+        "migrations.conflict",
         "migrations.unreadable",
         "migrations.untrusted",
         "migrations.failed",

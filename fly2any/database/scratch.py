@@ -10,12 +10,13 @@ from typing import Any
 
 from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.loader import MigrationLoader
 from psycopg import sql
 
 from .errors import Refusal
 from .marked_databases import SCRATCH, drop_leftovers, mark
 from .migration import journal
-from .migration.ledger import known_migrations
+from .migration.ledger import conflicts, known_migrations
 from .schema import read_catalog
 from .schema.contract import Contract, grow
 from .sql import fetch_one, quote
@@ -72,13 +73,16 @@ def drop(connection, name: str) -> None:
 
 def built_contract(connection) -> Contract:
     """Return the contract that the code's migrations build, applied one at a time on a scratch database."""
+    loader = MigrationLoader(None)
+    for one in conflicts(loader):
+        raise Refusal(f"{one.message} {one.cure}")
     contract = Contract((), ())
     with scratch_database(connection) as scratch:
         executor = MigrationExecutor(scratch)
         executor.recorder.ensure_schema()
         journal.ensure(scratch)
         state = None
-        for name in known_migrations():
+        for name in known_migrations(loader):
             app, _, migration = name.partition(".")
             step = executor.loader.get_migration(app, migration)
             # The state is passed on from one to the next: rendering all models for each would take longer than applying it.

@@ -1,16 +1,22 @@
 """The contract file is what the migrations build, and what they build is Phase 7 with the deviations we chose."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from django.db import connection
+from django.db.migrations import Migration
 from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.loader import MigrationLoader
 
+from fly2any.database.errors import Refusal
+from fly2any.database.findings import Finding, Severity
 from fly2any.database.schema import Catalog, Column, Table, read_catalog
 from fly2any.database.schema import contract as contracts
 from fly2any.database.schema.contract import Contract, Version, catalog_of, grow
 from fly2any.database.scratch import built_contract, scratch_database
+from fly2any.database.verification import verify
 
 PHASE7 = json.loads((Path(__file__).parent.parent / "phase7.json").read_text())
 CONTRACT = contracts.load()
@@ -23,6 +29,27 @@ WITHOUT_TIME_ZONE = {"timestamp(3) without time zone": "timestamp with time zone
 @pytest.mark.usefixtures("server")
 def test_the_file_is_what_the_migrations_build():
     assert contracts.dump(built_contract(connection)) == contracts.PATH.read_text()
+
+
+@pytest.mark.django_db
+def test_two_migrations_after_the_same_one_are_an_error_and_no_contract_is_built(monkeypatch):
+    """As after a merge of two branches."""
+    build = MigrationLoader.build_graph
+
+    def build_with_another(self):
+        build(self)
+        self.graph.add_node(("travel", "0005_other"), Migration("0005_other", "travel"))
+        self.graph.add_dependency(None, ("travel", "0005_other"), ("travel", "0004_roles"))
+
+    monkeypatch.setattr(MigrationLoader, "build_graph", build_with_another)
+    message = "Several migrations of travel are the last one (0005_alert_route_index, 0005_other), so `migrate` refuses to run."
+    cure = "Run `manage.py makemigrations --merge`, then `manage.py dbcontract`, and commit both files."
+
+    found = [one for one in verify(connection).findings if one.code == "migrations.conflict"]
+
+    assert found == [Finding(Severity.ERROR, "migrations.conflict", "travel", message, cure)]
+    with pytest.raises(Refusal, match=re.escape(f"{message} {cure}")):
+        built_contract(connection)
 
 
 def test_the_tables_are_those_of_phase_7():

@@ -83,6 +83,7 @@ class MigrationState:
     lost: tuple[Lost, ...]  # in the order of application
     taking_over: tuple[str, ...] = ()  # pending, and only to take over an unmanaged object
     before: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the other pending migrations that a pending one needs
+    conflicts: tuple[Finding, ...] = ()
     hidden_from: str = ""  # the role from which row-level security hides the records
 
     def refuse_hidden(self) -> None:
@@ -119,6 +120,7 @@ class MigrationState:
                 "This role may not read django_migrations, so the schema is compared as if every migration were applied.",
                 "Grant the role SELECT on django_migrations and fly2any_migration_runs, or connect as a role that may read them.",
             )
+        yield from self.conflicts
         yield from self._unknown()
 
     def _unknown(self) -> Iterator[Finding]:
@@ -155,6 +157,18 @@ def known_migrations(loader: MigrationLoader | None = None) -> dict[str, frozens
     return {".".join(node): frozenset(".".join(parent.key) for parent in graph.node_map[node].parents) for node in order}
 
 
+def conflicts(loader: MigrationLoader) -> Iterator[Finding]:
+    """Yield a finding for each app in which several migrations are the last one, as after a merge of two branches."""
+    for app, names in sorted(loader.detect_conflicts().items()):
+        yield Finding(
+            Severity.ERROR,
+            "migrations.conflict",
+            app,
+            f"Several migrations of {app} are the last one ({', '.join(names)}), so `migrate` refuses to run.",
+            "Run `manage.py makemigrations --merge`, then `manage.py dbcontract`, and commit both files.",
+        )
+
+
 def replaced_migrations(loader: MigrationLoader | None = None) -> dict[str, frozenset[str]]:
     """Return the code's squashed migrations, each with those that it replaces: Django records all of them."""
     squashed = (loader or MigrationLoader(None)).replacements.items()
@@ -174,9 +188,9 @@ def read_migrations(
     `loader` has the migrations of the code, if they were read before.
     """
     loader = loader or MigrationLoader(None)  # It reads every migration, so it is created once.
-    known = known_migrations(loader)
+    known, found = known_migrations(loader), tuple(conflicts(loader))
     if recorded and not readable:
-        return MigrationState(recorded, readable, (), (), (), tuple(known), ())
+        return MigrationState(recorded, readable, (), (), (), tuple(known), (), conflicts=found)
     applied: tuple[Applied, ...] = ()
     if recorded:
         applied = tuple(Applied(*row) for row in fetch_all(connection, RECORDS_SQL.format(schema=quote(schema))))
@@ -187,7 +201,7 @@ def read_migrations(
     if recorded and pending:
         role, some = fetch_one(connection, HIDDEN_SQL, {"schema": schema, "name": RECORD})
         if role and (some or not applied):
-            return MigrationState(recorded, False, (), (), (), tuple(known), (), hidden_from=role)
+            return MigrationState(recorded, False, (), (), (), tuple(known), (), conflicts=found, hidden_from=role)
     return MigrationState(
         recorded,
         readable,
@@ -198,6 +212,7 @@ def read_migrations(
         lost=_lost(known, names, records, replaced),
         taking_over=tuple(name for name in known if name not in names and _takes_over(loader, name)),
         before=_before(known, pending),
+        conflicts=found,
     )
 
 
