@@ -56,6 +56,18 @@ def test_the_embedded_servers_extension_does_not_prevent_verification(taken):
 
 
 @pytest.mark.slow
+def test_values_may_name_roles_that_own_nothing(taken, migrated):
+    """As in a table of an audit, with the default CURRENT_USER::regrole."""
+    role = f"{migrated.name}_guest"
+    manifest = taken(
+        f"CREATE ROLE {role}; CREATE TABLE audit (who regrole[]); INSERT INTO audit VALUES ('{{{role}, postgres}}')"
+    )
+    migrated.execute(f"DROP ROLE {role}")
+
+    assert (manifest.state, manifest.verdict.reason) == ("good", "")
+
+
+@pytest.mark.slow
 def test_a_table_with_a_missing_dependency_is_not_verified(taken):
     manifest = taken(
         "CREATE FUNCTION sums(int, int) RETURNS int LEAKPROOF LANGUAGE sql IMMUTABLE AS 'SELECT $1 + $2';"

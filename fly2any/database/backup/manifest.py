@@ -89,6 +89,7 @@ class Manifest:
     extensions: tuple[str, ...] = ()
     registered: dict[str, Registered] = field(default_factory=dict)
     run: Run | None = None  # The run of the server; not in manifests until 2026-11 or of a standby.
+    roles_of_values: tuple[str, ...] = ()  # Any that a value may name, in a column of the type regrole or aclitem.
     portable_amounts: bool = (
         False  # Whether pg_dump wrote the type money as in the locale C; otherwise as in the server's lc_monetary.
     )

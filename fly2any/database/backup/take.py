@@ -104,12 +104,20 @@ TRUSTED_OWNERS_SQL = f"""
     SELECT r.rolname FROM pg_catalog.pg_roles AS r WHERE r.rolsuper AND r.rolname = ANY (%(owners)s::text[])
     ORDER BY 1
 """
-# Whether pg_dump dumps the rows of the table `c`: of an extension's tables, only those that the extension registered.
 # Whether a column has the type money, a list of it or a domain over it: pg_dump would write it in the server's lc_monetary.
 MONEY_SQL = """
     SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
                    WHERE 'money'::regtype IN (t.oid, t.typelem, t.typbasetype) AND a.attnum > 0)
 """
+# All roles, if values of a column may name any: of the types regrole and aclitem, lists of them or domains over them.
+NAMED_BY_VALUES_SQL = """
+    SELECT r.rolname FROM pg_catalog.pg_roles AS r
+    WHERE r.rolname !~ '^pg_'
+      AND EXISTS (SELECT FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
+                  WHERE a.attrelid >= 16384 AND a.attnum > 0 AND ARRAY[t.oid, t.typelem, t.typbasetype] && ARRAY['regrole'::regtype::oid, 'aclitem'::regtype])
+    ORDER BY 1
+"""
+# Whether pg_dump dumps the rows of the table `c`: of an extension's tables, only those that the extension registered.
 DUMPED_SQL = """
     NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
                 WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = 'pg_catalog.pg_extension'::regclass
@@ -323,7 +331,7 @@ def _require_our_tables(connection, progress: Progress) -> None:
 
 
 def read_roles(connection, tool: int) -> dict[str, Any]:
-    """Return the owners of the database and its objects, the other roles that pg_dump of version `tool` names, and the schema of our tables."""
+    """Return the owners of the database and its objects, the other roles that pg_dump of version `tool` or values name, and the schema of our tables."""
     schema = read_home(connection)[0] or ""
     with catalogue(connection) as cursor:
         cursor.execute(ROLES_SQL, {"tool": tool})
@@ -331,9 +339,12 @@ def read_roles(connection, tool: int) -> dict[str, Any]:
         owners = [name for name, owns in named if owns]
         cursor.execute(TRUSTED_OWNERS_SQL, {"schema": schema, "owners": owners})
         trusted = tuple(name for (name,) in cursor.fetchall())
+        cursor.execute(NAMED_BY_VALUES_SQL)
+        of_values = tuple(name for (name,) in cursor.fetchall())
     return {
         "owners": tuple(owners),
         "roles": tuple(name for name, owns in named if not owns),
+        "roles_of_values": of_values,
         "trusted": trusted,
         "database_owner": fetch_one(connection, DATABASE_SQL)[1],
         "schema": schema,

@@ -216,7 +216,7 @@ def _verdict_of(subject: _Subject, untrusted: Sequence[str], without: LeftOut, c
             subject.like,
             server=int(manifest.server.partition(".")[0]),
             schema=home_of(manifest),
-            roles=(*manifest.owners, *manifest.roles),
+            roles=(*manifest.owners, *manifest.roles, *manifest.roles_of_values),
             statements=statements,
         ) as running:
             version = running.version
