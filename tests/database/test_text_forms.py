@@ -70,3 +70,22 @@ def test_amounts_are_dumped_and_restored_as_in_the_locale_c(migrated, place, mon
 
     assert (without.portable_amounts, manifest.portable_amounts, options) == (False, True, ["", AMOUNTS, AMOUNTS])
     assert restored == [(Decimal("1234.56"),)]
+
+
+def test_texts_that_are_no_utf_8_are_hashed_where_the_database_does_not_check_them(database):
+    other = dataclasses.replace(database, name=f"{database.name}_ascii")
+    database.execute(f"CREATE DATABASE {other.name} TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'")
+    texts = "DROP TABLE IF EXISTS t; CREATE TABLE t AS SELECT convert_from('{}', 'SQL_ASCII') AS name"
+    database.execute("CREATE TABLE t AS SELECT 'é' AS name")
+    other.execute(texts.format(r"\xc3a9"))
+
+    def read(database):
+        with django(database) as connection, transaction.atomic(using=connection.alias):
+            return read_contents(connection, lambda table, percent: None)['"public"."t"']
+
+    same = read(other) == read(database)
+    other.execute(texts.format(r"\xe9ff"))
+    rows = read(other).rows
+    database.execute(f"DROP DATABASE {other.name}")
+
+    assert (same, rows) == (True, 1)

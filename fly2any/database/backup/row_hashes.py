@@ -226,8 +226,10 @@ def read_computed(connection) -> list[str]:
 def _copied(connection, cursor, table: _Table) -> Content:
     listed = f" ({', '.join(map(quote, table.columns))})" if table.columns else ""
     cursor.execute(f"LOCK TABLE {table.place} IN ACCESS SHARE MODE")  # COPY takes its snapshot before it waits for the table.
+    # Where the database does not check texts, one may be no UTF-8, which our sessions ask for.
+    raw = " (ENCODING 'SQL_ASCII')" if connection.connection.info.parameter_status("server_encoding") == "SQL_ASCII" else ""
     try:
-        with connection.wrap_database_errors, cursor.copy(f"COPY {table.place}{listed} TO STDOUT") as copy:
+        with connection.wrap_database_errors, cursor.copy(f"COPY {table.place}{listed} TO STDOUT{raw}") as copy:
             return content_of(rows_of(copy))
     except Error as error:
         reason = first_line(str(error))
