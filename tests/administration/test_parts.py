@@ -193,7 +193,7 @@ def test_counts_are_exact_while_they_are_cheap(monkeypatch):
         "12.3k",
         "10.0M",
         "3.0B",
-        "5000.0G",
+        "5000.0B",
     ]
 
 
