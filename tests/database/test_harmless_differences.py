@@ -54,6 +54,7 @@ AT = "price_alerts.price_alerts_active_idx"
         (f"{OWNER} INCLUDE (currency)", ("note", "unique.different", "user_preferences.user_preferences_userId_key",
                                          "a write fails where currency exceeds 2,704 bytes after compression.")),
         (f'{OWNER} INCLUDE ("updatedAt")', ("note", "unique.different", "user_preferences.user_preferences_userId_key", SAME)),
+        (OWNER.replace("UNIQUE", "UNIQUE NULLS NOT DISTINCT"), ("note", "unique.different", "user_preferences.user_preferences_userId_key", SAME)),
         ('DROP INDEX "users_createdAt_idx"; CREATE INDEX "users_createdAt_idx" ON users ("createdAt" DESC)',
          ("note", "index.different", "users.users_createdAt_idx", "it is read backwards and serves the same queries.")),
         ('DROP INDEX "users_createdAt_idx"; CREATE INDEX "users_createdAt_idx" ON users ("createdAt", id)', ("note", "index.different", "users.users_createdAt_idx", SAME)),
@@ -61,6 +62,8 @@ AT = "price_alerts.price_alerts_active_idx"
     ],
 )  # fmt: skip
 def test_what_works_the_same_is_a_note(sql, expected):
+    if "NULLS NOT DISTINCT" in sql and connection.pg_version < 150000:
+        return
     run(sql)
 
     assert found() == [expected]

@@ -130,14 +130,18 @@ def _demanding(rows, of, whole: float, *, slow: float, calls: int, most: float, 
             yield Finding(
                 Severity.WARNING, "queries.slow", f"query {row.id}",
                 f"{_subject(row.query)} takes {span(row.mean)} on average over {plural(row.calls, 'call')} (limit {span(slow)}){of(place)}.",
-                "Run EXPLAIN (ANALYZE, BUFFERS) on it; add a missing index by a migration, or select fewer rows and columns.",
+                f"Run EXPLAIN (ANALYZE, BUFFERS) on it; add a missing index by a migration, or select fewer rows and columns.{_count_anew(row.id)}",
             )  # fmt: skip
         elif whole > busy and row.total > most * whole:
             yield Finding(
                 Severity.NOTE, "queries.heavy", f"query {row.id}",
                 f"{_subject(row.query)} takes {share(row.total / whole)} of all time in queries (limit {share(most)}), {plural(row.calls, 'call')} of {span(row.mean)}{of(place)}.",
-                "Run EXPLAIN (ANALYZE, BUFFERS) on it, or run it less often.",
+                f"Run EXPLAIN (ANALYZE, BUFFERS) on it, or run it less often.{_count_anew(row.id)}",
             )  # fmt: skip
+
+
+def _count_anew(id: str | None) -> str:
+    return f" Its earlier calls count until: SELECT pg_stat_statements_reset(0, 0, {id});" if id else ""
 
 
 def _text(query: str) -> str:

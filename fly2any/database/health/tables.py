@@ -27,9 +27,11 @@ WITHOUT_STATISTICS_SQL = """
       AND pg_catalog.has_any_column_privilege(c.oid, 'SELECT') AND NOT pg_catalog.row_security_active(c.oid)
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_stats AS s WHERE s.schemaname = n.nspname AND s.tablename = c.relname)
 """
-# The average bytes of a row of the given tables, NULL without statistics of each column.
+# The average bytes of a row of the given tables, NULL without statistics of each column, and the share of a page that INSERTs fill.
 WIDTHS_SQL = """
-    SELECT c.relname AS name, CASE WHEN pg_catalog.bool_and(s.avg_width IS NOT NULL) THEN pg_catalog.sum(s.avg_width)::float END AS width
+    SELECT c.relname AS name, CASE WHEN pg_catalog.bool_and(s.avg_width IS NOT NULL) THEN pg_catalog.sum(s.avg_width)::float END AS width,
+           COALESCE((SELECT o.option_value::float / 100 FROM pg_catalog.pg_options_to_table(c.reloptions) AS o
+                     WHERE o.option_name = 'fillfactor'), 1) AS filled
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v'
     LEFT JOIN pg_catalog.pg_stats AS s
@@ -103,12 +105,12 @@ def tables(
 
 def _bloated(read: Reader, rows: list[Extent], most: float = 4) -> Iterator[Finding]:
     """Yield the note about each table that is much larger than its rows, such as after most of them were deleted."""
-    widths = {row.name: row.width for row in read(WIDTHS_SQL, tables=[row.name for row in rows])} if rows else {}
+    widths = {row.name: row for row in read(WIDTHS_SQL, tables=[row.name for row in rows])} if rows else {}
     for row in rows:
-        if not (width := widths.get(row.name)) or row.rows is None or row.heap is None:
+        if not (of := widths.get(row.name)) or not of.width or row.rows is None or row.heap is None:
             continue
         # A row takes 24 bytes of header, 4 in the page's list and up to 8 for NULLs and alignment. Dead rows have a finding of their own.
-        needed = (row.rows + (row.dead or 0)) * (width + 36)
+        needed = (row.rows + (row.dead or 0)) * (of.width + 36) / of.filled
         if row.heap > most * needed:
             yield Finding(
                 Severity.NOTE, "tables.bloat", row.name,

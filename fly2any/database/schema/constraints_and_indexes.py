@@ -104,12 +104,17 @@ def _compare(
 
 def _identifying(to: Comparing, thing: Any, other: Any) -> Any:
     """Return `thing`, which takes the place of `other`, as what identifies rows in logical replication if `other` does."""
-    required = {c.name for c in to.expected.columns if c.table == thing.table and not c.nullable}
+    required = _required(to, thing.table)
     fit = isinstance(thing, Key) or (isinstance(thing, Index) and thing.unique and thing.predicate is None)
     same_table = getattr(other, "table", None) == thing.table
     if fit and same_table and getattr(other, "identifies", False) and required.issuperset(thing.columns):
         return replace(thing, identifies=True)
     return thing
+
+
+def _required(to: Comparing, table: str) -> set[str]:
+    """Return the columns that are NOT NULL."""
+    return {column.name for column in to.expected.columns if column.table == table and not column.nullable}
 
 
 def _twin(to: Comparing, thing: Any, others: Iterable[Any]) -> Any:
@@ -240,7 +245,7 @@ def _index_difference(index: Index, live: Index) -> tuple[str, str]:
 
 
 def _effect(to: Comparing, thing: Any, live: Any) -> tuple[str, Severity]:
-    """Return the effect of a difference that may be harmless, more columns at its end or the reverse order, and its severity."""
+    """Return the effect of a difference that may be harmless, such as more columns at its end or the reverse order, and its severity."""
     if _changed(thing, live) == ["options"] and _is_reversed(thing, live):
         return "; it is read backwards and serves the same queries", Severity.NOTE
     if (
@@ -250,8 +255,9 @@ def _effect(to: Comparing, thing: Any, live: Any) -> tuple[str, Severity]:
     ):
         return "; the same rows are accepted and deleted", Severity.WARNING
     included = _changed(thing, live) == ["include"] and {*thing.include} <= {*live.include}
+    without_nulls = _changed(thing, live) == ["nulls_distinct"] and _required(to, thing.table).issuperset(thing.columns)
     keys = Keys(to.expected, Catalog(), to.actual, to.live)
-    if not included and not (isinstance(thing, Index) and _is_prefix(keys, thing, live)):
+    if not (included or without_nulls) and not (isinstance(thing, Index) and _is_prefix(keys, thing, live)):
         return "", Severity.ERROR
     long = keys.too_long(live)
     does = [f"; a write fails where {one} exceeds {plural(limit, 'byte')} after compression" for one, limit in long[:1]]
