@@ -93,7 +93,7 @@ def locks_of(database, opened, app, name):
     return found, {table for table in files if files[table] != after[table]}
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.slow
 @pytest.mark.parametrize(("app", "name"), OURS)
 @pytest.mark.usefixtures("server")
 def test_the_page_says_which_locks_a_migration_takes_and_none_rewrites_a_table(app, name):

@@ -241,6 +241,7 @@ def test_a_host_without_a_url_is_not_ignored(monkeypatch):
         read_settings(monkeypatch, POSTGRES_HOST="db.example.com")
 
 
+@pytest.mark.slow
 def test_libpqs_own_variables_do_not_decide_which_database_it_is(url):
     own = {"PGPORT": "1", "PGHOSTADDR": "192.0.2.1", "PGOPTIONS": "-c search_path=nowhere", "PGSERVICE": "other"}
     result = manage("migrate", "--check", url=url, **own, PGTARGETSESSIONATTRS="standby")

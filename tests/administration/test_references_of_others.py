@@ -52,6 +52,7 @@ def test_a_changed_address_runs_no_trigger_that_a_foreign_key_leads_to(staff, an
     assert (ana.name, ana.email, sql("SELECT who FROM mal.log", fetch=True)) == ("Ana", "ana@example.com", [])
 
 
+@pytest.mark.slow
 def test_a_row_is_deleted_only_with_a_lock_on_other_roles_tables_that_refer_to_it(member, ana):
     sql(f"{LOGS} RESET ROLE")
     client = member()

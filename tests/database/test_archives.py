@@ -121,6 +121,7 @@ def test_an_earlier_archive_is_compared_by_its_own_hash(migrated, tmp_path, chan
     assert rows(migrated)["price_history"] == ([] if changed else held)
 
 
+@pytest.mark.slow
 def test_archives_are_encrypted_like_backups(filled, tmp_path):
     import pyrage
 
@@ -307,6 +308,7 @@ def test_a_row_that_was_replaced_is_reported(migrated, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_rows_restored_while_retention_is_on_are_reported_as_due(filled, tmp_path):
     place = {"RETENTION": "price_history=1", "ARCHIVE_LOCATION": str(tmp_path / "a")}
     maintain(filled, "weekly", **place)

@@ -18,6 +18,7 @@ from tests.database.sites import KINDS, OURS, adopted, catalog, contents, everyt
 GUIDE = PROJECT / "docs" / "reference" / "dbadopt.md"
 
 
+@pytest.mark.slow
 def test_a_plan_changes_nothing(site):
     before = everything(site)
 
@@ -115,6 +116,7 @@ def test_without_our_tables_there_is_nothing_to_adopt(database, made, kind):
     assert database.execute("SELECT to_regclass('django_migrations')") == [(None,)]
 
 
+@pytest.mark.slow
 def test_a_role_without_ownership_is_refused_and_changes_nothing(exact):
     exact.execute(f"DROP ROLE IF EXISTS {exact.name}_reader")
     exact.execute(f"CREATE ROLE {exact.name}_reader LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {exact.name}_reader")

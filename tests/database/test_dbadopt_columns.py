@@ -55,6 +55,7 @@ def test_the_time_zone_of_the_sites_role_is_checked_too(exact, grants, blocked):
     assert cured["kind"] == "exact"
 
 
+@pytest.mark.slow
 def test_a_database_that_only_has_another_time_zone_has_not_drifted(exact):
     exact.execute(f"ALTER DATABASE {exact.name} SET timezone TO 'America/New_York'")
 
@@ -77,6 +78,7 @@ def test_what_is_to_be_fixed_is_counted():
     ]
 
 
+@pytest.mark.slow
 def test_the_databases_time_zone_is_seen_by_a_role_that_has_its_own(exact):
     exact.execute(f"ALTER DATABASE {exact.name} SET timezone TO 'America/New_York'")
     with exact.role("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}", "ALTER ROLE {role} SET timezone TO 'UTC'") as url:
@@ -85,6 +87,7 @@ def test_the_databases_time_zone_is_seen_by_a_role_that_has_its_own(exact):
     assert ("server.time_zone", exact.name) in codes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["role", "URL"])
 def test_a_zone_of_the_server_that_ours_hides_blocks_until_the_database_has_one(exact, by):
     grants = (
@@ -190,6 +193,7 @@ def test_a_default_of_the_current_time_is_noted_and_adopted(exact):
     )
 
 
+@pytest.mark.slow
 def test_a_database_whose_indexes_may_be_out_of_order_is_not_adopted(exact):
     """The adoption would make constraints of unique indexes that may have let duplicates in."""
     if exact.execute("SELECT current_setting('server_version_num')::int < 150000") == [(True,)]:

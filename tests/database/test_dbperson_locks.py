@@ -2,6 +2,8 @@
 
 import io
 
+import pytest
+
 from fly2any.database.person import Stream, erase, find, plan
 from fly2any.database.progress import Progress
 from tests.conftest import django
@@ -22,6 +24,7 @@ class Counting(Progress):
             self.most, self.shown = max(self.most, locks), self.shown + what.startswith(f"searching {self.schema}.")
 
 
+@pytest.mark.slow
 def test_a_search_does_not_keep_the_locks_of_the_tables_that_it_searched(two):
     """Any role can create tables until their locks fill the lock table of the server."""
     two.execute(

@@ -13,7 +13,7 @@ FUNCTION = "CREATE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS $$ BEGI
 TRIGGER = "CREATE TRIGGER theirs BEFORE {} ON {} FOR EACH ROW EXECUTE FUNCTION theirs()"
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.slow
 @pytest.mark.django_db
 @pytest.mark.parametrize("name", ["accounts.User", "accounts.UserPreferences", "travel.PriceAlert", "engagement.Notification"])
 def test_an_update_that_changes_nothing_is_found_in_every_column(name):

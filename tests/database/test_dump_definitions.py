@@ -107,6 +107,7 @@ def test_a_new_snapshot_is_taken_when_an_object_was_dropped_since_the_last(migra
     assert (len(seen), manifest.state) == (2, "unverified")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_a_backup_says_that_objects_are_dropped_at_each_attempt(migrated, place, monkeypatch):
     migrated.execute(f"CREATE SCHEMA m; {VIEW[0]}")

@@ -61,6 +61,7 @@ def test_a_column_that_a_trigger_in_another_language_names_may_be_set(source, se
     assert [(found, where) for found, where, _ in of_columns()] == [(severity, "users.theirs")]
 
 
+@pytest.mark.slow
 @pytest.mark.django_db
 def test_keys_and_checks_of_columns_that_triggers_set_are_notes_and_a_write_check_tries_them(capsys):
     run(
@@ -83,6 +84,7 @@ def test_keys_and_checks_of_columns_that_triggers_set_are_notes_and_a_write_chec
     assert sorted(said) == ["fill", "fill", "own", "words"]
 
 
+@pytest.mark.slow
 @pytest.mark.django_db
 def test_an_error_that_the_write_check_refutes_becomes_a_note(capsys):
     """The source of the function does not name the column."""

@@ -46,6 +46,7 @@ def test_a_run_waits_for_a_lock_that_is_released(database):
     assert len(recorded(database, "accounts")) == len([name for name in load().migrations if name.startswith("accounts.")])
 
 
+@pytest.mark.slow
 def test_neither_the_lock_nor_a_setting_stays_with_the_session(migrated):
     with django(migrated) as opened:
         call_command("migrate", "engagement", "0005", database=opened.alias, verbosity=0, yes=True, without_backup=True)

@@ -202,6 +202,7 @@ def test_a_role_that_the_owner_created_is_named_before_the_restore(filled, place
         filled.execute(f"DROP OWNED BY {role}, {site}; DROP ROLE {site}; DROP ROLE {role}")
 
 
+@pytest.mark.slow
 def test_code_of_other_roles_runs_as_the_restoring_role_only_if_it_trusts_them(migrated, place):
     role, name = f"{migrated.name}_mallory", f"{migrated.name}_copy"
     migrated.execute(f"CREATE ROLE {role} LOGIN; CREATE SCHEMA mal AUTHORIZATION {role}; CREATE ROLE {role}_trusted")
@@ -239,7 +240,7 @@ EMPTY = (
 )
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "seen", "said"),
     [("a > 1", [(2,)], []), ("a > 1 AND current_setting('app.tenant') = 'x'", None, [EMPTY])],

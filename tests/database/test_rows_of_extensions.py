@@ -42,6 +42,7 @@ def test_rows_of_an_extension_that_the_verification_cannot_create_are_named_and_
     assert ", the rows of every restored table hashed and compared, " in render.verdict(manifest)
 
 
+@pytest.mark.slow
 def test_a_restore_compares_the_rows_of_an_extension(migrated, place):
     migrated.execute(INSTALLED)
     with django(migrated) as connection:

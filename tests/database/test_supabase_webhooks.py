@@ -117,7 +117,7 @@ def webhooks(tmp_path_factory):
     server.remove()
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.slow
 @pytest.mark.parametrize("forged", FORGED)
 def test_what_any_other_role_can_imitate_is_refused(webhooks, forged):
     statements, message = FORGED[forged]

@@ -18,7 +18,7 @@ TAKEN = {
 }
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.slow
 @pytest.mark.parametrize("statement", TAKEN)
 def test_a_name_that_another_object_has_is_refused_before_the_first_migration(database, statement):
     name, migration, kind = TAKEN[statement]

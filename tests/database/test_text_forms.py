@@ -53,6 +53,7 @@ def test_null_in_an_array_is_restored_where_the_role_reads_it_as_text(migrated, 
     assert restored == [(["BER", None],)]
 
 
+@pytest.mark.slow
 def test_amounts_are_dumped_and_restored_as_in_the_locale_c(migrated, place, monkeypatch):
     """Whose form every server reads; few machines have another locale for a test."""
     reached, options = tools.reached, []
