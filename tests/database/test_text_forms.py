@@ -75,7 +75,9 @@ def test_amounts_are_dumped_and_restored_as_in_the_locale_c(migrated, place, mon
 
 def test_texts_that_are_no_utf_8_are_hashed_where_the_database_does_not_check_them(database):
     other = dataclasses.replace(database, name=f"{database.name}_ascii")
-    database.execute(f"CREATE DATABASE {other.name} TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'")
+    with database.connect() as client:
+        provider = "LOCALE_PROVIDER libc" if client.info.server_version >= 15_00_00 else ""
+        client.execute(f"CREATE DATABASE {other.name} TEMPLATE template0 ENCODING 'SQL_ASCII' {provider} LOCALE 'C'")
     texts = "DROP TABLE IF EXISTS t; CREATE TABLE t AS SELECT convert_from('{}', 'SQL_ASCII') AS name"
     database.execute("CREATE TABLE t AS SELECT 'é' AS name")
     other.execute(texts.format(r"\xc3a9"))
