@@ -1,5 +1,6 @@
 """The admin's site: its first page, search, sign-in and Database page, and what is done around each view."""
 
+import logging
 from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any, TypeVar
@@ -22,7 +23,7 @@ from django.utils.decorators import method_decorator
 from django.utils.translation import get_language
 from django.views.decorators.http import require_http_methods, require_safe
 
-from fly2any.database.errors import Refusal
+from fly2any.database.errors import Refusal, explain
 from fly2any.database.health.security import TOPICS as SECURITY
 from fly2any.database.health.topics import TOPICS
 from fly2any.database.report.waivers import Waiver, read_waivers
@@ -44,6 +45,7 @@ from .search_page import search_view, searched
 from .second_factor import Enrol, Leave, RecoveryCodes, Verify
 
 T = TypeVar("T")
+_log = logging.getLogger("fly2any.admin")
 MOST_APP_LISTS = 100  # Cached lists of tables per process, by permissions and page.
 PLACES = {app: place for place, app in enumerate(PHASE7_APPS)}
 
@@ -273,6 +275,7 @@ class AdminSite(admin.AdminSite):
                 if request.method != "POST" and differences() is not None:
                     raise
                 sentence = in_one_sentence(error)
+                _log.warning("the database refused %s: %s", request.path, explain(error))
             if request.method == "POST" and not in_place:
                 raise BadParameter(sentence)
             context = {**self.each_context(request), "title": "The database rejected this request", "sentence": sentence}

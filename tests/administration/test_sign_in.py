@@ -159,26 +159,31 @@ OTHERS = "GRANT ALL ON ALL TABLES IN SCHEMA public TO only_some; GRANT USAGE ON 
 
 
 @pytest.mark.parametrize(
-    ("statement", "sentence"),
+    ("statement", "sentence", "logged"),
     [
         (
             "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'Frozen.'; END $$;"
             "CREATE TRIGGER no BEFORE INSERT ON login_history FOR EACH ROW EXECUTE FUNCTION no()",
             "Frozen.",
+            "Frozen.",
         ),
         (
             f"CREATE ROLE only_some; {OTHERS}; REVOKE INSERT ON login_history FROM only_some; SET LOCAL ROLE only_some",
             "The admin&#x27;s database role lacks the privilege to write this.",
+            "permission denied for table login_history",
         ),
     ],
 )
-def test_a_sign_in_that_the_database_refuses_says_why_and_signs_nobody_in(client, boss, statement, sentence):
+def test_a_sign_in_that_the_database_refuses_says_why_and_signs_nobody_in(client, boss, statement, sentence, logged, caplog):
     connection.cursor().execute(statement)
 
     page = client.post(reverse(SIGN_IN), {"username": boss.email, "password": PASSWORD})
 
     assert (page.status_code, sentence in page.content.decode(), "Log out" in page.content.decode()) == (503, True, False)
     assert client.get(reverse(INDEX)).status_code == 302
+    [text] = [record.getMessage() for record in caplog.records if record.name == "fly2any.admin"]
+    assert text.startswith("the database refused /admin/login/: ")
+    assert logged in text
 
 
 @pytest.mark.django_db(transaction=True)
