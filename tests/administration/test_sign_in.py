@@ -165,7 +165,7 @@ OTHERS = "GRANT ALL ON ALL TABLES IN SCHEMA public TO only_some; GRANT USAGE ON 
             "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'Frozen.'; END $$;"
             "CREATE TRIGGER no BEFORE INSERT ON login_history FOR EACH ROW EXECUTE FUNCTION no()",
             "Frozen.",
-            "Frozen.",
+            "The function no() in the database failed",
         ),
         (
             f"CREATE ROLE only_some; {OTHERS}; REVOKE INSERT ON login_history FROM only_some; SET LOCAL ROLE only_some",
