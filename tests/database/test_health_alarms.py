@@ -111,7 +111,7 @@ def test_a_slot_that_lost_its_wal_is_reported_to_keep_none(own_server):
 
     assert [(str(one.severity), one.code, one.where, one.message) for one in found] == [
         ("warning", "replication.slot", "lost", "The reader of slot lost is further behind than max_slot_wal_keep_size: the next checkpoint removes WAL that it still needs, and no client reads from the slot."),
-        ("error", "replication.slot", "lost", "The server has removed WAL that its reader still needs, so no reader can resume from the slot, and it keeps no WAL."),
+        ("error", "replication.slot", "lost", "The server has removed WAL that the reader of the slot still needs, so no reader can resume from the slot, and the slot keeps no WAL."),
     ]  # fmt: skip
 
 

@@ -68,7 +68,7 @@ def test_the_transaction_of_a_backup_is_an_alarm_only_after_a_day(table):
 
     assert idle == []
     assert [(str(one.severity), one.code, one.cure) for one in (long, stuck)] == [
-        ("note", "transactions.long", "Wait until the backup ends: until then, VACUUM cannot remove rows that died after it began."),
+        ("note", "transactions.long", "Wait until the backup ends: until then, VACUUM cannot remove rows that died after the transaction began."),
         ("warning", "transactions.long", f"manage.py dbhealth transactions --terminate {pid} --yes"),
     ]  # fmt: skip
     assert (describe(holder), end(holder)) == (f"session {pid}, a backup", "Wait until the backup ends.")

@@ -55,7 +55,7 @@ def test_the_end_of_a_concurrent_build_is_to_be_waited_for(table):
     with running(table, build, shown_in="pg_stat_progress_create_index") as (pid, [found], holder):
         assert (str(found.severity), found.code, found.where, found.cure) == (
             *("note", "transactions.long", f"session {pid}"),
-            "Wait until the index is built: until then, VACUUM cannot remove rows that died after it began.",
+            "Wait until the index is built: until then, VACUUM cannot remove rows that died after the transaction began.",
         )
         assert (describe(holder), end(holder)) == (f"session {pid}, which builds an index", "Wait until the index is built.")
 

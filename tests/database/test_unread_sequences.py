@@ -82,7 +82,7 @@ def test_the_first_value_is_not_read_by_name_in_the_schema_of_another_role(monit
         else [
             (
                 "The sequences of users.theirs were not checked, or not compared with the values in use: whether an INSERT fails there is not known.",
-                "Give mal.s the owner and the schema of its column's table (ALTER SEQUENCE … OWNER TO …, SET SCHEMA …): another role may give its name to another relation.",
+                "Give mal.s the owner and the schema of the column's table (ALTER SEQUENCE … OWNER TO …, SET SCHEMA …): until then, another role may give that name to another relation.",
             )
         ]
     )

@@ -230,8 +230,8 @@ def test_a_first_migrate_writes_to_no_journal_created_by_another_role(database, 
 
     assert str(refused.value) == (
         "Nothing was changed. Table fly2any_migration_runs, whose owner is not trusted, runs code of the role"
-        f" {role} with the privileges of the role that writes to fly2any_migration_runs. If the site created them: GRANT CREATE ON"
-        f' SCHEMA "public" TO "{role}" WITH GRANT OPTION; otherwise copy their rows with COPY, and drop them. REVOKE CREATE ON'
+        f" {role} with the privileges of the role that writes to fly2any_migration_runs. If the site created it: GRANT CREATE ON"
+        f' SCHEMA "public" TO "{role}" WITH GRANT OPTION; otherwise copy its rows with COPY, and drop it. REVOKE CREATE ON'
         ' SCHEMA "public" FROM PUBLIC keeps other roles from creating any.'
     )
 

@@ -151,7 +151,7 @@ def _slot(row, most: int, oldest: int, *, is_late: bool) -> Iterator[Finding]:
     if row.status == "lost":
         yield Finding(
             Severity.ERROR, "replication.slot", row.name,
-            f"The server has {'removed WAL that its reader still needs' if row.reason in (None, 'wal_removed') else f'invalidated the slot ({row.reason})'}, so no reader can resume from the slot, and it keeps no WAL.",
+            f"The server has {'removed WAL that the reader of the slot still needs' if row.reason in (None, 'wal_removed') else f'invalidated the slot ({row.reason})'}, so no reader can resume from the slot, and the slot keeps no WAL.",
             f"{drop} then create its replica or subscription again.",
         )  # fmt: skip
     elif row.status == "unreserved":

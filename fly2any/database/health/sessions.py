@@ -284,7 +284,9 @@ def transactions(
                 "transactions.long",
                 where,
                 f"The transaction of {where} is {span(row.age)} old (limit {span(longest)}): {session}.",
-                f"Wait until the {ends}: until then, VACUUM cannot remove rows that died after it began." if ends else cure,
+                f"Wait until the {ends}: until then, VACUUM cannot remove rows that died after the transaction began."
+                if ends
+                else cure,
             )
     for row in read(PREPARED_SQL):
         if row.age > idle:

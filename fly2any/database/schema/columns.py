@@ -341,7 +341,7 @@ def _alter(column: Column) -> str:
 
 def _computed(column: Column) -> str:
     if column.generated is None:
-        return "written"
+        return "an ordinary column"
     return f"generated as ({column.generated}){' and not stored' if column.virtual else ''}"
 
 

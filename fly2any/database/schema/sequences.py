@@ -271,7 +271,7 @@ def _unknown(found: list[Next]) -> Iterator[Finding]:
         f"As their owner: {' '.join(grants)}" if grants else "The server did not return their next values: its log shows why."
     )
     if unsafe := [one.sequence for one in unread if not one.safe]:
-        moved = f"Give {', '.join(unsafe)} the owner and the schema of its column's table (ALTER SEQUENCE … OWNER TO …, SET SCHEMA …): another role may give its name to another relation."
+        moved = f"Give {', '.join(unsafe)} the owner and the schema of the column's table (ALTER SEQUENCE … OWNER TO …, SET SCHEMA …): until then, another role may give that name to another relation."
         cure = f"{cure}\n{moved}" if grants else moved
     message = f"The sequences of {columns} were not checked, or not compared with the values in use: whether an INSERT fails there is not known."
     yield Finding(Severity.NOTE, "column.sequence", "sequences", message, cure)

@@ -18,8 +18,8 @@ CONNECTED = "Table {name}, which foreign keys connect with {connected},"
 KINDS = {
     "owner": (
         "Table {table}{others}, whose owner is not trusted,",
-        "If the site created them: GRANT CREATE ON SCHEMA {schema} TO {role} WITH GRANT OPTION; otherwise copy their rows with COPY, and"
-        " drop them. REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC keeps other roles from creating any.",
+        "If the site created {them}: GRANT CREATE ON SCHEMA {schema} TO {role} WITH GRANT OPTION; otherwise copy {their} rows with COPY, and"
+        " drop {them}. REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC keeps other roles from creating any.",
     ),
     "trigger": (
         "Trigger {name} of {table}",
@@ -96,13 +96,20 @@ def described(kind: str, found: Found) -> UntrustedCode:
     names = {
         "table": found.table, "name": found.name, "part": part, "place": found.name.rpartition(" ")[2], "elsewhere": found.elsewhere,
         "others": f" and {plural(found.number - 1, 'other')}" if found.number > 1 else "",
+        "them": "them" if found.number > 1 else "it", "their": "their" if found.number > 1 else "its",
         "connected": f"a table that the {found.by} may write to" if found.by else found.table,
         "code": found.code, "used": found.code[:1].upper() + found.code[1:], "schema": quote(found.schema), "role": quote(found.role),
         "quoted": quote(found.name), "user": quote(found.code), "at": f"{quote(found.schema)}.{quote(found.table)}",
     }  # fmt: skip
     is_table = kind == "part" and part in ("table", "partitioned")
     what, cure = (text.format(**names) for text in KINDS["part of the table" if is_table else kind])
-    runs = "may run" if kind in ("reference", "unlocked", "lookalike") else "runs"
+    runs = (
+        "may run"
+        if kind in ("reference", "unlocked", "lookalike")
+        else "run"
+        if kind == "owner" and found.number > 1
+        else "runs"
+    )
     reason = (
         found.code
         if kind == "reference"
