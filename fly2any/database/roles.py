@@ -281,8 +281,8 @@ def _other_schemas(names: Names, schemas: list[tuple[str, str, bool]]) -> Iterat
 
 
 def _default_privileges(names: Names, schema: str, makers: dict[str, bool]) -> Iterator[str]:
-    yield "-- Objects created later, by migrations and by the owners of other objects. Run this command again after each migration:"
-    yield f"-- it hides the secret columns of new tables from {quote(names.read)}."
+    yield "-- Objects created later, by migrations and by the owners of other objects. After each migration, run this command and its SQL again:"
+    yield f"-- until then, {quote(names.read)} cannot read new tables, but can read new secret columns of a table that it may read as a whole."
     migrate, app = quote(names.migrate), quote(names.app)
     for maker, is_ours in {names.migrate: True, **makers}.items():
         granted = [

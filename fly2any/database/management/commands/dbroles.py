@@ -8,7 +8,7 @@ from fly2any.database.schema.contract import load
 
 
 class Command(BaseCommand):
-    help = "Print the SQL that creates three roles: for migrations, for the site and the admin, and for read-only access."
+    help = "Print the SQL that creates or updates three roles: for migrations, for the site and the admin, and for read-only access."
     requires_system_checks = []
 
     def add_arguments(self, parser):
