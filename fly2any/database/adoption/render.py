@@ -163,7 +163,7 @@ def _blocker(blocker: Blocker) -> Iterator[str]:
             yield f"      {blocker.rows:,} {'row has' if blocker.rows == 1 else 'rows have'} to be fixed first{ids}"
             yield f"        {blocker.query}"
         else:
-            yield "      No row blocks it."
+            yield "      No row blocks the cure."
     if blocker.repairs:
         yield "      --repair does:"
         for step in blocker.repairs:
