@@ -9,7 +9,7 @@ from fly2any.database.progress import Terminal
 
 
 class Command(BaseCommand):
-    help = "Distribute the growing tables over the nodes of Citus, show how they are distributed, or reverse it."
+    help = "Distribute the growing tables over the nodes of Citus, show how they are distributed, or move all rows back."
     requires_system_checks = []
 
     def add_arguments(self, parser):
