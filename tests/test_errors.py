@@ -206,7 +206,7 @@ def test_the_servers_hint_follows_its_message(migrated):
     ("statement", "start"),
     [
         ("DO $$ BEGIN PERFORM * FROM missing; END $$", "A table is missing ("),
-        ("SELECT waits()", "The statement exceeded its time limit ("),
+        ("SELECT waits()", "The statement was cancelled ("),
     ],
 )
 def test_an_error_that_no_function_causes_keeps_its_cure(database, statement, start):

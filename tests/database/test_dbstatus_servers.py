@@ -71,7 +71,7 @@ def test_it_runs_on_a_hot_standby(migrated, tmp_path_factory):
     assert (refused.returncode, refused.stdout.splitlines()[0][:16]) == (2, "FAILED: 18/18 ta")
     assert (
         refused.stderr
-        == "The database is read-only (a standby, or default_transaction_read_only is on): set POSTGRES_URL to the primary.\n"
+        == "The database is read-only (a standby, or default_transaction_read_only is on): set POSTGRES_URL to the primary, or turn the setting off.\n"
     )
 
 

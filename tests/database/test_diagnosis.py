@@ -87,7 +87,7 @@ def test_a_role_that_may_not_create_tables(strict):
 
 def test_a_read_only_session(strict):
     assert refused(strict.url("reader", PASSWORD)) == (
-        "The database is read-only (a standby, or default_transaction_read_only is on): set POSTGRES_URL to the primary."
+        "The database is read-only (a standby, or default_transaction_read_only is on): set POSTGRES_URL to the primary, or turn the setting off."
     )
 
 
@@ -150,7 +150,7 @@ def test_too_many_connections(own_server):
     server.execute("ALTER ROLE app CONNECTION LIMIT 0")
 
     assert refused(server.url("app")) == (
-        "The server has no connection slots left: end idle sessions, raise max_connections, or use a connection pooler."
+        "The server has no connection slots left, or none for this role or database: end idle sessions, raise max_connections or the CONNECTION LIMIT of the role or database, or use a connection pooler."
     )
 
 

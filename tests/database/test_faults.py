@@ -189,7 +189,7 @@ def test_a_standby_is_neither_migrated_nor_adopted(own_server, tmp_path_factory)
     server = own_server(wal_level="replica", max_wal_senders="4")
     server.execute(prisma.exact())
     standby = server.standby(tmp_path_factory.mktemp("standby"))  # Short, because its socket is in it.
-    sentence = "The database is read-only (a standby, or default_transaction_read_only is on): set POSTGRES_URL to the primary."
+    sentence = "The database is read-only (a standby, or default_transaction_read_only is on): set POSTGRES_URL to the primary, or turn the setting off."
     try:
         assert refused(manage("dbadopt", "--yes", url=standby.url())) == sentence
         assert manage("dbadopt", url=standby.url()).returncode == 0
