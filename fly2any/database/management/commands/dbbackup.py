@@ -30,7 +30,7 @@ class Command(BaseCommand):
         parser.add_argument("--verify", action="store_true", help="Restore the backup on a temporary server, and compare it.")
         parser.add_argument("--prune", action="store_true", help="Afterwards, remove old backups according to BACKUP_KEEP.")
         instead = parser.add_mutually_exclusive_group()
-        instead.add_argument("--check", metavar="NAME", help="Take no backup, and verify this existing one (`latest`: the newest).")
+        instead.add_argument("--check", metavar="NAME", help="Take no backup, and verify NAME (`latest`: the newest).")
         instead.add_argument("--list", action="store_true", help="Take no backup, and list the existing ones.")
         parser.add_argument("--format", default="text", choices=["text", "json"], help="How to print the result.")
 
