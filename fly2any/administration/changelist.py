@@ -74,7 +74,9 @@ class ChangeList(main.ChangeList):
         try:
             rows = self.root_queryset.filter(build_q_object_from_lookup_parameters(remaining))
         except (ValueError, ValidationError) as error:
-            raise BadParameter("The URL contains a value that the column cannot have, so it was ignored.") from error
+            raise BadParameter(
+                "The URL contains a value that the column cannot have, so its parameters were ignored."
+            ) from error
         self.chosen = {key.partition("__")[0]: value[-1] for key, value in remaining.items()}
         found = self.found
         specs: list[Any] = self.filter_specs
@@ -175,7 +177,9 @@ class ChangeList(main.ChangeList):
             try:
                 self.order.place(token)
             except ValueError:
-                raise BadParameter("The URL names no position in this list, so this is the first page.") from None
+                raise BadParameter(
+                    "The URL names no position in this list, so this is the first page of the whole list."
+                ) from None
         rows, page = self.fetch()
         self.result_list = page.rows
         if page.has_later if self.before is None else page.has_earlier:
@@ -208,7 +212,9 @@ class ChangeList(main.ChangeList):
             except TooSlow:
                 self.window = min(self.window // 4, WINDOW)
             except DataError:  # A time that looks like one of PostgreSQL's.
-                raise BadParameter("The URL names no position in this list, so this is the first page.") from None
+                raise BadParameter(
+                    "The URL names no position in this list, so this is the first page of the whole list."
+                ) from None
 
     def in_window(self, rows: models.QuerySet) -> models.QuerySet:
         """Return the rows in the next `window` rows of the order; sets `looked_until` and `further` where that is not all."""

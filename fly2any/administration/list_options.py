@@ -55,7 +55,9 @@ class LookupsMixin(ColumnsMixin):
             with deadlines.within(deadlines.STATEMENT) if request.method == "POST" else nullcontext():
                 return super().get_changelist_instance(request)
         except IncorrectLookupParameters:
-            raise BadParameter("The URL contains a filter that this list does not offer, so it was ignored.") from None
+            raise BadParameter(
+                "The URL contains a filter that this list does not offer, so its parameters were ignored."
+            ) from None
 
     def get_search_results(self, request, queryset, search_term):
         """Return the search results for autocomplete fields."""

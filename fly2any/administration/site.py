@@ -310,7 +310,7 @@ def _with_bad_parameters_reported(view):
                 raise Http404
             queries = (request.GET,) if _is_form(request) else (request.GET, request.POST)
             if any("\0" in value for fields in queries for _, values in fields.lists() for value in values):
-                raise BadParameter("The request contained a NUL character, which was ignored.")
+                raise BadParameter("The request contained a NUL character, so the request was ignored.")
             return view(request, *args, **kwargs)
         except BadParameter as error:
             record(request)  # What was noted may show in which parameter the database refused.

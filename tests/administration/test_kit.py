@@ -254,7 +254,7 @@ def test_a_bad_url_of_a_list_is_reported_and_the_list_is_shown(model, member):
             response = client.get(address(model), {name: token})
             assert (response.status_code, response["Location"].partition("?")) == (302, (address(model), "", "")), (name, token)
     said = re.sub(r"\s+", " ", client.get(address(model)).content.decode())
-    assert said.count("The URL names no position in this list, so this is the first page.") == 2 * len(tokens)
+    assert said.count("The URL names no position in this list, so this is the first page of the whole list.") == 2 * len(tokens)
 
 
 def test_the_secret_fields_are_those_that_the_schema_names():
