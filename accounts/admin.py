@@ -28,7 +28,7 @@ KEPT = (
 
 REMOVED = (
     "The password of {email} was removed, because others may have set it before this person became staff. "
-    "Set a new one, and use “Sign out everywhere” to end sessions on the site."
+    "Set a new one, and use “Sign out everywhere” to end the stored sessions."
 )
 STAFF_HELP = {
     "is_staff": "May sign in to the admin, with the permissions of their groups.",
@@ -40,7 +40,7 @@ IF_DISABLED = "If disabled, the person cannot sign in to the admin; they can sti
 NONE_SET = "None: cannot sign in with a password."
 COOKIE = (
     "A browser may stay signed in to the site until its cookie expires, 30 days after its last use unless the site sets another time."
-    " Nothing in this admin ends that, not even Deactivate. If others use this account, ask an administrator to set a new password,"
+    " Nothing in this admin signs the browser out, not even Deactivate. If others use this account, ask an administrator to set a new password,"
     " and the developers of the site to change the key of its cookies, which signs everyone out."
 )
 SIGN_OUT = Action(
@@ -256,7 +256,7 @@ class AccountAdmin(UserRowsMixin, ReadOnlyModelAdmin):
     list_filter = ["provider"]
     deletion = ("Unlink", "unlinked")
     search = (KeyWithin("provider", "provider_account_id"), *UserRowsMixin.search)
-    search_help_text = "An ID, the user's name, e-mail address or ID, or the account at the provider."
+    search_help_text = "An ID, the user's name, e-mail address or ID, or the ID of the account at the provider."
     ordering = ["-pk"]
     shown = {"expires_at": formats.epoch(unit=1)}
     overview_steps = (
