@@ -194,7 +194,6 @@ class Server:
     ]  # others with another version than columns and indexes were built with; whether REFRESH records it
     exclusions: list[str]  # indexes of exclusion constraints, quoted
     time_zone: str
-    hides_zone: bool  # The server's, in which sessions of a role that writes begin.
     sets_zone: str  # The beginning of the statement that sets the time zone for this role in this database.
     sets_path: list[str]  # The same for the search path, and its value; empty where it is the server's or the URL's.
     schema_owner: str | None  # of `schema`, if it is not trusted
@@ -219,6 +218,7 @@ class Server:
     owns_database: bool
     may_read_migrations: bool
     may_read_journal: bool
+    hides_zone: bool = False  # the server's time zone, in which sessions of a role that writes begin
 
     def findings(self, alias: str = DEFAULT_DB_ALIAS) -> Iterator[Finding]:
         """Yield a finding for each requirement of the guide and the migrations that this server, `alias` in DATABASES, does not meet."""

@@ -100,9 +100,8 @@ def upgrade(
         raise Refusal(f"{kept} exists, and the data directory of PostgreSQL {found} would be kept there: move or delete it.")
     with _alone(home):
         unfinished = home / "upgrade"
-        for left in (unfinished / "data", home / UPGRADED):  # The remains of a failed attempt.
+        for left in (unfinished / "data", home / UPGRADED, unfinished):  # The remains of a failed attempt.
             _remove(left)
-        shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o755)
         try:
             moved = _move(place, home, folder, unfinished, progress, trust)

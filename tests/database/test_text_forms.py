@@ -11,9 +11,9 @@ from fly2any.database.backup.restore import restore_into
 from fly2any.database.backup.row_hashes import PINNED, pin, read_contents
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
-from fly2any.database.backup.tools import AMOUNTS
 from fly2any.database.progress import Progress
 from tests.conftest import django
+from tests.database.test_dbhealth import of
 
 OTHER = {
     "datestyle": "German", "intervalstyle": "sql_standard", "timezone": "'Asia/Tokyo'", "array_nulls": "off", "extra_float_digits": "0",
@@ -39,25 +39,22 @@ def test_hashes_do_not_depend_on_the_settings_of_the_database(database):
 
 
 @pytest.mark.slow
-def test_null_in_an_array_is_restored_where_the_role_reads_it_as_text(migrated, place):
-    migrated.execute("CREATE TABLE stops AS SELECT '{BER,NULL}'::text[] AS codes")
-    new = f"{migrated.name}_new"
-    with migrated.role("ALTER ROLE {role} SUPERUSER", "ALTER ROLE {role} SET array_nulls TO off"):
-        with django(dataclasses.replace(migrated, user=f"{migrated.name}_role")) as connection:
-            store = store_at(place)
-            manifest = take(connection, store, Progress())
-            restore_into(connection, new, store, manifest, Progress())
-        restored = dataclasses.replace(migrated, name=new).execute("SELECT codes FROM stops")
-        migrated.execute(f"DROP DATABASE {new}")
+def test_null_in_an_array_is_restored_where_the_server_reads_it_as_text(own_server, place):
+    database = of(own_server(migrated=True, array_nulls="off"))
+    database.execute("SET array_nulls TO on; CREATE TABLE stops AS SELECT '{BER,NULL}'::text[] AS codes")
+    with django(database) as connection:
+        store = store_at(place)
+        manifest = take(connection, store, Progress())
+        restore_into(connection, "restored", store, manifest, Progress())
 
-    assert restored == [(["BER", None],)]
+    assert dataclasses.replace(database, name="restored").execute("SELECT codes FROM stops") == [(["BER", None],)]
 
 
 @pytest.mark.slow
 def test_amounts_are_dumped_and_restored_as_in_the_locale_c(migrated, place, monkeypatch):
     """Whose form every server reads; few machines have another locale for a test."""
     reached, options = tools.reached, []
-    monkeypatch.setattr(tools, "reached", lambda connection, chosen="": options.append(chosen) or reached(connection, chosen))
+    monkeypatch.setattr(tools, "reached", lambda connection, chosen: options.append(chosen) or reached(connection, chosen))
     with django(migrated) as connection:
         store = store_at(place)
         without = take(connection, store, Progress())
@@ -69,15 +66,13 @@ def test_amounts_are_dumped_and_restored_as_in_the_locale_c(migrated, place, mon
     restored = dataclasses.replace(migrated, name=f"{migrated.name}_new").execute("SELECT total::numeric FROM invoices")
     migrated.execute(f"DROP DATABASE {migrated.name}_new")
 
-    assert (without.portable_amounts, manifest.portable_amounts, options) == (False, True, ["", AMOUNTS, AMOUNTS])
+    assert (without.portable_amounts, manifest.portable_amounts, options) == (False, True, [False, True, True])
     assert restored == [(Decimal("1234.56"),)]
 
 
 def test_texts_that_are_no_utf_8_are_hashed_where_the_database_does_not_check_them(database):
     other = dataclasses.replace(database, name=f"{database.name}_ascii")
-    with database.connect() as client:
-        provider = "LOCALE_PROVIDER libc" if client.info.server_version >= 15_00_00 else ""
-        client.execute(f"CREATE DATABASE {other.name} TEMPLATE template0 ENCODING 'SQL_ASCII' {provider} LOCALE 'C'")
+    database.execute(f"CREATE DATABASE {other.name} TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'")
     texts = "DROP TABLE IF EXISTS t; CREATE TABLE t AS SELECT convert_from('{}', 'SQL_ASCII') AS name"
     database.execute("CREATE TABLE t AS SELECT 'é' AS name")
     other.execute(texts.format(r"\xc3a9"))

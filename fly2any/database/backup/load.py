@@ -84,8 +84,7 @@ def load(
     others = [role for (role,) in fetch_all(connection, OTHERS_SQL, ["USAGE" if major >= 16 else "MEMBER"])]
     (is_superuser,) = fetch_one(connection, SUPERUSER_SQL)
     untried = describe_untried(connection, manifest)
-    options = tools.AMOUNTS if manifest.portable_amounts else ""
-    with tools.reached(connection, options) as (place, environment), work_folder("a backup's table of contents") as work:
+    with tools.reached(connection, manifest.portable_amounts) as (place, environment), work_folder("a dump's entries") as work:
         connection.close()
         arguments = ["--verbose", "--no-subscriptions", f"--dbname={place}"]
         steps = _Steps(connection, dump, manifest, progress, tool, major, environment, arguments, work)

@@ -205,7 +205,7 @@ def take(connection, store: Store, progress: Progress) -> Manifest:
 def _dump(connection, path: Path, progress: Progress, waits: Waits) -> Manifest:
     """Dump the database to `path` and hash it meanwhile; return the manifest, without the file's size and hash."""
     (has_money,) = fetch_one(connection, MONEY_SQL)
-    with tools.reached(connection, tools.AMOUNTS if has_money else "") as (place, environment), ExitStack() as running:
+    with tools.reached(connection, has_money) as (place, environment), ExitStack() as running:
         with locked_snapshot(connection, lock=settings.LOCK_TIMEOUT, statement=0, chosen=DUMPED_SQL):
             with connection.cursor() as cursor:
                 pin(cursor, PATIENT | {"application_name": HASHING})

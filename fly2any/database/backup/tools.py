@@ -138,10 +138,10 @@ AMOUNTS = "-c lc_monetary=C"  # The server that restores a dump may have another
 
 
 @contextmanager
-def reached(connection, options: str = "") -> Iterator[tuple[str, dict[str, str]]]:
+def reached(connection, portable_amounts: bool = False) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield what libpq needs to reach the database of `connection`: a string without the password, and an environment.
 
-    `options` are set for the session besides those of the connection.
+    With `portable_amounts`, the session reads and writes those of the type money as in the locale C.
 
     The password is in a file that only this user can read, and that is removed at the end: an argument or a variable of the
     environment can be seen in the list of processes.
@@ -152,8 +152,8 @@ def reached(connection, options: str = "") -> Iterator[tuple[str, dict[str, str]
     parameters = {name: value for name, value in info.get_parameters().items() if value != DEFAULTS.get(name)}
     for name in ("client_encoding", "application_name"):  # pg_dump and pg_restore name their sessions themselves.
         parameters.pop(name, None)
-    if options:
-        parameters["options"] = f"{parameters.get('options', '')} {options}".strip()
+    if portable_amounts:
+        parameters["options"] = f"{parameters.get('options', '')} {AMOUNTS}".strip()
     password = info.password
     secrets = {name: parameters.pop(name) for name in SECRETS if name in parameters}
     # Not the one that is set for the database or the role, which may lack characters of the rows.

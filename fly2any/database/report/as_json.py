@@ -74,7 +74,7 @@ def of_waived(waived: Iterable[tuple[Finding, Waiver]]) -> list[dict[str, Any]]:
 
 def _of_verification(verified: Verification) -> dict[str, Any]:
     server = asdict(verified.server)
-    del server["granted"]  # A row for each table and role: the findings say which lack something.
+    del server["granted"], server["hides_zone"]  # A row for each table and role: the findings say what matters of both.
     data: dict[str, Any] = {
         "server": server | {"privileges": [asdict(privilege) for privilege in verified.privileges]},
         "migrations": {
