@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import time
 
 import pytest
 
@@ -11,6 +12,7 @@ from fly2any.database.health.examine import Reader
 from fly2any.database.health.security import TOPICS
 from fly2any.database.verification import verify
 from tests.conftest import django, manage
+from tests.database.test_dbhealth import of
 
 pytestmark = pytest.mark.usefixtures("server")
 ASKED = ("readers", "ownership", "code")
@@ -276,3 +278,19 @@ def test_a_client_that_is_connected_as_an_owner_or_superuser_is_noted(migrated, 
         "Another client is connected as this role, which is the owner of … tables and has, or can acquire, SUPERUSER, CREATEROLE,"
         " BYPASSRLS, REPLICATION.",
     )
+
+
+@pytest.mark.slow
+def test_a_thousand_roles_are_asked_in_time(own_server):
+    """A program such as Vault creates them; a statement of a topic may take 5 s."""
+    server = own_server(migrated=True)
+    server.execute("DO $$ BEGIN FOR i IN 1..1000 LOOP EXECUTE 'CREATE ROLE token' || i || ' LOGIN'; END LOOP; END $$")
+    server.execute(
+        "GRANT SELECT ON users TO token1; CREATE ROLE readers; GRANT SELECT ON sessions TO readers; GRANT readers TO token1, token2"
+    )
+
+    began = time.monotonic()
+    findings, figures = asked(of(server))
+
+    assert (findings, figures["roles that read secrets"]) == ([], "token1 (sessions, users); token2 (sessions)")
+    assert time.monotonic() - began < 5

@@ -27,14 +27,19 @@ COLUMNS = {
     "secret_tables": [table for table, columns in SECRETS.items() for _ in columns],
     "secret_columns": [column for columns in SECRETS.values() for column in columns],
 }
-# Memberships count, even those without INHERIT: the member can use SET ROLE.
+# Memberships count, even those without INHERIT: the member can use SET ROLE. There may be a thousand roles, so that only groups are asked for
+# each role. The owner of the database is a member of pg_database_owner without a row of pg_auth_members.
 READERS_SQL = f"""
-    {PRIVATE_SQL}
-    SELECT l.rolname AS name, pg_catalog.string_agg(DISTINCT s.relname, ', ' ORDER BY s.relname) AS tables
-    FROM pg_catalog.pg_roles AS l CROSS JOIN secret AS s
-    WHERE l.rolcanlogin AND NOT l.rolsuper AND EXISTS (
-        SELECT FROM pg_catalog.pg_roles AS r
-        WHERE pg_catalog.pg_has_role(l.oid, r.oid, 'MEMBER') AND pg_catalog.has_column_privilege(r.oid, s.relation, s.attnum, 'SELECT'))
+    {PRIVATE_SQL}, reads AS MATERIALIZED (
+        SELECT r.oid, pg_catalog.array_agg(DISTINCT s.relname) AS tables,
+               r.rolname = 'pg_database_owner' OR EXISTS (SELECT FROM pg_catalog.pg_auth_members AS m WHERE m.roleid = r.oid) AS is_group
+        FROM pg_catalog.pg_roles AS r CROSS JOIN secret AS s
+        WHERE pg_catalog.has_column_privilege(r.oid, s.relation, s.attnum, 'SELECT') GROUP BY r.oid, r.rolname
+    )
+    SELECT l.rolname AS name, pg_catalog.string_agg(DISTINCT t.name, ', ' ORDER BY t.name) AS tables
+    FROM pg_catalog.pg_roles AS l JOIN reads ON reads.oid = l.oid OR (reads.is_group AND pg_catalog.pg_has_role(l.oid, reads.oid, 'MEMBER'))
+    CROSS JOIN LATERAL pg_catalog.unnest(reads.tables) AS t (name)
+    WHERE l.rolcanlogin AND NOT l.rolsuper
     GROUP BY l.rolname ORDER BY l.rolname COLLATE "C"
 """
 COLUMN_GRANTS_SQL = f"""
@@ -88,12 +93,15 @@ OWNERS_SQL = f"""
 """
 # Memberships without INHERIT too, and those by way of other roles; the one of a role in the owner itself is `direct`.
 MEMBERS_SQL = f"""
-    SELECT l.rolname AS name, o.rolname AS owner,
-           EXISTS (SELECT FROM pg_catalog.pg_auth_members AS m WHERE m.roleid = o.oid AND m.member = l.oid) AS direct
-    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    JOIN pg_catalog.pg_roles AS o ON o.oid = c.relowner
-    JOIN pg_catalog.pg_roles AS l ON l.rolcanlogin AND NOT l.rolsuper AND l.oid <> o.oid AND pg_catalog.pg_has_role(l.oid, o.oid, 'MEMBER')
-    WHERE n.nspname = %(schema)s AND c.relname = {literal(PEOPLE)} AND c.relkind IN ('r', 'p')
+    WITH owner AS MATERIALIZED (
+        SELECT o.oid, o.rolname FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        JOIN pg_catalog.pg_roles AS o ON o.oid = c.relowner
+        WHERE n.nspname = %(schema)s AND c.relname = {literal(PEOPLE)} AND c.relkind IN ('r', 'p')
+    )
+    SELECT l.rolname AS name, owner.rolname AS owner,
+           EXISTS (SELECT FROM pg_catalog.pg_auth_members AS m WHERE m.roleid = owner.oid AND m.member = l.oid) AS direct
+    FROM owner JOIN pg_catalog.pg_roles AS l
+        ON l.rolcanlogin AND NOT l.rolsuper AND l.oid <> owner.oid AND pg_catalog.pg_has_role(l.oid, owner.oid, 'MEMBER')
     ORDER BY l.rolname COLLATE "C"
 """
 PUBLICATIONS_SQL = """
