@@ -126,7 +126,7 @@ def test_a_reset_and_a_report_do_not_count_backups_taken_from_a_copy_while_this_
     [copy] = store((hours / 2, of_copy(own, -hours / 4)))
 
     state = read_newest(connection)
-    with pytest.raises(Refusal, match="is required before rows are deleted, but there is none"):
+    with pytest.raises(Refusal, match="is required before rows are deleted or overwritten, but there is none"):
         require_backup(connection)
     [ours] = store((hours / 3, own.run))
 

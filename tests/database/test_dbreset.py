@@ -215,7 +215,7 @@ def test_rows_are_not_deleted_while_the_key_does_not_decrypt_the_backup(migrated
     refused = manage("dbreset", "--yes", **wrong, TMPDIR=str(work))
     assert (refused.returncode, refused.stderr) == (
         2,
-        "A verified backup is required before rows are deleted, but the newest cannot be used (The key in BACKUP_IDENTITY_FILE does not decrypt this backup:"
+        "A verified backup is required before rows are deleted or overwritten, but the newest cannot be used (The key in BACKUP_IDENTITY_FILE does not decrypt this backup:"
         " use the key for which it was encrypted): run `manage.py dbbackup --verify`, or add --without-backup.\n",
     )
     assert migrated.execute("SELECT count(*) FROM users") == [(5,)]
@@ -231,7 +231,7 @@ def test_rows_are_deleted_only_with_a_verified_backup_or_explicit_consent(migrat
     refused = manage("dbreset", "--yes", url=migrated.url, **place)
     assert (refused.returncode, refused.stderr) == (
         2,
-        "A verified backup newer than 26 h is required before rows are deleted, but there is none: run `manage.py dbbackup --verify`, or add --without-backup.\n",
+        "A verified backup newer than 26 h is required before rows are deleted or overwritten, but there is none: run `manage.py dbbackup --verify`, or add --without-backup.\n",
     )
     assert migrated.execute("SELECT count(*) FROM users") == [(5,)]
     manage("dbbackup", "--verify", url=migrated.url, **place)

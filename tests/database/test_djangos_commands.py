@@ -22,7 +22,7 @@ USER = """INSERT INTO users (id, email, "updatedAt") VALUES ('a', 'a@example.com
 EMAILS = "SELECT email FROM users ORDER BY id"
 GO_ON = ", so nothing was changed: take a backup (`manage.py dbbackup --verify`), then run the command again with --yes."
 NO_BACKUP = (
-    "A verified backup newer than 26 h is required before rows are deleted, but there is none:"
+    "A verified backup newer than 26 h is required before rows are deleted or overwritten, but there is none:"
     " run `manage.py dbbackup --verify`, or add --without-backup."
 )
 

@@ -40,7 +40,7 @@ def test_tables_with_rows_are_dropped_only_with_consent_and_a_verified_backup(fi
     assert (without.returncode, without.stdout, without.stderr) == (
         2,
         "",
-        "A verified backup newer than 26 h is required before rows are deleted, but there is none: run `manage.py dbbackup --verify`, or add --without-backup.\n",
+        "A verified backup newer than 26 h is required before rows are deleted or overwritten, but there is none: run `manage.py dbbackup --verify`, or add --without-backup.\n",
     )
     assert tables(filled) == before
 

@@ -230,7 +230,8 @@ def test_consent_without_a_backup_is_not_enough(database, settings, tmp_path):
     with probing(database, thing(), yes=True, require_backup=require_backup) as probe:
         database.execute(ROW)
         with pytest.raises(
-            Refusal, match="A verified backup newer than 26 h is required before rows are deleted, but there is none"
+            Refusal,
+            match="A verified backup newer than 26 h is required before rows are deleted or overwritten, but there is none",
         ):
             probe.reverse()
 

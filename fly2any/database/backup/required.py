@@ -29,7 +29,7 @@ def require_backup(connection) -> None:
     if good is None or good.age(now) > limit:
         newest = "there is none" if good is None else f"the newest is {span(good.age(now))} old"
         raise Refusal(
-            f"A verified backup newer than {span(limit)} is required before rows are deleted, but {newest}:"
+            f"A verified backup newer than {span(limit)} is required before rows are deleted or overwritten, but {newest}:"
             " run `manage.py dbbackup --verify`, or add --without-backup."
         )
     try:
@@ -39,6 +39,6 @@ def require_backup(connection) -> None:
                 require_key(file, identity_file)
     except (Unfit, WrongKey) as error:
         raise Refusal(
-            f"A verified backup is required before rows are deleted, but the newest cannot be used ({str(error).rstrip('.')}):"
+            f"A verified backup is required before rows are deleted or overwritten, but the newest cannot be used ({str(error).rstrip('.')}):"
             " run `manage.py dbbackup --verify`, or add --without-backup."
         ) from error
