@@ -185,7 +185,7 @@ def _roles(names: Names, existing: dict[str, bool], database: str, schema: str) 
     yield f"GRANT CONNECT ON DATABASE {quote(database)} TO {everybody};"
     yield f"GRANT CREATE, TEMPORARY ON DATABASE {quote(database)} TO {quote(names.migrate)};  -- Extensions."
     yield f"GRANT USAGE ON SCHEMA {quote(schema)} TO {everybody};"
-    yield f"GRANT CREATE ON SCHEMA {quote(schema)} TO {quote(names.migrate)} WITH GRANT OPTION;  -- Its code is trusted."
+    yield f"GRANT CREATE ON SCHEMA {quote(schema)} TO {quote(names.migrate)} WITH GRANT OPTION;  -- This makes the role trusted."
     yield f"ALTER ROLE {quote(names.app)} SET idle_in_transaction_session_timeout TO '5min';"
     yield f"ALTER ROLE {quote(names.read)} SET default_transaction_read_only TO on;"
     yield f"ALTER ROLE {quote(names.read)} SET statement_timeout TO '5min';"

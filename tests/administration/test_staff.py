@@ -148,7 +148,7 @@ def test_a_removed_member_stays_a_user_of_the_site(capsys):
 
 
 def test_the_staff_is_listed_with_roles(capsys):
-    assert run(capsys, "--list") == "No staff. Appoint one with `manage.py dbstaff EMAIL --role administrator`.\n"
+    assert run(capsys, "--list") == "No staff. Appoint an administrator with `manage.py dbstaff EMAIL --role administrator`.\n"
     appoint(connection, EMAIL, "administrator")
     appoint(connection, "bob@example.com", "support")
     User.objects.create_user("cy@example.com", is_staff=True, is_active=False)

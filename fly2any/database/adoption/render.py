@@ -121,7 +121,7 @@ def _notes(assessment: Assessment) -> Iterator[str]:
     if longest is not None:
         yield f"  The longest lock is held for {_seconds(longest)}, on {longest.table}: estimated from {size(longest.index_bytes)} of index at 25 MB/s."
     yield "  Prepared statements: after a table is converted, a client that cached statements on it gets `cached plan must not change result type`"
-    yield "  until it prepares them again. Prisma's engine up to version 6 does so after one error each; Prisma 7 with a driver adapter caches none by"
+    yield "  until it prepares them again. Prisma's engine up to version 6 does so after one error per statement; Prisma 7 with a driver adapter caches none by"
     yield "  default. Restart the site's processes one by one after the adoption. --end-idle instead terminates idle connections after the last step that"
     yield "  changes a type; a Node process may exit when its connection is terminated (SQLSTATE 57P01, unhandled)."
     yield "  Microseconds: the converted columns store microseconds; before, they rounded to milliseconds. Prisma and this project write milliseconds."

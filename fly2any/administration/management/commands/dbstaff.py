@@ -36,7 +36,7 @@ class Command(BaseCommand):
             state = signed_in if member.is_active else "inactive"
             self.stdout.write(f"  {member.email:<40} {', '.join(member.roles) or 'no role':<16} {state}")
         if not staff:
-            self.stdout.write("No staff. Appoint one with `manage.py dbstaff EMAIL --role administrator`.")
+            self.stdout.write("No staff. Appoint an administrator with `manage.py dbstaff EMAIL --role administrator`.")
 
 
 def sentence(done, role):

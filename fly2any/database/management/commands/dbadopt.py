@@ -31,7 +31,7 @@ class Command(BaseCommand):
     def handle(self, *, database, format, yes, repair, end_idle, lock_wait, **options):
         text = as_json if format == "json" else as_text
         if (repair or end_idle) and not yes:
-            raise Refusal("--repair and --end-idle change the database: give --yes too, or neither to see the plan.")
+            raise Refusal("--repair and --end-idle change the database: add --yes, or omit both to see the plan.")
         if not yes:
             with connections[database].direct():  # type: ignore[attr-defined]
                 assessment = assess(connections[database])
