@@ -35,7 +35,7 @@ LONGEST_NOTE = 10_000  # Characters.
 EXPORT, ERASE = "administration.export_person", "administration.erase_person"
 VIEW_RECORD = "administration.view_access"
 NOT_SEARCHED = Unsearched("other texts in the database", "not searched by the admin for the e-mail address")
-NEEDS_ADMINISTRATOR = "Only an administrator can erase this person."
+NEEDS_ADMINISTRATOR = "Only administrators and members of the group Administrators can erase this person."
 
 
 def read_notes(person_id: str) -> tuple[list[Note], dict[str, str]]:
