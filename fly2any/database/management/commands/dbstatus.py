@@ -7,6 +7,7 @@ from django.core.management.base import BaseCommand
 from django.db import Error, connections
 
 from fly2any.database.backup.inventory import read_newest
+from fly2any.database.errors import sqlstate
 from fly2any.database.health.examine import Reader
 from fly2any.database.health.replication import commits_that_wait
 from fly2any.database.management.arguments import add_database, seconds
@@ -21,6 +22,8 @@ from fly2any.database.schema.unmanaged import tried
 from fly2any.database.verification import verify
 from fly2any.database.write_check import check_writes
 from fly2any.postgres.response_timeout import RESPONSE, at_most
+
+DROPPED = "XX000"  # An internal error: another session dropped an object that the query had begun to read.
 
 
 class Command(BaseCommand):
@@ -128,15 +131,16 @@ class Command(BaseCommand):
         return TOPICS
 
     def verify(self, connection, tables, indexes, wait):
-        deadline = time.monotonic() + wait
+        deadline, retries = time.monotonic() + wait, 2
         while True:
             left = deadline - time.monotonic()
             try:
                 verification = verify(connection, with_indexes=indexes, with_tables=tables)
                 if left <= 0 or not verification.migrations.pending:
                     return verification
-            except Error:
-                if left <= 0:
+            except Error as error:
+                if left <= 0 and (sqlstate(error) != DROPPED or not retries):
                     raise
+                retries -= left <= 0
             connection.close()
             time.sleep(min(1, max(left, 0)))
