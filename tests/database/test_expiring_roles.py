@@ -97,5 +97,5 @@ def test_the_limit_of_a_role_that_writes_is_found_by_another_role(migrated):
     assert shut_out == Finding(
         *(Severity.WARNING, "connections.near_limit", f"role {writer}"),
         f"No connection of the role {writer} is allowed (CONNECTION LIMIT 0), except those of superusers.",
-        f'If it is to connect again: ALTER ROLE "{writer}" CONNECTION LIMIT -1;',
+        f'To allow its connections again: ALTER ROLE "{writer}" CONNECTION LIMIT -1;',
     )

@@ -215,7 +215,7 @@ def replica_identity_missing(connection, schema: str, steps: tuple[Step, ...]) -
             Severity.ERROR,
             "adopt.in_use",
             table,
-            f"Table {table} is in the publication {publication} and has neither primary key nor replica identity, so its rows cannot be filled.",
+            f"Table {table} is in the publication {publication} and has neither primary key nor replica identity, so the adoption cannot update its rows.",
             f"Before the adoption: ALTER TABLE {quote(table)} REPLICA IDENTITY FULL; after it: REPLICA IDENTITY DEFAULT.",
         )
 

@@ -120,7 +120,7 @@ def connections(read: Reader, *, near: float = 0.8, longest: timedelta = timedel
         if row.limit == 0:
             kind, name = row.what.split(" ", 1)
             message = f"No connection of the {row.what} is allowed (CONNECTION LIMIT 0), except those of superusers."
-            cure = f"If it is to connect again: ALTER {kind.upper()} {quote(name)} CONNECTION LIMIT -1;"
+            cure = f"To allow its connections again: ALTER {kind.upper()} {quote(name)} CONNECTION LIMIT -1;"
             yield Finding(Severity.WARNING, "connections.near_limit", row.what, message, cure)
         elif row.used > near * (row.limit - row.reserved):
             yield Finding(

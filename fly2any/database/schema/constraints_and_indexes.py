@@ -46,7 +46,7 @@ def _within_partitions(to: Comparing, key: Key) -> Key:
             f"{title(key)} is {_body(wider)}, not {_body(key)}, because a key of a partitioned table must contain the partition key:"
             f" several rows can have the same {', '.join(key.columns)}."
         )
-        cure = "Check that each program that writes to it generates distinct values, or go back to a table without partitions."
+        cure = "Check that each program that writes to the table generates distinct values, or go back to a table without partitions."
         to.findings.append(Finding(Severity.WARNING, f"{_kind(key)}.weaker", where(key), message, cure))
     return wider
 
