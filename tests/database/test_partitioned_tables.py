@@ -1,15 +1,19 @@
 """Tables of ours that their owner partitioned, and other relations in the place of one."""
 
+from contextlib import closing, suppress
+
 import pytest
 from django.db import connection
+from psycopg.errors import QueryCanceled
 
 from fly2any.database.report.collect import collect
 from fly2any.database.report.script import status_as_sql
 from fly2any.database.schema.unmanaged_findings import AGREE
 from fly2any.database.verification import verify
-from tests.conftest import manage
+from tests.conftest import django, manage
 from tests.database.sites import plan
 from tests.database.test_writes import run
+from tests.servers import open_transaction
 
 PARTITION = """
     ALTER TABLE price_history RENAME TO price_history_old;
@@ -240,3 +244,27 @@ def test_a_check_that_says_what_the_bound_says_is_not_found():
     run(f"ALTER TABLE price_history_now ADD CONSTRAINT attached CHECK ({bound})")
 
     assert of_partitions() == []
+
+
+@pytest.mark.slow
+def test_a_partition_whose_detachment_was_interrupted_is_found(migrated):
+    migrated.execute("""
+        ALTER TABLE price_history RENAME TO was;
+        CREATE TABLE price_history (LIKE was INCLUDING DEFAULTS) PARTITION BY RANGE ("timestamp");
+        CREATE TABLE now PARTITION OF price_history FOR VALUES FROM (MINVALUE) TO ('2100-01-01');
+        CREATE TABLE later PARTITION OF price_history FOR VALUES FROM ('2100-01-01') TO (MAXVALUE)""")
+
+    def seen():
+        with django(migrated) as connection:
+            return [one for one in verify(connection).findings if one.code == "table.partition"]
+
+    before = seen()
+    with open_transaction(migrated, "SELECT FROM price_history"), closing(migrated.connect()) as client:
+        client.execute("SET statement_timeout TO '500ms'")
+        with suppress(QueryCanceled):
+            client.execute("ALTER TABLE price_history DETACH PARTITION later CONCURRENTLY")
+    [finding] = seen()
+    migrated.execute(finding.cure.partition("; ")[0])
+
+    assert (before, seen(), str(finding.severity), finding.where) == ([], [], "warning", "later")
+    assert finding.cure == 'ALTER TABLE "price_history" DETACH PARTITION later FINALIZE; if it is to stay, attach it again.'

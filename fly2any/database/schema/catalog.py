@@ -69,6 +69,7 @@ TABLES_SQL = f"""
            ARRAY(SELECT a.attname::text FROM pg_catalog.pg_partitioned_table AS p CROSS JOIN LATERAL pg_catalog.unnest(p.partattrs::int2[]) WITH ORDINALITY AS k (attnum, place)
                  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = k.attnum WHERE p.partrelid = c.oid ORDER BY k.place) AS partition_key,
            CASE WHEN c.relkind = 'p' AND c.relname = ANY (%(ours)s) THEN {PARTITIONS_SQL} END AS partitions,
+           ARRAY(SELECT h.inhrelid::regclass::text FROM pg_catalog.pg_inherits AS h WHERE h.inhparent = c.oid AND h.inhdetachpending) AS detaching,
            CASE WHEN c.relispartition THEN (SELECT i.inhparent::regclass::text FROM pg_catalog.pg_inherits AS i WHERE i.inhrelid = c.oid) END AS partition_of,
            CASE WHEN c.relispartition THEN {printed("c.oid", "COALESCE(pg_catalog.pg_get_partition_constraintdef(c.oid), '')")} END AS bound,
            CASE WHEN c.relkind = 'r' AND (c.relreplident = 'n' OR c.relreplident = 'i' AND NOT EXISTS (
@@ -306,7 +307,7 @@ def _spelled(row: dict[str, Any], schema: str) -> dict[str, Any]:
                 for one in value
             )
         elif isinstance(value, list):
-            row[name] = tuple(value if name != "columns" else (relative(one, schema) for one in value))
+            row[name] = tuple(value if name not in ("columns", "detaching") else (relative(one, schema) for one in value))
         elif value and name in SPELLED:
             row[name] = relative(value, schema)
     return row

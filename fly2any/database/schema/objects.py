@@ -59,6 +59,7 @@ class Table:
     insertable: bool = field(default=True, compare=False)  # by this role, at least in a column
     partition_key: tuple[str, ...] = field(default=(), compare=False)  # its columns, of a partitioned table
     partitions: tuple[Partition, ...] = field(default=(), compare=False)  # of a table of ours
+    detaching: tuple[str, ...] = field(default=(), compare=False)  # partitions whose DETACH … CONCURRENTLY has not finished
     partition_of: str | None = field(default=None, compare=False)  # a partitioned table
     bound: str | None = field(default=None, compare=False)  # the condition that this places on its rows
     unidentified: tuple[str, ...] = field(

@@ -38,6 +38,10 @@ class Partitions(Checks):
     def of_partitions(self, table: Table) -> Iterator[Finding]:
         if table.kind == PARTITIONED:
             yield from self.of_gaps(table)
+        for name in table.detaching:
+            message = f"Partition {name} of {table.name} is detached only in part (DETACH … CONCURRENTLY was interrupted, or runs): queries do not see its rows."
+            cure = f"ALTER TABLE {quote(table.name)} DETACH PARTITION {name} FINALIZE; if it is to stay, attach it again."
+            yield Finding(Severity.WARNING, "table.partition", name, message, cure)
         for part in table.partitions:
             if not part.logged and part.leaf:
                 message = f"Partition {part.name} of {table.name} is UNLOGGED: a crash empties it."
