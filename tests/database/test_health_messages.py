@@ -54,7 +54,7 @@ def test_workers_that_wait_to_become_the_leader_are_a_note(database):
         ("error", end),
         ("error", end),
     ]
-    assert finding.message.endswith("”), an advisory lock, which blocks only programs that ask for it.")
+    assert finding.message.endswith("”): an advisory lock blocks only programs that ask for it.")
 
 
 def test_a_query_of_several_roles_is_one_and_the_beginning_of_a_long_text_is_read(own_server):

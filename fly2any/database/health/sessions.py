@@ -195,7 +195,7 @@ def _blocked(rows: list, longest: timedelta) -> Finding:
         else "these statements wait for older transactions, and block"
     )
     harmless = f": {statement} no reads or writes" if is_harmless else ""
-    harmless = ", an advisory lock, which blocks only programs that ask for it" if is_optional else harmless
+    harmless = ": an advisory lock blocks only programs that ask for it" if is_optional else harmless
     return Finding(
         Severity.NOTE if is_harmless or is_optional else Severity.ERROR,
         "locks.blocked",
