@@ -183,7 +183,7 @@ def _value(field: models.Field, *, changed: bool) -> Any:
     """Return a value that, in a unique column, no real row has; that of a row which is `changed` is another one."""
     match field.get_internal_type():
         case "DateTimeField":
-            return timezone.now().replace(microsecond=0) - timedelta(hours=3 if changed else 2)
+            return timezone.now().replace(microsecond=0) - timedelta(hours=2 if changed else 3)
         case "BooleanField":
             return changed
         case "IntegerField" | "BigIntegerField":

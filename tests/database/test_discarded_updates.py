@@ -80,6 +80,9 @@ def test_triggers_and_checks_that_accept_what_the_site_writes_pass():
         IF NEW.origin !~ '^[A-Z]{3}$' OR NEW.currency !~ '^[A-Z]{3}$' OR NEW."departDate"::date < current_date OR NEW."returnDate" <= NEW."departDate"
         THEN RAISE 'refused'; END IF;"""
     run(FUNCTION.replace("{}", validates), TRIGGER.format("INSERT OR UPDATE", "price_alerts"))
+    latest = """IF NEW."lastChecked" < OLD."lastChecked" THEN RAISE 'older'; END IF;"""
+    run(FUNCTION.replace("{}", latest).replace("theirs", "latest"))
+    run(TRIGGER.format("UPDATE", "price_alerts").replace("theirs", "latest"))
     run(
         "ALTER TABLE price_history ADD CHECK (provider IN ('duffel', 'amadeus', 'mock') AND timestamp > now() - interval '1 day')"
     )
