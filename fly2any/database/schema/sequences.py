@@ -177,10 +177,10 @@ def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Fin
         if not following.usable and tables.get(column.table):
             message = f"{following.role} may not use {following.sequence}{_fails(title)}"
             yield Finding(Severity.ERROR, "column.sequence", where(column), message, _of_owner(following))
-        yield from _denied(following, title)
+        contracted = ours.get((column.table, column.name))
+        yield from _denied(following, title, is_replaced=bool(contracted and contracted.identity))
         if not (following.is_exhausted or following.is_taken):
             continue
-        contracted = ours.get((column.table, column.name))
         if contracted is None:
             message = f"The sequence of the unmanaged {title} is exhausted, so every INSERT fails."
             cure = f"{alter} DROP {'IDENTITY' if column.identity else 'DEFAULT'};"
@@ -201,12 +201,13 @@ def _returns(following: Next) -> str:
     return f"returns {following.value} next, but values {reach} {following.used} are in use: an INSERT that gets one of them fails."
 
 
-def _denied(following: Next, title: str) -> Iterator[Finding]:
-    """Yield a finding for other roles whose INSERTs fail because they may not use the sequence."""
+def _denied(following: Next, title: str, *, is_replaced: bool) -> Iterator[Finding]:
+    """Yield a finding for other roles whose INSERTs fail because they may not use the sequence, which an identity may replace."""
     for roles in together(following.denied):
         message = f"{named(roles)} may INSERT into {following.asked.column.table}, but may not use {following.sequence}{_fails(title)}"
         cure = preceded("" if following.owned else "As its owner:", _grant(following, *roles))
         loses = "" if following.owned else "the owner of the sequence must run it"
+        loses = "as an identity, the column needs no privilege on its sequence" if is_replaced else loses
         yield Finding(Severity.WARNING, "grants.missing", place_of(roles), message, cure, is_sql=True, loses=loses)
 
 
