@@ -165,3 +165,14 @@ def test_a_foreign_key_that_is_not_enforced_says_why(sql, how, since):
     (finding,) = [one for one in verify(connection).findings if one.code == "foreign_key.weaker"]
 
     assert finding.message == f"Foreign key {KEY} of accounts {how}: orphans can be stored."
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("how", ["", "NOT VALID"])
+def test_a_check_in_place_of_not_null_is_not_reported_beside_it(how):
+    """It refuses only what the contract refuses: to drop it as well would leave nothing that does."""
+    run(f"ALTER TABLE price_alerts ALTER currency DROP NOT NULL, ADD CONSTRAINT kept CHECK (currency IS NOT NULL) {how}")
+
+    assert [(one.code, one.where) for one in verify(connection).findings] == [("column.weaker", "price_alerts.currency")]
+    run("ALTER TABLE price_alerts ADD CONSTRAINT narrow CHECK (length(origin) = 3)")
+    assert [one.where for one in verify(connection).findings if one.code == "check.extra"] == ["price_alerts.narrow"]

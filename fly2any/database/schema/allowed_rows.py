@@ -39,8 +39,14 @@ class Allowed:
     def rows(self, table: str, names: Iterable[str], *, inserted: bool) -> Rows:
         """Return the rows that our INSERT stores, or those that may exist."""
         managed, used = self.managed(table), set(names)
-        columns = tuple(column for column in self.actual.columns if column.table == table and column.name in used)
+        columns = self.columns(table, used)
         return Rows(columns, frozenset(used - managed.keys()) if inserted else frozenset())
+
+    def columns(self, table: str, names: Collection[str]) -> tuple[Column, ...]:
+        """Return columns as they are, but NOT NULL where the contract demands it."""
+        required = {name for name, column in self.managed(table).items() if not column.nullable}
+        found = (column for column in self.actual.columns if column.table == table and column.name in names)
+        return tuple(replace(column, nullable=False) if column.name in required else column for column in found)
 
     def never(self, thing: Check | Index | Column, condition: str, rows: Rows) -> bool:
         return self.live is not None and self.trusts(thing) and self.live.never(condition, rows)
@@ -105,7 +111,7 @@ class Allowed:
     def outcomes(self, thing: Check | Index | Column, expressions: list[str], names: Iterable[str]) -> Iterable[Outcome]:
         """Return the values of expressions for sample rows; nothing if they cannot be tried."""
         used = {*names}
-        columns = tuple(column for column in self.actual.columns if column.table == thing.table and column.name in used)
+        columns = self.columns(thing.table, used)
         kept, fills = self.kept(thing.table, used)
         computed = any(column.identity or column.generated for column in columns if column.name in kept)
         stored = len(kept) == len(columns)  # Our INSERT stores only defaults; other programs may have stored other values.
