@@ -98,8 +98,9 @@ class DeviceAdmin(ReadOnlyModelAdmin):
             TOTPDevice.objects.filter(user__in=people, confirmed=False).delete()
             left = StaticDevice.objects.filter(user__in=people)
             left.exclude(user__totpdevice__confirmed=True).exclude(user__webauthncredential__confirmed=True).delete()
-            remove_rows(admin_sessions(request, people))
-        self.message_user(request, f"The {'user was' if len(people) == 1 else 'users were'} signed out of the admin.")
+            signed_out = remove_rows(admin_sessions(request, people))
+        if signed_out:
+            self.message_user(request, f"The {'user was' if len(people) == 1 else 'users were'} signed out of the admin.")
 
     def delete_model(self, request, obj):
         self.delete_queryset(request, self.model._default_manager.filter(pk=obj.pk))

@@ -197,7 +197,7 @@ def _log_holders() -> None:
 
 @contextmanager
 def as_before(request) -> Iterator[None]:
-    """Run the block, which is rolled back if it raises: the request then has its user and its session again.
+    """Run the block, which is rolled back if it raises: the request then has its user and a session with its key again.
 
     Signing in and changing one's own password give the browser a new session.
     """

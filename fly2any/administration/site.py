@@ -20,6 +20,7 @@ from django.http import Http404, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import get_script_prefix, get_urlconf, path, reverse
 from django.utils.decorators import method_decorator
+from django.utils.encoding import escape_uri_path
 from django.utils.translation import get_language
 from django.views.decorators.http import require_http_methods, require_safe
 
@@ -275,7 +276,7 @@ class AdminSite(admin.AdminSite):
                 if request.method != "POST" and differences() is not None:
                     raise
                 sentence = in_one_sentence(error)
-                _log.warning("the database refused %s: %s", request.path, explain(error))
+                _log.warning("the database refused %s: %s", escape_uri_path(request.path)[:500], explain(error))
             if request.method == "POST" and not in_place:
                 raise BadParameter(sentence)
             context = {**self.each_context(request), "title": "The database rejected this request", "sentence": sentence}

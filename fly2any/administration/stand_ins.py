@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 from datetime import datetime
+from time import monotonic
 
 from django.db import OperationalError, connections
 from django.http import HttpResponse
@@ -23,7 +24,8 @@ SENTENCE = (
 PLACE_SQL = """
     SELECT pg_catalog.pg_postmaster_start_time(), d.oid::int8 FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database()
 """
-complete: set[tuple[datetime, int]] = set()  # The places where nothing is missing.
+KNOWN_FOR = 600  # Seconds: a migration may drop a column that older code, which still serves, reads.
+complete: dict[tuple[datetime, int], float] = {}  # The places where nothing was missing, and when that was asked.
 _log = logging.getLogger("fly2any.schema")
 
 
@@ -54,8 +56,8 @@ def refused(get_response):
 def may_read(connection) -> bool:
     """Return whether reading our tables over `connection` runs no code of another role.
 
-    Once nothing is missing, only the owner of the tables can change that in the same database, so it is asked once for each. A
-    restore puts another one into use, by dbrestore or in a server that is started again; a replica may lack what the primary
+    Once nothing is missing, only the owner of the tables can change that in the same database, so a new client asks again only after
+    KNOWN_FOR. A restore puts another one into use, by dbrestore or in a server that is started again; a replica may lack what the primary
     already has. Only a client that keeps its session can reach no other database.
     """
     with connection.cursor():
@@ -64,10 +66,10 @@ def may_read(connection) -> bool:
     if getattr(client, "is_complete", False) and not may_be_shared:
         return True
     place = tuple(fetch_one(connection, PLACE_SQL))
-    missing = [] if place in complete else read_missing(connection)
-    if not missing:
-        complete.add(place)
-        client.is_complete = True
+    missing = []
+    if monotonic() - complete.get(place, -KNOWN_FOR) >= KNOWN_FOR and not (missing := read_missing(connection)):
+        complete[place] = monotonic()
+    client.is_complete = not missing
     first = next((one for one in sorted(missing, key=lambda one: not one.fault) if one.is_open), None)
     if first:
         _log.error("%s.%s %s", first.table, first.column, first.why)

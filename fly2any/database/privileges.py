@@ -140,10 +140,11 @@ def _lacking(
         if is_held_elsewhere
         else f"default privileges give {them} the same on new tables, or dbroles created {them} for the site"
     )
+    unwanted = "every role that can connect would hold it" if "" in roles else "it may be on purpose" if is_of_others else ""
     return Finding(
         Severity.NOTE if is_of_others else Severity.WARNING, "grants.missing", place_of(roles),
         f"{named(roles)} {do} not hold {lacks}, but {why}.",
-        cure, is_sql=True, loses=BY_OWNER if theirs else "it may be on purpose" if is_of_others else "",
+        cure, is_sql=True, loses=BY_OWNER if theirs else unwanted,
     )  # fmt: skip
 
 

@@ -73,7 +73,7 @@ def upgrade(
     """Move all databases and roles of the embedded server of `place`, an entry of DATABASES, to the installed PostgreSQL.
 
     Return None if its data directory has that major version already, and was not created by another build of it. `programs` is the folder of the old version's server
-    programs, otherwise the packages of this machine are searched. Nothing is replaced until the new server holds the same rows.
+    programs, otherwise the packages of this machine are searched. Nothing is replaced until the new server holds the same rows, except those of extensions.
     `trust` are roles whose code may run as the superuser.
 
     Raises Refusal with the data directory as it was, and EmbeddedServerError where a server does not start.

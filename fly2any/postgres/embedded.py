@@ -166,7 +166,7 @@ def supervised(home: Path) -> bool:
 def postmaster(home: Path) -> list[str]:
     """Return the lines of postmaster.pid: process id, data folder, start time, port, socket folder, …, status."""
     try:
-        return [line.strip() for line in (home / "data" / "postmaster.pid").read_text().splitlines()]
+        return [line.strip() for line in (home / "data" / "postmaster.pid").read_text(encoding="utf-8").splitlines()]
     except OSError:
         return []
 

@@ -1,5 +1,7 @@
 """While a table or a column is missing, no page reads another role's view or function in its place."""
 
+from time import monotonic
+
 import pytest
 from django.conf import settings
 from django.db import OperationalError, connection
@@ -78,13 +80,28 @@ def test_a_database_is_asked_about_once_until_another_is_in_use(migrated, pooler
         same = stand_ins.may_read(one)
         [(started, number)] = stand_ins.complete
         stand_ins.complete.clear()
-        stand_ins.complete.add((started, number - 1))  # As if the one in use had taken the name of another.
+        stand_ins.complete[started, number - 1] = monotonic()  # As if the one in use had taken the name of another.
         client = stand_ins.may_read(one)
         one.close()
         one.ensure_connection()
         one.connection.is_complete = False
 
         assert (before, same, client, stand_ins.may_read(one)) == (True, True, not pooler, False)
+
+
+def test_a_database_is_asked_again_after_ten_minutes(migrated, monkeypatch):
+    """A migration of newer code drops a column that this process reads."""
+    with django(migrated) as one:
+        forget(one)
+        before = stand_ins.may_read(one)
+        migrated.execute(PREPARED)
+        answers = []
+        for seconds in (0, stand_ins.KNOWN_FOR):
+            one.connection.is_complete = False  # A new connection.
+            monkeypatch.setattr(stand_ins, "monotonic", lambda seconds=seconds: monotonic() + seconds)
+            answers.append(stand_ins.may_read(one))
+
+    assert (before, answers) == (True, [True, False])
 
 
 def test_a_database_that_is_behind_is_asked_itself(migrated):

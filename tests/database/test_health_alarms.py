@@ -121,7 +121,7 @@ def test_a_server_process_that_holds_a_lock_is_not_to_be_terminated():
     holders = ((7, False, "site", None), (7, True, "cron", None), (7, True, "", None), (0, False, "", None))
     assert [_end([row(*holder, 8, "", False, False, False, True)], False) for holder in holders] == [
         "manage.py dbhealth locks --terminate 7 --yes",
-        "Wait until it is done: it is a background worker of the role cron, such as pg_cron's. To end it, as that role:"
+        "Wait until it is done: it is a process of the role cron, such as a worker of pg_cron or a copy to a subscriber. To end it, as that role:"
         " SELECT pg_terminate_backend(7); If others wait for session 8, end that: manage.py dbhealth locks --terminate 8 --yes",
         "Wait until it is done: it is a server process, such as a vacuum that prevents wraparound."
         " If others wait for session 8, end that: manage.py dbhealth locks --terminate 8 --yes",

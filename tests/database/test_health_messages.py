@@ -3,9 +3,11 @@
 import dataclasses
 import re
 from collections import namedtuple
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from datetime import timedelta
 
+import psycopg
 import pytest
 
 from fly2any.database.health.examine import Reader
@@ -55,6 +57,21 @@ def test_workers_that_wait_to_become_the_leader_are_a_note(database):
         ("error", end),
     ]
     assert finding.message.endswith("”): an advisory lock blocks only programs that ask for it.")
+
+
+def test_a_statement_that_keeps_an_advisory_lock_is_an_error(database):
+    def work():
+        with suppress(psycopg.errors.AdminShutdown):
+            holder.execute("SELECT pg_advisory_xact_lock(7), pg_sleep(60)")
+
+    with database.connect() as holder, ThreadPoolExecutor(1) as pool:
+        pool.submit(work)
+        wait_until(database, "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
+        with waiting(database, "SELECT pg_advisory_lock(7)"):
+            _, [finding] = asked(database, "locks", longest=NOW)
+        database.execute("SELECT pg_terminate_backend(%s)", [holder.info.backend_pid])
+
+    assert (str(finding.severity), finding.code) == ("error", "locks.blocked")
 
 
 def test_a_query_of_several_roles_is_one_and_the_beginning_of_a_long_text_is_read(own_server):

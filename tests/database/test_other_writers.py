@@ -70,11 +70,13 @@ def test_what_public_lacks_is_found_where_no_role_holds_it(migrated):
     with migrated.role():
         migrated.execute(f"{WRITES.format(role='PUBLIC')}; REVOKE ALL ON notifications FROM PUBLIC")
         [found] = notes(migrated, "PUBLIC")
+        script = manage("dbstatus", "--sql", url=migrated.url).stdout
         migrated.execute(f"GRANT {ALL} ON notifications TO {migrated.name}_role")
         [noted] = notes(migrated, "PUBLIC")
         migrated.execute(found[3])
         after = notes(migrated, "PUBLIC")
 
+    assert f"-- {found[3]}" in script.splitlines()  # Every role would hold it.
     assert (found, noted[0], after) == (
         (
             *("warning", "grants.missing"),

@@ -284,7 +284,7 @@ def _prepare(
                 sql.Identifier(ROLE), sql.Literal(password)
             )
         )
-        for role in roles:  # Named by policies.
+        for role in roles:  # Named by policies, or by values.
             with suppress(psycopg.errors.DuplicateObject, psycopg.errors.ReservedName):  # Predefined roles exist.
                 connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
         unlike: tuple[str, ...] = ()

@@ -27,10 +27,10 @@ INSTALLED_SQL = """
 LONGEST = 10_000  # Characters of a query that are read: a list of parameters may have hundreds of kilobytes.
 # Each query of several roles is one. Those that this role may not see have no ID.
 SLOWEST_SQL = f"""
-    SELECT min(s.queryid)::text AS id, COALESCE(max(s.text), '') AS query, sum(s.calls)::bigint AS calls,
+    SELECT min(s.queryid)::text AS id, COALESCE(max(s.text) FILTER (WHERE s.own), max(s.text), '') AS query, sum(s.calls)::bigint AS calls,
            COALESCE(sum(s.total_exec_time) / NULLIF(sum(s.calls), 0), 0)::float8 / 1000 AS mean, sum(s.total_exec_time) / 1000 AS total,
-           bool_or(s.userid = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user)) AS own
-    FROM (SELECT s.*, pg_catalog.left(s.query, {LONGEST}) AS text, pg_catalog.row_number() OVER () AS number
+           bool_or(s.own) AS own
+    FROM (SELECT s.*, s.userid = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user) AS own, pg_catalog.left(s.query, {LONGEST}) AS text, pg_catalog.row_number() OVER () AS number
           FROM {{schema}}.pg_stat_statements AS s
           WHERE s.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()) AND s.toplevel) AS s
     GROUP BY COALESCE(s.queryid::text, 'hidden ' || s.number)

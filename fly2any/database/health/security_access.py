@@ -8,6 +8,7 @@ from fly2any.postgres.search_path import names_of
 
 from ..findings import Finding, Severity
 from ..roles import SECRETS
+from ..schema.cures import preceded
 from ..server import PATH_SQL
 from ..sql import PEOPLE, literal, quote
 from ..trusted_roles import TRUSTED_ROLES_SQL, TRUSTED_SQL
@@ -85,7 +86,8 @@ VIEWS_SQL = f"""
 """
 OWNERS_SQL = f"""
     SELECT c.relname AS name, pg_catalog.pg_get_userbyid(c.relowner) AS owner, pg_catalog.pg_get_userbyid(people.relowner) AS of_people,
-           (SELECT pg_catalog.pg_get_userbyid(d.datdba) FROM pg_catalog.pg_database AS d WHERE d.datname = current_database()) AS of_database
+           (SELECT pg_catalog.pg_get_userbyid(d.datdba) FROM pg_catalog.pg_database AS d WHERE d.datname = current_database()) AS of_database,
+           (SELECT r.rolsuper FROM pg_catalog.pg_roles AS r WHERE r.rolname = current_user) AS may
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     LEFT JOIN pg_catalog.pg_class AS people ON people.relnamespace = n.oid AND people.relname = {literal(PEOPLE)}
     WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s) AND c.relkind IN ('r', 'p') AND NOT {TRUSTED_SQL}
@@ -167,7 +169,8 @@ def ownership(read: Reader) -> Iterator[Figure | Finding]:
         yield Finding(
             Severity.ERROR, "security.owner", row.name,
             f"Table {row.name} belongs to {row.owner}, which is not trusted: that role can read and change its rows, and add triggers to it.",
-            f"ALTER TABLE {quote(read.schema)}.{quote(row.name)} OWNER TO {quote(owner)};", is_sql=True,
+            preceded("" if row.may else "As a superuser:", f"ALTER TABLE {quote(read.schema)}.{quote(row.name)} OWNER TO {quote(owner)};"),
+            is_sql=True, loses="" if row.may else "a superuser must run it",
         )  # fmt: skip
     for row in read(MEMBERS_SQL):
         yield Finding(

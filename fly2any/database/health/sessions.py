@@ -49,7 +49,8 @@ BLOCKED_SQL = f"""
            EXISTS (SELECT FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = chain.by AND ({VACUUMS_SQL} OR {BUILDS_SQL})) AS maintains,
            EXISTS (SELECT FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = chain.by AND {BACKS_UP_SQL}) AS backs_up,
            COALESCE(holder.state, '') AS state, holder.query, a.query AS waits_for, COALESCE(now() - waiting.start, now() - a.query_start) AS since,
-           waiting.of_transaction, waiting.is_advisory, EXISTS (SELECT FROM waits WHERE waits.pid = chain.pid AND waits.by = chain.by) AS is_direct
+           waiting.of_transaction, waiting.is_advisory, COALESCE(holder.xact_start <= COALESCE(waiting.start, a.query_start), false) AS in_one_transaction,
+           EXISTS (SELECT FROM waits WHERE waits.pid = chain.pid AND waits.by = chain.by) AS is_direct
     FROM chain JOIN waiting USING (pid) JOIN pg_catalog.pg_stat_activity AS a USING (pid)
     LEFT JOIN pg_catalog.pg_stat_activity AS holder ON holder.pid = chain.by
     WHERE a.datname = current_database() AND (holder.pid IS NOT NULL OR chain.by = 0)
@@ -187,8 +188,8 @@ def _blocked(rows: list, longest: timedelta) -> Finding:
     others = "" if is_one else f", which blocks {plural(len(rows), 'session')}"
     # Only statements with CONCURRENTLY wait for transactions without their IDs.
     is_harmless = all(row.of_transaction for row in rows)
-    # Workers wait so to become the leader, who may hold the lock for days, but not in one transaction.
-    is_optional = all(row.is_advisory for row in rows) and first.state in ("active", "idle")
+    # Workers wait so to become the leader, who may hold the lock for days, but not in one transaction as old as the wait.
+    is_optional = all(row.is_advisory and not row.in_one_transaction for row in rows) and first.state in ("active", "idle")
     statement = (
         "this statement waits for older transactions, and blocks"
         if is_one
@@ -217,7 +218,7 @@ def _end(rows: list, is_harmless: bool) -> str:
     instead = f" If others wait for session {waiter}, end that: {_terminate('locks', waiter)}" if waiter else ""
     if holder.is_process and holder.role:
         ended = f"SELECT pg_terminate_backend({holder.by});"
-        return f"Wait until it is done: it is a background worker of the role {holder.role}, such as pg_cron's. To end it, as that role: {ended}{instead}"
+        return f"Wait until it is done: it is a process of the role {holder.role}, such as a worker of pg_cron or a copy to a subscriber. To end it, as that role: {ended}{instead}"
     if holder.is_process:
         return f"Wait until it is done: it is a server process, such as a vacuum that prevents wraparound.{instead}"
     if holder.maintains:

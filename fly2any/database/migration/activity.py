@@ -22,7 +22,8 @@ BUILDS_SQL = """
 BACKS_UP_SQL = f"""
     (a.application_name IN ('pg_dump', 'pg_dumpall', {literal(HASHING)}) AND NOT EXISTS (
         SELECT FROM pg_catalog.pg_locks AS k
-        WHERE k.pid = a.pid AND k.locktype = 'relation' AND k.granted AND k.mode NOT IN ('AccessShareLock', 'SIReadLock')))
+        WHERE k.pid = a.pid AND k.locktype = 'relation' AND k.granted AND k.mode NOT IN ('AccessShareLock', 'SIReadLock')
+          AND k.relation NOT IN (SELECT q.seqrelid FROM pg_catalog.pg_sequence AS q)))
 """
 LONGEST_BACKUP = timedelta(days=1)  # Until then a backup may take its time.
 

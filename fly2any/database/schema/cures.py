@@ -244,9 +244,10 @@ def retype(column: Column, live: Column, computed: Iterable[Column], actual: Cat
     again = [statement for one in computed for statement in _indexes_again(one, actual)]
     # Times without a zone are UTC here.
     settings = ["SET LOCAL TimeZone TO 'UTC';"] if to_zone else []
-    if is_text(column.type) and MODIFIER.sub("", live.type) in TIMES:
+    kind = MODIFIER.sub("", live.type).removesuffix("[]")
+    if is_text(column.type) and (kind in TIMES or kind.startswith("interval")):
         settings += ["SET LOCAL TimeZone TO 'UTC';", "SET LOCAL DateStyle TO 'ISO';", "SET LOCAL IntervalStyle TO 'postgres';"]
-    if live.type in ("real", "double precision") and (is_text(column.type) or column.type == "double precision"):
+    if kind in ("real", "double precision") and (is_text(column.type) or column.type == "double precision"):
         settings.append("SET LOCAL extra_float_digits TO 1;")  # The text of a value has all its digits.
     changes = [*settings, f"ALTER TABLE {quote(live.table)} {', '.join(actions)};", *again]
     # PostgreSQL discards the column's statistics.

@@ -19,7 +19,7 @@ class Command(BaseCommand):
 
     def handle(self, *, database, check, **options):
         text = contract.dump(built_contract(connections[database]))
-        same = contract.PATH.exists() and contract.PATH.read_text() == text
+        same = contract.PATH.exists() and contract.PATH.read_text(encoding="utf-8") == text
         if same:
             self.stdout.write(f"{contract.PATH.name} matches the migrations.")
         elif check:
@@ -28,5 +28,5 @@ class Command(BaseCommand):
             )
             raise SystemExit(ExitCode.FOUND)
         else:
-            contract.PATH.write_text(text)
+            contract.PATH.write_text(text, encoding="utf-8")
             self.stdout.write(f"Wrote {contract.PATH}.")
