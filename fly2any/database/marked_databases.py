@@ -38,7 +38,8 @@ DATABASES_SQL = f"""
     SELECT d.datname, CASE WHEN pg_catalog.octet_length(comment.text) < {LONGEST_MARK} AND pg_catalog.left(comment.text, {len(MARK)}) = '{MARK}' THEN comment.text END,
            (r.rolsuper OR r.rolname = current_user OR r.oid = c.datdba) AND pg_catalog.pg_has_role(r.oid, 'USAGE'),
            r.rolsuper OR r.rolname = current_user OR r.oid = c.datdba,
-           EXISTS (SELECT FROM pg_catalog.pg_stat_activity AS s WHERE s.datid = d.oid), pg_catalog.clock_timestamp(), c.datname
+           EXISTS (SELECT FROM pg_catalog.pg_stat_activity AS s WHERE s.datid = d.oid), pg_catalog.clock_timestamp(), c.datname,
+           d.datconnlimit = -2
     FROM pg_catalog.pg_database AS d JOIN pg_catalog.pg_roles AS r ON r.oid = d.datdba
     JOIN pg_catalog.pg_database AS c ON c.datname = pg_catalog.current_database()
     CROSS JOIN LATERAL pg_catalog.shobj_description(d.oid, 'pg_database') AS comment (text)
@@ -58,15 +59,22 @@ class Leftover:
     trusted: bool  # owned by a role that may restore `of`
     used: bool
     age: timedelta  # Negative if a clock was ahead when it was marked.
+    invalid: bool  # a DROP DATABASE was interrupted
 
     @property
     def may_be_worked_in(self) -> bool:
         """Return whether the command that created it may still be running."""
-        return self.used or -LIMIT <= self.age <= GRACE
+        return not self.invalid and (self.used or -LIMIT <= self.age <= GRACE)
 
     @property
     def finding(self) -> Finding:
         named = quote(self.name)
+        if self.invalid:
+            return Finding(
+                Severity.WARNING, "server.leftover", self.name,
+                "Its removal was interrupted: no client can connect to it, and it may have lost data.",
+                f"DROP DATABASE {named};", is_sql=self.owned, loses="the database is dropped with everything in it",
+            )  # fmt: skip
         if not self.purpose:
             return Finding(
                 Severity.NOTE, "server.leftover", self.name,
@@ -132,14 +140,14 @@ def refuse_during_restore(connection) -> None:
 
 def _marked(connection) -> Iterator[Leftover]:
     rows = fetch_all(connection, DATABASES_SQL)
-    for name, text, owned, trusted, used, now, current in rows:
+    for name, text, owned, trusted, used, now, current, invalid in rows:
         short = current.encode()[:30].decode(errors="ignore")
         facts = _facts(text)
         if facts.get("name") == name and facts.get("of") == current:
             made = facts["made"]
-            yield Leftover(name, facts["purpose"], made, owned, trusted, used, now - made)
+            yield Leftover(name, facts["purpose"], made, owned, trusted, used, now - made, invalid)
         elif not facts and re.fullmatch(rf"{re.escape(short)}_(restored|before)_\d{{8}}T\d{{6,12}}", name):
-            yield Leftover(name, "", None, owned, trusted, used, timedelta(0))
+            yield Leftover(name, "", None, owned, trusted, used, timedelta(0), invalid)
 
 
 def _facts(text: str | None) -> dict[str, Any]:

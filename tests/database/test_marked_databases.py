@@ -10,7 +10,7 @@ from django.db.utils import ProgrammingError
 
 from fly2any.database.backup import restore
 from fly2any.database.errors import Refusal
-from fly2any.database.marked_databases import DATABASES_SQL, MARK, drop_leftovers, read_leftovers
+from fly2any.database.marked_databases import DATABASES_SQL, MARK, drop_leftovers, read_leftovers, refuse_during_restore
 from fly2any.database.progress import Progress
 from fly2any.database.report.collect import collect
 from fly2any.database.report.text import status_as_text
@@ -100,6 +100,21 @@ def test_dbstatus_lists_remaining_findings_with_their_cures(database, beside):
             ),
         ]
     )  # fmt: skip
+
+
+def test_a_database_whose_removal_was_interrupted_is_no_way_back(database, beside):
+    before, running = beside("_old", "before"), beside("_new", "restore", datetime.now(UTC))
+    for name in (before, running):
+        database.execute(f"UPDATE pg_database SET datconnlimit = -2 WHERE datname = '{name}'")
+
+    with django(database) as connection:
+        found = [one for one in verify(connection).findings if one.code == "server.leftover"]
+        refuse_during_restore(connection)
+
+    message = "Its removal was interrupted: no client can connect to it, and it may have lost data."
+    assert sorted((one.where, str(one.severity), one.message, one.cure) for one in found) == sorted(
+        (name, "warning", message, f'DROP DATABASE "{name}";') for name in (before, running)
+    )
 
 
 def test_only_what_may_be_a_mark_is_read_of_a_comment(database, beside):
