@@ -12,6 +12,7 @@ from fly2any.database.errors import OF_STANDBYS, Refusal, explain
 from fly2any.database.progress import Progress
 from tests.conftest import django
 from tests.database.test_dbhealth import of
+from tests.database.test_health_privileges import asked
 from tests.servers import wait_until
 
 # What pg_dump 18 prints on a standby.
@@ -49,10 +50,12 @@ def test_a_backup_that_a_standby_cancels_names_its_settings(own_server, tmp_path
         wait_until(of(standby), "SELECT 1 FROM users")
         with django(of(standby)) as connection, pytest.raises((Error, Refusal)) as raised:
             take(connection, store_at(place), Altering(primary, standby))
+        figures, _ = asked(of(standby), "replication")
     finally:
         standby.remove()
 
     assert explain(raised.value) == OF_STANDBYS.sentence
+    assert figures["queries cancelled by replay"][1] > 0
 
 
 def test_a_pg_dump_that_a_standby_cancels_names_its_settings(tmp_path):

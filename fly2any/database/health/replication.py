@@ -46,7 +46,9 @@ STANDBY_SQL = """
                 ELSE now() - pg_catalog.pg_last_xact_replay_timestamp() END AS behind,
            CASE WHEN s.receives THEN pg_catalog.pg_last_wal_receive_lsn()::text END AS received,
            s.standby AND pg_catalog.pg_get_wal_replay_pause_state() <> 'not paused' AS is_paused,
-           current_setting('recovery_min_apply_delay')::interval AS delay
+           current_setting('recovery_min_apply_delay')::interval AS delay,
+           (SELECT c.confl_tablespace + c.confl_lock + c.confl_snapshot + c.confl_bufferpin + c.confl_deadlock
+            FROM pg_catalog.pg_stat_database_conflicts AS c WHERE c.datname = current_database())::bigint AS cancelled
     FROM (SELECT pg_catalog.pg_is_in_recovery() AS standby, EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver) AS receives) AS s
 """
 REACHED_SQL = "SELECT pg_catalog.pg_last_wal_replay_lsn() >= %(received)s::pg_lsn AS reached"
@@ -115,6 +117,7 @@ def _of_standby(here, behind: timedelta | None, longest: timedelta) -> Iterator[
     text = "has replayed nothing since its start" if behind is None else f"{span(behind)} behind"
     delayed = f", delayed by {span(here.delay)} (recovery_min_apply_delay)" if here.delay else ""
     yield Figure("this standby", text + delayed, behind and behind.total_seconds(), "standby_lag_seconds")
+    yield Figure("queries cancelled by replay", str(here.cancelled), here.cancelled, "standby_cancelled_queries")
     if here.is_cut_off:
         yield Finding(
             Severity.ERROR, "replication.lag", "this standby",
