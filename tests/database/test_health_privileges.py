@@ -120,3 +120,8 @@ def test_an_extension_that_is_not_loaded_is_reported(own_server):
         finding.message
         == "The extension pg_stat_statements is installed, but the server did not load it, so nothing is counted."
     )
+    statement = "ALTER SYSTEM SET shared_preload_libraries TO 'auto_explain', 'pg_stat_statements';"
+    assert statement.removeprefix("ALTER SYSTEM ") in finding.cure
+    server.execute(statement)
+    stored = server.execute("SELECT setting FROM pg_file_settings WHERE name = 'shared_preload_libraries'")
+    assert stored[-1] == ("auto_explain, pg_stat_statements",)

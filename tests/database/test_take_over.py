@@ -16,6 +16,7 @@ from django.db.migrations.loader import MigrationLoader
 from fly2any.database.errors import Refusal
 from fly2any.database.schema import contract as contracts
 from fly2any.database.schema.contract import Version
+from fly2any.database.schema.unmanaged_findings import AGREE
 from fly2any.database.verification import verify
 from fly2any.postgres.take_over import TakeOver
 from tests.conftest import PROJECT
@@ -186,3 +187,15 @@ def test_the_write_check_fails_at_no_check_that_was_taken_over(monkeypatch, caps
         "Write check: a row created, read, updated and deleted in each of 17 tables, and rolled back.",
         "Not tried, because the sample row violates a check of the contract: price_history (airports).",
     ])  # fmt: skip
+
+
+@pytest.mark.django_db
+def test_a_check_that_refuses_every_row_is_not_to_be_kept():
+    run("ALTER TABLE sessions ADD theirs text, ADD CONSTRAINT closed CHECK (theirs IS NOT NULL) NOT VALID")
+
+    [one] = [finding for finding in verify(connection).findings if finding.code == "check.extra"]
+
+    assert (str(one.severity), one.where, one.cure) == (
+        *("error", "sessions.closed"),
+        f'{AGREE}ALTER TABLE "sessions" DROP CONSTRAINT "closed";',
+    )

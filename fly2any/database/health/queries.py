@@ -47,7 +47,8 @@ UNCOUNTED_SQL = f"""
 STATES = {
     "55000": (
         "The extension pg_stat_statements is installed, but the server did not load it, so nothing is counted.",
-        "Add pg_stat_statements to shared_preload_libraries, and restart the server.",
+        "Add pg_stat_statements to shared_preload_libraries, unless it is there already, and restart the server. ALTER SYSTEM needs each name"
+        " in quotes of its own (SET shared_preload_libraries TO 'auto_explain', 'pg_stat_statements';): otherwise the server does not start.",
     ),
     "42501": (
         "This role may not read pg_stat_statements.",

@@ -23,7 +23,7 @@ SHORTEN = (
 
 
 def obstacle(code: str, thing: Object, message: str, cure: str, severity: Severity = Severity.WARNING) -> Finding:
-    if isinstance(thing, Column) or code == "index.extra":
+    if isinstance(thing, Column) or code == "index.extra" or severity is Severity.ERROR:  # Nothing could be written.
         return Finding(severity, code, where(thing), message, f"{AGREE}{cure}")
     keep = cures.comment(
         f"Or keep it: `manage.py dbstatus --take-over {shlex.quote(where(thing))}` writes the migration that takes it over."
