@@ -50,6 +50,10 @@ collect_ignore_glob = [] if os.environ.get("CITUS") else ["citus/*"]  # A cluste
 NOT_INSTALLED = {"browser", "bucket"}  # Fixtures that need more than requirements.txt installs.
 
 
+def pytest_xdist_auto_num_workers(config):
+    return (os.cpu_count() or 1) + 1  # Some tests only wait for a server or a time limit.
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Mark two kinds slow too: tests that need optional software, so that `make test` skips nothing, and the cases that `sampled`
