@@ -17,7 +17,7 @@ except ImproperlyConfigured as error:
 
 wsgi_app = "fly2any.wsgi"
 preload_app = True
-worker_class = "fly2any.worker.Worker"  # gthread, changed so that no client occupies a thread.
+worker_class = "fly2any.gunicorn_worker.Worker"  # gthread, changed so that no client occupies a thread.
 threads = 8
 worker_connections = 500  # Per process; below the usual limit of 1,024 open files.
 timeout = 90  # Seconds: a page that writes may take 60.

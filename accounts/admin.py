@@ -43,7 +43,7 @@ COOKIE = (
     " Nothing in this admin signs the browser out, not even Deactivate. If others use this account, ask an administrator to set a new password,"
     " and the developers of the site to change the key of its cookies, which signs everyone out."
 )
-SIGN_OUT = Action(
+SIGN_OUT = Action(  # Its steps are here and, for signed-in devices, in engagement/admin.py.
     "sign-out",
     "Sign out everywhere",
     "Sign out of",

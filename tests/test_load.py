@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from gunicorn.config import Config
 
-from fly2any.worker import ARRIVAL, BUSY, CONTINUE, STALLED, UNSENT, WAITING, Connection, Frame, Worker, frame
+from fly2any.gunicorn_worker import ARRIVAL, BUSY, CONTINUE, STALLED, UNSENT, WAITING, Connection, Frame, Worker, frame
 from tests.conftest import PROJECT, fresh
 from tests.servers import free_port
 from tests.test_deploy import BIN, environment

@@ -77,7 +77,13 @@ GUNICORNS = {
 OF_CONNECTION = ("cfg", "sock", "parser", "data_ready")
 OF_WORKER = ("cfg", "alive", "poller", "nr_conns", "worker_connections", "keepalived_conns", "method_queue")
 
-FILES = ("worker.py", "handlers.py", "administration/edits.py", "administration/saving.py", "administration/refusals.py")
+FILES = (
+    "gunicorn_worker.py",
+    "handlers.py",
+    "administration/edits.py",
+    "administration/saving.py",
+    "administration/refusals.py",
+)
 OF_AN_INSTANCE = {"_errors", "_encoding", "_messages", "_queued_messages"}
 OF_PYTHON = {
     "_cache",

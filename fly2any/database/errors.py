@@ -27,7 +27,7 @@ from django.db.migrations.exceptions import (
 from fly2any.postgres.embedded import EmbeddedServerError
 from fly2any.postgres.search_path import SearchPathError
 
-from .printable import printable
+from .terminal_text import printable
 
 
 class Refusal(Exception):  # noqa: N818  It says no; nothing is broken.

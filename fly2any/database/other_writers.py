@@ -1,4 +1,7 @@
-"""Other roles that write our tables, such as the site's: those that cannot connect or use the schema, and what each holds on each table."""
+"""Other roles that write our tables, such as the site's: those that cannot connect or use the schema, and what each holds on each table.
+
+`together`, `place_of` and `named` make one finding of many roles, also for missing_privileges.py and schema/sequences.py.
+"""
 
 from __future__ import annotations
 

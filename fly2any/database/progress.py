@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from .printable import printable
+from .terminal_text import printable
 
 
 class Progress:

@@ -1,6 +1,7 @@
 """The three roles of the database and their grants, as SQL to read and run; current users of the tables keep their access.
 
-The role that only reads may select no secret column. administration/roles.py defines the roles of the staff.
+The role that only reads may select no secret column. administration/roles.py defines the roles of the staff, and
+schema/protected_tables.py revokes what `fly2any_app` may not do on ledgers, also after each `migrate`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 An ALTER TABLE that rewrites a table, and TRUNCATE, leave it empty in every older snapshot, without an error. A REPEATABLE READ
 transaction takes its snapshot at its first query; LOCK TABLE takes none. A statement that has to wait for a table may have taken
-its snapshot before: COPY does, even in READ COMMITTED.
+its snapshot before: COPY does, even in READ COMMITTED. is_rewritten() and lock_alone() are for such reads without a snapshot.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import staff_permissions, unprintable
+from . import staff_permissions, unprintable_definitions
 from .extensions import read_untrusted
 from .findings import Finding, Severity
 from .hidden_duplicates import with_duplicates
@@ -30,7 +30,7 @@ from .migration.lock import MIGRATION_LOCK
 from .migration.other_tools import not_adopted
 from .migration.prisma import PrismaMigration, read_prisma
 from .migration.taken_names import read_taken_names
-from .privileges import Privilege, counted, lacking, of_other_roles, of_server
+from .missing_privileges import Privilege, counted, lacking, of_other_roles, of_server
 from .schema import Catalog, Column, ForeignKey, Index, Key, Object, Table, key_of, read_catalog
 from .schema import contract as contracts
 from .schema.contract import GUIDE_APPS, PHASE7_APPS, Contract, Version
@@ -202,7 +202,12 @@ def _read_untrusted(connection, schema: str, actual: Catalog) -> list[Finding]:
     """Return the findings about ledgers, code and an extension of untrusted roles, and about objects that cannot be printed."""
     code = [one.finding for one in read_untrusted_code(connection, schema=schema)]
     extension = read_untrusted(connection, schema)
-    return [*untrusted_findings(actual), *code, *([extension] if extension else []), *unprintable.findings(actual.unprintable)]
+    return [
+        *untrusted_findings(actual),
+        *code,
+        *([extension] if extension else []),
+        *unprintable_definitions.findings(actual.unprintable),
+    ]
 
 
 def _read_permissions(connection, schema: str, migrations: MigrationState, actual: Catalog) -> list[Finding]:

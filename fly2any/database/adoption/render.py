@@ -9,9 +9,9 @@ from typing import Any
 
 from django.conf import settings
 
-from ..printable import printable
 from ..schema import where
 from ..schema.contract import KINDS
+from ..terminal_text import printable
 from ..units import few, plural, size, span
 from .assessment import Assessment, Blocker, Kind
 from .steps import BLOCKED, Step

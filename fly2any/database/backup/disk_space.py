@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 from ..errors import Refusal
-from ..printable import one_line
 from ..sql import fetch_one
+from ..terminal_text import one_line
 from ..units import size
 from .manifest import Manifest
 from .tablespaces import Tablespace, read_own

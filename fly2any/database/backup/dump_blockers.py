@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from django.db import Error
 
 from ..migration.activity import BLOCKERS_SQL, read_activity, terminate
-from ..printable import one_line
 from ..progress import Progress
 from ..sql import fetch_all
+from ..terminal_text import one_line
 
 PAUSE = 0.5  # Seconds between two queries: a backup waits for locks only for moments, and then begins again.
 # Of the session with `pid` and of its pg_dump, which is the first of this role that began after it, those that wait for a lock: the pid, whether it is pg_dump's, and on what.

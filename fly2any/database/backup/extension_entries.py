@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Collection, Iterator, Sequence
 
 from ..errors import Refusal
-from ..printable import one_line
+from ..terminal_text import one_line
 from ..units import few, plural
 from .manifest import ROWS, Manifest
 from .toc_entries import MINOR, NOTHING, SHOWN, Entry, LeftOut, as_listed, name_as_listed, without_owner

@@ -12,9 +12,9 @@ from django.db import Error
 
 from ..errors import Refusal, first_line
 from ..extensions import NEEDED
-from ..printable import one_line
 from ..scratch import scratch_database
 from ..sql import execute, fetch_all, fetch_one, quote
+from ..terminal_text import one_line
 from .extension_entries import unknown_extension
 from .manifest import Manifest
 from .owners import SUPERUSER_SQL

@@ -9,8 +9,8 @@ from datetime import datetime
 from ..clock import LIMIT
 from ..database_identity import Origin
 from ..errors import Refusal
-from ..printable import one_line
 from ..progress import Progress
+from ..terminal_text import one_line
 from ..units import plural
 from .copied_servers import describe, of_two_servers
 from .encryption import ENDING

@@ -11,10 +11,11 @@ from typing import Any
 from django.db import DataError, InternalError, ProgrammingError
 
 from ..errors import Refusal, Unfit, first_line
-from ..printable import one_line
 from ..progress import Progress
 from ..sql import execute, fetch_all, fetch_one, pinned_session
+from ..terminal_text import one_line
 from . import tools
+from .database_properties import unrestored
 from .extension_entries import find_extensions, uncertain
 from .grant_chains import Chain, find_chains, grant, require_grantors
 from .manifest import Manifest
@@ -37,7 +38,6 @@ from .toc_entries import (
     view_of,
     without_owner,
 )
-from .unrestored import unrestored
 from .workfolder import work_folder
 
 # The roles whose default privileges this role may not set: from 16 on, membership alone does not suffice.

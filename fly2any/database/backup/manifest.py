@@ -14,9 +14,9 @@ from msgspec import Meta
 
 from ..database_identity import Origin, Run
 from ..errors import Refusal
-from ..printable import one_line
 from ..server import MARKING_TABLE
 from ..sql import RECORD, quote
+from ..terminal_text import one_line
 from . import signing
 from .row_hashes import BY_SELECT, Content, Hashing, Number, Registered
 from .signing import SIGNED, Moment

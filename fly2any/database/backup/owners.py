@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from ..database_identity import read_origin
 from ..errors import Refusal
-from ..printable import one_line
 from ..scratch import require_createdb
 from ..sql import ask, fetch_all, fetch_one, quote
+from ..terminal_text import one_line
 from .manifest import Manifest
 from .role_names import refuse_invalid_names
 from .script import NAME, plain

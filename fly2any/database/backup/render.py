@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import datetime, timedelta
 
-from ..printable import one_line, printable
+from ..terminal_text import one_line, printable
 from ..units import plural, size, span
 from .inventory import Inventory
 from .manifest import COLLATION, COMPUTED, OF_ROLES, OF_VIEW, ROWS, Manifest

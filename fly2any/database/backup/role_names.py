@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable
 
 from ..errors import Refusal
-from ..printable import one_line
 from ..sql import catalogue
+from ..terminal_text import one_line
 
 # The roles that own the database or its objects, or that privileges, policies and default privileges name. namesend() returns a name as it
 # is stored if the client's encoding is that of the database.

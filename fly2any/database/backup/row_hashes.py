@@ -17,8 +17,8 @@ from psycopg.pq import ExecStatus
 
 from .. import sql
 from ..errors import Refusal, first_line, sqlstate
-from ..printable import one_line
 from ..sql import ALIVE, SharedText, quote
+from ..terminal_text import one_line
 from ..trusted_roles import TRUSTED_SQL
 from ..units import few, plural
 

@@ -13,7 +13,7 @@ from django.conf import settings
 from django.utils.crypto import constant_time_compare, salted_hmac
 
 from ..errors import Refusal
-from ..printable import one_line
+from ..terminal_text import one_line
 from ..units import plural
 
 T = TypeVar("T")

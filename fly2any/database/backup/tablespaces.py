@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..printable import one_line
 from ..sql import fetch_all, quote
+from ..terminal_text import one_line
 from .script import NAME, plain
 
 SET = re.compile(rf"SET default_tablespace = ({NAME})")

@@ -28,7 +28,7 @@ from ..snapshot_after_locks import locked_snapshot
 from ..sql import PEOPLE, catalogue, fetch_all, fetch_one, literal, quote
 from ..trusted_roles import TRUSTED_SQL
 from ..units import few, plural
-from ..unprintable import explain_unprintable
+from ..unprintable_definitions import explain_unprintable
 from ..verification import verify
 from . import tools
 from .dump_blockers import Waits, report_lock_holders

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import Refusal
-from ..printable import one_line
 from ..schema.untrusted_code import our_tables
+from ..terminal_text import one_line
 from ..units import few
 from .manifest import Manifest, home_of
 from .row_hashes import Content

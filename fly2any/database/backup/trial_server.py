@@ -31,7 +31,7 @@ from fly2any.postgres.embedded import SUPERUSER, EmbeddedServerError, socket_fol
 from fly2any.postgres.supervisor import Server
 
 from ..errors import Refusal
-from ..printable import one_line
+from ..terminal_text import one_line
 from . import tools
 from .workfolder import work_folder
 

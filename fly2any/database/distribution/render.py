@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from ..facts import Placement
 from ..json_reports import dumped
-from ..printable import printable
 from ..schema.relations import Kind
+from ..terminal_text import printable
 from ..units import plural, size
 from .steps import Distribution, Step
 

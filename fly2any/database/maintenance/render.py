@@ -8,12 +8,12 @@ from typing import Any
 
 from ..backup.signing import SIGNED
 from ..json_reports import dumped
-from ..printable import one_line, printable
 from ..report.as_json import of_findings, of_topics, of_waived
 from ..report.collect import serious
 from ..report.text import finding_lines, topic_lines
 from ..retention.description import Archive
 from ..retention.loading import Loaded
+from ..terminal_text import one_line, printable
 from ..units import plural, size, span
 from .run import Maintenance, Plan
 

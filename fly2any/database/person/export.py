@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from .. import facts
-from ..printable import printable
 from ..roles import SECRETS
 from ..sql import as_written
+from ..terminal_text import printable
 from .copied import rows_at
 from .other_people import Others
 from .people import Person

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..printable import printable
+from ..terminal_text import printable
 from .plan import Plan
 
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from django.conf import settings
 
 from ..findings import Finding, Severity
-from ..printable import one_line
 from ..schema.objects import OF_REINDEX
 from ..schema.unmanaged import AGREE
 from ..sql import quote
+from ..terminal_text import one_line
 from .collect import Report
 
 # A concurrent build blocks no other session; if cancelled, it leaves an invalid index.

@@ -9,11 +9,11 @@ from ..backup.inventory import BackupState
 from ..distribution.state import Engine
 from ..findings import Finding, Severity
 from ..health.examine import Topic
-from ..printable import one_line, printable
-from ..privileges import Privilege
+from ..missing_privileges import Privilege
 from ..schema import where
 from ..schema.contract import KINDS
 from ..server import Server
+from ..terminal_text import one_line, printable
 from ..units import plural, size, span
 from ..verification import Verification
 from .collect import Report

@@ -12,7 +12,7 @@ from ..backup.row_hashes import BY_SELECT, Content, Hashing, Number
 from ..backup.signing import SIGNED, Moment
 from ..database_identity import Run
 from ..errors import Refusal
-from ..printable import one_line
+from ..terminal_text import one_line
 from .rules import RULES
 
 PURPOSE = "retention.archive"

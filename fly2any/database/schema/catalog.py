@@ -10,7 +10,7 @@ from django.db import Error
 from ..errors import sqlstate
 from ..sql import EXPLICIT_TRIGGER_SQL, catalogue, literal
 from ..trusted_roles import TRUSTED_ROLES_SQL, TRUSTED_SQL
-from ..unprintable import PRINTABLE_SQL, STATES, Unprintable, printed, read_unprintable
+from ..unprintable_definitions import PRINTABLE_SQL, STATES, Unprintable, printed, read_unprintable
 from . import contract as contracts
 from .called_functions import CALLED_SQL, OWN_SQL
 from .column_parts import DOMAIN_SQL, SEQUENCES_SQL

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..unprintable import PRINTABLE_SQL
+from ..unprintable_definitions import PRINTABLE_SQL
 from .called_functions import OWN_SQL
 
 # The constraints of a domain, including those of the domains it is based on; NULL for one that calls other functions, or cannot be printed.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ..sql import quote
-from ..unprintable import Unprintable
+from ..unprintable_definitions import Unprintable
 
 PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE")
 PARTITIONED = "partitioned table"

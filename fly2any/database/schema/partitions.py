@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..findings import Finding, Severity
 from ..sql import quote
-from ..unprintable import PRINTABLE_SQL, printed
+from ..unprintable_definitions import PRINTABLE_SQL, printed
 from .called_functions import OWN_SQL
 from .cures import mentions
 from .expressions import with_column_replaced

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..sql import EXPLICIT_TRIGGER_SQL
 from ..trusted_roles import TRUSTED_ROLES_SQL
-from ..unprintable import printed
+from ..unprintable_definitions import printed
 from .publications import PUBLICATIONS_SQL
 
 # The tables of the contract; the enforced foreign keys; the tables that a DELETE from `origin`, one of those, reaches by cascades, including unmanaged ones; the columns `changed`

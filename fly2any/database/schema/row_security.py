@@ -8,7 +8,7 @@ from django.utils.text import get_text_list
 
 from ..findings import Finding, Severity
 from ..sql import quote
-from ..unprintable import printed
+from ..unprintable_definitions import printed
 from .objects import Table
 
 CONDITION_SQL = (

@@ -20,10 +20,10 @@ from fly2any.database.maintenance import render as render_archive
 from fly2any.database.maintenance.run import archives_of
 from fly2any.database.management.arguments import add_database
 from fly2any.database.migration.lock import MAINTENANCE_LOCK, PATIENCE, advisory_lock
-from fly2any.database.printable import one_line
 from fly2any.database.progress import Terminal
 from fly2any.database.server import read_home
 from fly2any.database.sql import quote
+from fly2any.database.terminal_text import one_line
 
 
 class Command(BaseCommand):

@@ -1,4 +1,7 @@
-"""Privileges and settings of the database itself: a dump has them, and pg_restore restores them only with the database."""
+"""Privileges and settings of the database itself: a dump has them, and pg_restore restores them only with the database.
+
+toc_entries.py decides what else is left out.
+"""
 
 from __future__ import annotations
 

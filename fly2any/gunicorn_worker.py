@@ -178,7 +178,7 @@ class Worker(ThreadWorker):
     @classmethod
     def check_config(cls, cfg, log):
         if cfg.is_ssl:
-            raise RuntimeError("fly2any.worker does not support TLS: remove certfile and keyfile, and use a proxy.")
+            raise RuntimeError("fly2any.gunicorn_worker does not support TLS: remove certfile and keyfile, and use a proxy.")
         super().check_config(cfg, log)
 
     def init_process(self):

@@ -10,8 +10,8 @@ from fly2any.database.backup.inventory import Inventory
 from fly2any.database.backup.manifest import Manifest, Verdict, as_json, from_json
 from fly2any.database.errors import Refusal, explain
 from fly2any.database.maintenance.render import as_list
-from fly2any.database.printable import printable
 from fly2any.database.retention.description import from_json as describing
+from fly2any.database.terminal_text import printable
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 HOSTILE = "a\x1b]0;title\x07\x9b31m\u202egpj.\u2066\r\x00\udcffb"

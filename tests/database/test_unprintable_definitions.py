@@ -7,7 +7,7 @@ from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
 from fly2any.database.errors import Refusal
 from fly2any.database.progress import Progress
-from fly2any.database.unprintable import CURE, explain_unprintable
+from fly2any.database.unprintable_definitions import CURE, explain_unprintable
 from fly2any.database.verification import verify
 from tests.conftest import django
 
