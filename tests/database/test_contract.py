@@ -42,7 +42,7 @@ def test_two_migrations_after_the_same_one_are_an_error_and_no_contract_is_built
         self.graph.add_dependency(None, ("travel", "0005_other"), ("travel", "0004_roles"))
 
     monkeypatch.setattr(MigrationLoader, "build_graph", build_with_another)
-    message = "Several migrations of travel are the last one (0005_alert_route_index, 0005_other), so `migrate` refuses to run."
+    message = "The migrations of travel conflict (leaf nodes: 0005_alert_route_index, 0005_other), so `migrate` refuses to run."
     cure = "Run `manage.py makemigrations --merge`, then `manage.py dbcontract`, and commit both files."
 
     found = [one for one in verify(connection).findings if one.code == "migrations.conflict"]

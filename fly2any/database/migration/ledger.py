@@ -158,13 +158,13 @@ def known_migrations(loader: MigrationLoader | None = None) -> dict[str, frozens
 
 
 def conflicts(loader: MigrationLoader) -> Iterator[Finding]:
-    """Yield a finding for each app in which several migrations are the last one, as after a merge of two branches."""
+    """Yield a finding for each app whose migrations conflict (several leaf nodes), as after a merge of two branches."""
     for app, names in sorted(loader.detect_conflicts().items()):
         yield Finding(
             Severity.ERROR,
             "migrations.conflict",
             app,
-            f"Several migrations of {app} are the last one ({', '.join(names)}), so `migrate` refuses to run.",
+            f"The migrations of {app} conflict (leaf nodes: {', '.join(names)}), so `migrate` refuses to run.",
             "Run `manage.py makemigrations --merge`, then `manage.py dbcontract`, and commit both files.",
         )
 
