@@ -22,7 +22,7 @@ from .actions import deactivate, reactivate
 from .models import Account, Session, User, UserPreferences, VerificationToken
 
 KEPT = (
-    "The history of the rows that {email} changed here. Clear “Active” and “Staff” instead; "
+    "The history of the rows that {email} changed here. Clear “Active”, “Staff” and “Superuser” instead; "
     "after that, manage.py dbperson erase removes the person with this history."
 )
 
@@ -49,7 +49,7 @@ SIGN_OUT = Action(  # Its steps are here and, for signed-in devices, in engageme
     "Sign out of",
     "signed out",
     COOKIE,
-    nothing=f"There is nothing to sign out of: no session or device that you can end is stored. {COOKIE}",
+    nothing=f"There is nothing to sign out of: no session or signed-in device that you can revoke is stored. {COOKIE}",
 )
 DEACTIVATE = Action("deactivate", "Deactivate", "Deactivate", "deactivated", NOT_THE_SITE)
 REACTIVATE = Action("reactivate", "Reactivate", "Reactivate", "reactivated", NOT_THE_SITE)

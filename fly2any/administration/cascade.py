@@ -21,7 +21,7 @@ from .deadlines import TooSlow, within
 from .replica import current
 
 DELETES = "c"
-CHANGES = {"n": "{columns} set to NULL", "d": "{columns} set to its default"}
+CHANGES = {"n": "{columns} set to NULL", "d": "{columns} set to default"}
 
 REFERRING_SQL = """
     SELECT {place} FROM {child} AS c

@@ -121,7 +121,7 @@ class Verify(StaffPage):
             form.add_error(
                 "code",
                 "This code is wrong, was already used, or came too soon after a wrong one. Wait for the next code."
-                " If that fails too, compare the clocks of the device and of this server: they may differ by half a minute.",
+                " If that fails too, compare the clocks of the device and of this server: codes are accepted only if they differ by no more than half a minute.",
             )
         return self.get(request, form)
 

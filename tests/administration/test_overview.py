@@ -172,7 +172,7 @@ def test_those_who_may_not_erase_a_person_read_who_may(member):
 
 def test_an_overview_says_that_nothing_can_be_signed_out_to_those_who_may(member):
     ana = User.objects.create(email="ana@example.com")
-    said = "There is nothing to sign out of: no session or device that you can end is stored. A browser may stay signed in to the site until its cookie"
+    said = "There is nothing to sign out of: no session or signed-in device that you can revoke is stored. A browser may stay signed in to the site until its cookie"
     support = member("Support")
     page = support.get(address(User, "overview", ana.pk)).content.decode()
     UserSession.objects.create(user=ana, token="t", device="Mobile")

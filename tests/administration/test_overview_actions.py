@@ -103,7 +103,7 @@ def test_signing_out_everywhere_confirms_and_reports_the_numbers(member, person)
     assert list(LogEntry.objects.values_list("user_id", "object_id", "action_flag", "change_message")) == [
         (client.user.pk, person.pk, CHANGE, "Sign out everywhere: 1 NextAuth session and 2 signed-in devices signed out.")
     ]
-    assert f"no session or device that you can end is stored. {cookie}" in done
+    assert f"no session or signed-in device that you can revoke is stored. {cookie}" in done
     assert cure in done
     assert "Sign out everywhere" not in offered(client, person)
     assert "There is nothing to do" in client.get(overview(person, "sign-out")).content.decode()

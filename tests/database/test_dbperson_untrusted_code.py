@@ -108,7 +108,7 @@ def test_a_table_of_another_role_with_code_stops_the_erasure(two, action, code, 
         assert exported(two)["users"][0]["id"] == ANA
         assert refused(two) == (
             f"Nothing was changed. Table mal.child, which foreign keys connect with users, may run code of the role {role} with the"
-            f" privileges of the role that writes to users, because {reason}. Ask its owner to remove that, or drop the foreign key."
+            f" privileges of the role that writes to users, because {reason}. Ask its owner to remove what makes the table run code (the reason above), or drop the foreign key."
         )
         with heard(two) as (connection, said), pytest.raises(Refusal):
             erase(connection, find(connection, EMAIL), Stream(io.StringIO()))

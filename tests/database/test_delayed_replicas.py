@@ -9,7 +9,7 @@ from psycopg import pq
 
 from tests.database.test_dbhealth import NOW, of
 from tests.database.test_health_privileges import asked
-from tests.servers import wait_until
+from tests.servers import open_transaction, wait_until
 
 pytestmark = pytest.mark.usefixtures("server")
 
@@ -92,3 +92,24 @@ def test_a_standby_may_lag_by_its_own_delay_and_says_that_its_replay_is_paused(o
     assert found == []
     assert paused.message.endswith("): its replay is paused.")
     assert paused.cure == "SELECT pg_wal_replay_resume();"
+
+
+@pytest.mark.slow
+def test_a_query_that_delays_the_replay_of_a_standby_is_the_cause_that_is_named(own_server, tmp_path_factory):
+    primary = own_server()
+    primary.execute("CREATE TABLE u AS SELECT 1 AS a")
+    standby = primary.standby(tmp_path_factory.mktemp("standby"))
+    try:
+        standby.execute("ALTER SYSTEM SET max_standby_streaming_delay = -1")
+        standby.execute("SELECT pg_reload_conf()")
+        wait_until(of(standby), "SELECT 1 FROM u")
+        with open_transaction(of(standby), "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM u"):
+            primary.execute("DELETE FROM u")
+            primary.execute("VACUUM u")
+            wait_until(of(standby), "SELECT 1 FROM pg_stat_activity WHERE wait_event LIKE 'RecoveryConflict%%'", ())
+            _, [found] = asked(of(standby), "replication", longest=NOW)
+    finally:
+        standby.remove()
+
+    assert found.message.endswith("): it has received later WAL, but not replayed it.")
+    assert found.cure.startswith("End long queries here, which delay the replay")

@@ -50,7 +50,7 @@ def may_run(role, user, table="mal.orders"):
     return (
         f"Nothing was changed. Table {table}, which foreign keys connect with users, may run code of the role {role} with the privileges"
         f' of the role that writes to users. Its owner can add a trigger before the write, because "{user}" does not lock it: GRANT'
-        f' DELETE ON {table} TO "{user}"; and USAGE on its schema, or give the table to the owner of users. If that was done, try again.'
+        f' DELETE ON {table} TO "{user}"; and USAGE on its schema, or give the table to the owner of users. If "{user}" already has these privileges, try again.'
     )
 
 
@@ -153,7 +153,12 @@ def test_a_table_that_may_run_code_of_its_owner_is_refused(migrated, made):
         f" writes to users, because {CODE[made]}"
     )
     places = ["orders"] + [name for name in ("part", "child") if f"mal.{name} " in made]
-    assert found == {sentence.format(place): "Ask its owner to remove that, or drop the foreign key." for place in places}
+    assert found == {
+        sentence.format(
+            place
+        ): "Ask its owner to remove what makes the table run code (the reason above), or drop the foreign key."
+        for place in places
+    }
 
 
 def test_an_operator_class_that_is_not_postgresqls_own_is_refused(migrated):

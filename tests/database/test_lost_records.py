@@ -19,6 +19,8 @@ from fly2any.database.schema import contract as contracts
 from fly2any.database.verification import verify
 from tests.database.test_writes import run
 
+DROP = " Drop them only if another tool created them and nothing uses them: their data is lost."
+
 
 def lose(*names):
     for name in names:
@@ -146,13 +148,16 @@ def test_a_migration_that_was_made_by_hand_is_recorded_after_those_that_it_needs
     )
     cures = ", then the cures that `manage.py dbstatus` prints"
     assert cure("ALTER TABLE price_alerts ADD seen boolean NOT NULL DEFAULT true") == (
-        "some of its objects already exist (price_alerts.seen)", f"Drop them, or {first}{cures}."
+        "some of its objects already exist (price_alerts.seen)", f"If the record is lost, {first}{cures}.{DROP}"
     )  # fmt: skip
     assert cure("ALTER TABLE price_alerts ADD note varchar(9)") == (
         "its objects already exist (price_alerts.seen, price_alerts.note), but not as it defines price_alerts.note",
-        f"Drop them, or {first}{cures}.",
+        f"If the record is lost, {first}{cures}.{DROP}",
     )
-    assert cure("ALTER TABLE price_alerts DROP note, ADD note boolean NOT NULL DEFAULT true")[1] == f"Drop them, or {first}."
+    assert (
+        cure("ALTER TABLE price_alerts DROP note, ADD note boolean NOT NULL DEFAULT true")[1]
+        == f"If the record is lost, {first}.{DROP}"
+    )
 
 
 @pytest.mark.django_db

@@ -189,8 +189,9 @@ def test_existing_objects_of_a_recorded_database_are_not_sent_to_adoption(migrat
 
     assert result.returncode == 2
     assert result.stderr == (
-        "sessions.0001_initial is not recorded, but its objects already exist (django_session): drop them, or"
-        " run `manage.py migrate --fake sessions 0001_initial`.\n"
+        "sessions.0001_initial is not recorded, but its objects already exist (django_session). If the record is lost,"
+        " run `manage.py migrate --fake sessions 0001_initial`. Drop them only if another tool created them and nothing uses them: their data"
+        " is lost.\n"
     )
 
 

@@ -92,7 +92,7 @@ def test_the_dead_rows_that_a_slot_keeps_for_a_connected_client_are_found(slot):
 
     assert (*finding[:3], finding[4]) == ("warning", "replication.slot", "etl", CONFIRM)
     assert re.fullmatch(
-        r"A client reads from the slot, but VACUUM keeps the rows that died in the last \d+ transactions? for it \(limit 0\), in every database\.",
+        r"A client reads from the slot, but VACUUM keeps the rows of the system catalogues that died in the last \d+ transactions? for it \(limit 0\), in every database\.",
         finding[3],
     )
 

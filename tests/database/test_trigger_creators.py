@@ -181,7 +181,7 @@ def test_the_usual_conditions_are_accepted(migrated):
 # The function of a trigger, what it needs, and how a role that may create triggers can misuse it.
 MISUSED = {
     "RI_FKey_cascade_del": ("", 'EXECUTE FUNCTION "RI_FKey_cascade_del"()', "its function is PostgreSQL's own"),
-    "arguments": ("", "EXECUTE FUNCTION public.note('name')", "it gives its function arguments"),
+    "arguments": ("", "EXECUTE FUNCTION public.note('name')", "it passes arguments to its function"),
     "a function for another table": (
         """CREATE FUNCTION public.promotes() RETURNS trigger LANGUAGE plpgsql
            AS 'BEGIN UPDATE users SET "isStaff" = true WHERE id = NEW.id; RETURN NEW; END'""",

@@ -295,7 +295,7 @@ def test_no_trigger_of_a_table_that_refers_to_ours_runs(migrated, other_role_of,
     assert found == [where]
     assert (
         f"Nothing was changed. Table public.theirs, which foreign keys connect with {where}, may run code of the role {role} with the"
-        f" privileges of the role that writes to {where}, because it has a trigger. Ask its owner to remove that, or drop the foreign key."
+        f" privileges of the role that writes to {where}, because it has a trigger. Ask its owner to remove what makes the table run code (the reason above), or drop the foreign key."
     ) in str(refused.value)
 
 

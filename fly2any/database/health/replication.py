@@ -35,7 +35,7 @@ SLOTS_SQL = """
            pg_catalog.to_jsonb(s) ->> 'invalidation_reason' AS reason,
            pg_catalog.pg_wal_lsn_diff(CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
                                            ELSE pg_catalog.pg_current_wal_lsn() END, s.restart_lsn)::bigint AS kept,
-           GREATEST(pg_catalog.age(s.xmin), pg_catalog.age(s.catalog_xmin)) AS held
+           pg_catalog.age(s.xmin) AS held, pg_catalog.age(s.catalog_xmin) AS held_in_catalogues
     FROM pg_catalog.pg_replication_slots AS s
     WHERE NOT (pg_catalog.pg_is_in_recovery() AND COALESCE((pg_catalog.to_jsonb(s) ->> 'synced')::boolean, false)) ORDER BY s.slot_name
 """
@@ -46,6 +46,7 @@ STANDBY_SQL = """
                 ELSE now() - pg_catalog.pg_last_xact_replay_timestamp() END AS behind,
            CASE WHEN s.receives THEN pg_catalog.pg_last_wal_receive_lsn()::text END AS received,
            s.standby AND pg_catalog.pg_get_wal_replay_pause_state() <> 'not paused' AS is_paused,
+           COALESCE(s.receives AND pg_catalog.pg_last_wal_receive_lsn() > pg_catalog.pg_last_wal_replay_lsn(), false) AS is_held,
            current_setting('recovery_min_apply_delay')::interval AS delay,
            (SELECT c.confl_tablespace + c.confl_lock + c.confl_snapshot + c.confl_bufferpin + c.confl_deadlock
             FROM pg_catalog.pg_stat_database_conflicts AS c WHERE c.datname = current_database())::bigint AS cancelled
@@ -58,6 +59,10 @@ REPLAYED_SQL = """
            now() - pg_catalog.pg_last_xact_replay_timestamp()
 """
 MEANWHILE = "until then the admin's lists are read from the primary."
+HELD = (
+    "End long queries here, which delay the replay (`manage.py dbhealth transactions`), or lower max_standby_streaming_delay;"
+    " without such queries, check whether the disk is too slow."
+)
 SLOW = "Check its log, and whether the network or its disk is too slow."
 SOON = 1.0  # Seconds that a replica has to replay the latest WAL.
 NAMES = "synchronous_standby_names"
@@ -126,10 +131,14 @@ def _of_standby(here, behind: timedelta | None, longest: timedelta) -> Iterator[
             " otherwise check that the primary runs, and primary_conninfo.",
         )  # fmt: skip
     elif behind and behind > longest:
+        why, cure = "", SLOW
+        if here.is_paused:
+            why, cure = ": its replay is paused", "SELECT pg_wal_replay_resume();"
+        elif here.is_held:
+            why, cure = ": it has received later WAL, but not replayed it", HELD
         yield Finding(
             Severity.WARNING, "replication.lag", "this standby",
-            f"This standby is {span(behind)} behind its primary (limit {span(longest)}){': its replay is paused' if here.is_paused else ''}.",
-            "SELECT pg_wal_replay_resume();" if here.is_paused else SLOW,
+            f"This standby is {span(behind)} behind its primary (limit {span(longest)}){why}.", cure,
         )  # fmt: skip
 
 
@@ -165,8 +174,9 @@ def _slot(row, most: int, oldest: int, *, is_late: bool) -> Iterator[Finding]:
         )  # fmt: skip
     elif row.kept is not None and row.kept > most and not is_late:
         yield _keeping(row, f"the server keeps {size(row.kept)} of WAL for it (limit {size(most)}), which fills the disk", drop)
-    elif row.held is not None and row.held > oldest:
-        died = f"the rows that died in the last {plural(row.held, 'transaction')}"
+    elif max(held := row.held or 0, row.held_in_catalogues or 0) > oldest:
+        rows, age = ("the rows", held) if held > oldest else ("the rows of the system catalogues", row.held_in_catalogues)
+        died = f"{rows} that died in the last {plural(age, 'transaction')}"
         yield _keeping(row, f"VACUUM keeps {died} for it (limit {oldest:,}), in every database", drop)
 
 

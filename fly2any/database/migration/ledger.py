@@ -359,7 +359,7 @@ def unrecorded_findings(found: Iterable[Unrecorded], *, ours: bool) -> Iterator[
                 one.migration,
                 f"The migration {one.migration} is not recorded, but {one.exists}:"
                 f" {'the record is lost, or ' if ours else ''}another tool created them, and `migrate` refuses to run.",
-                f"Drop them, or {one.fake}."
+                f"If the record is lost, {one.fake}. Drop them only if another tool created them and nothing uses them: their data is lost."
                 if ours
                 else "Run `manage.py dbadopt`: it shows its plan, and changes nothing without --yes.",
             )

@@ -91,7 +91,10 @@ def refuse_tables_of_other_tools(connection, *, fake: bool = False, app: str | N
             made = [one for one in made if one.migration in planned]
             if fake or not made:
                 return
-            raise Refusal(f"{made[0].migration} is not recorded, but {made[0].exists}: drop them, or {made[0].fake}.")
+            raise Refusal(
+                f"{made[0].migration} is not recorded, but {made[0].exists}. If the record is lost, {made[0].fake}."
+                " Drop them only if another tool created them and nothing uses them: their data is lost."
+            )
         raise Refusal(
             f"{made[0].migration} is not recorded, but its objects already exist ({made[0].places}): another tool"
             " created this database. Adopt it with `manage.py dbadopt`, which shows its plan and changes nothing without --yes."

@@ -71,7 +71,7 @@ MISUSED_SQL = f"""
                                THEN 'its function is PostgreSQL''s own' END
                      WHEN x.name = ANY (pg_catalog.string_to_array({literal(HARMLESS_EXTENSIONS)}, ' ')) OR {OF_SUPABASE_SQL} THEN NULL
                      WHEN x.name IS NOT NULL THEN 'its function belongs to the extension ' || x.name
-                     WHEN t.tgnargs > 0 THEN 'it gives its function arguments'
+                     WHEN t.tgnargs > 0 THEN 'it passes arguments to its function'
                      WHEN NOT {ONLY_TIMES_SQL} THEN 'its function does more than set columns to the current time' END
          FROM (SELECT (SELECT e.extname::text FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
                        WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid

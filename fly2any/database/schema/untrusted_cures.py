@@ -39,11 +39,14 @@ KINDS = {
         "Ask {role} to drop the {name}; REVOKE CREATE ON its schema FROM {role}, PUBLIC; or, once the {code} qualifies everything that it"
         " calls: ALTER FUNCTION … SET search_path = pg_catalog, pg_temp.",
     ),
-    "reference": (CONNECTED, "Ask its owner to remove that, or drop the foreign key."),
+    "reference": (
+        CONNECTED,
+        "Ask its owner to remove what makes the table run code (the reason above), or drop the foreign key.",
+    ),
     "unlocked": (
         CONNECTED,
         "Its owner can add a trigger before the write, because {user} does not lock it: GRANT DELETE ON {name} TO {user}; and USAGE on"
-        " its schema, or give the table to the owner of {table}. If that was done, try again.",
+        " its schema, or give the table to the owner of {table}. If {user} already has these privileges, try again.",
     ),
 }
 
