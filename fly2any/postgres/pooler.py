@@ -1,7 +1,7 @@
 """Connection poolers: which URLs lead through one, and whether it keeps a session.
 
 A transaction pooler gives each transaction another server connection: a session's locks leak there, its settings are lost.
-url.py turns off server-side cursors and prepared statements, and base.py decides what else each connection does behind one; its `direct()` refuses work that needs a session.
+url.py turns off server-side cursors, and base.py decides what else each connection does behind one; its `direct()` refuses work that needs a session.
 """
 
 from __future__ import annotations

@@ -167,5 +167,5 @@ def test_the_first_page_and_an_overview_show_what_can_be_read_and_name_the_rest(
     assert [tile.label for tile in first.context["tiles"]][:2] == ["Armed alerts", "Armed alerts not checked for 6 hours"]
     text = overview.content.decode()
     assert overview.status_code == 200
-    assert "Price alerts, notifications: these tables do not match the migrations: see <a href" in text
+    assert "Price alerts, notifications: these tables do not match the migrations (see <a href" in text
     assert len(overview.context["events"]) > 3
