@@ -151,7 +151,10 @@ def test_a_slot_of_a_standby_is_judged_unless_it_is_a_copy_of_the_primarys(own_s
     standby.execute("SELECT pg_create_physical_replication_slot('left_over', true)")
     primary.execute("SELECT pg_create_logical_replication_slot('of_primary', 'pgoutput', failover => true)")
     try:
-        wait_until(of(standby), "SELECT 1 FROM pg_stat_wal_receiver WHERE status = 'streaming'")
+        [position] = primary.execute(
+            "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = 'of_primary'"
+        )
+        wait_until(of(standby), "SELECT 1 WHERE pg_last_wal_replay_lsn() >= %s::pg_lsn", position)
         of(standby).execute("SELECT pg_sync_replication_slots()")
         primary.execute("CREATE TABLE t AS SELECT generate_series(1, 100000)")
         wait_until(of(standby), "SELECT 1 FROM pg_class WHERE relname = 't'")
