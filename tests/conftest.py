@@ -140,13 +140,13 @@ def database(server):
 
 
 @pytest.fixture
-def migrated(server, _migrated_template):
+def migrated(server, migrated_template):
     """A database to which every migration was applied."""
-    yield from fresh(_migrated_template)
+    yield from fresh(migrated_template)
 
 
 @pytest.fixture(scope="session")
-def _migrated_template(django_db_blocker):
+def migrated_template(django_db_blocker):
     """The name of a database to which every migration was applied, and to which nothing connects: the whole run copies it."""
     with django_db_blocker.unblock():
         return (made_once("migrated-template", make_template) / "name").read_text()
@@ -160,8 +160,8 @@ def make_template(folder):
 
 
 @pytest.fixture(scope="session")
-def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix, _migrated_template):
-    connection.settings_dict["TEST"]["TEMPLATE"] = _migrated_template
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix, migrated_template):
+    connection.settings_dict["TEST"]["TEMPLATE"] = migrated_template
 
 
 def fresh(template):

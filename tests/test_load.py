@@ -82,9 +82,9 @@ class Web:
 
 
 @pytest.fixture(scope="module")
-def web(django_db_setup, django_db_blocker, _migrated_template, tmp_path_factory):
+def web(django_db_setup, django_db_blocker, migrated_template, tmp_path_factory):
     with django_db_blocker.unblock():
-        for database in fresh(_migrated_template):
+        for database in fresh(migrated_template):
             server = Web(database, tmp_path_factory.mktemp("web"))
             yield server
             server.stop()

@@ -44,9 +44,9 @@ def probe(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def seeded(_migrated_template):
+def seeded(migrated_template):
     """The name of a database with demo data, to copy."""
-    for database in fresh(_migrated_template):
+    for database in fresh(migrated_template):
         result = manage("dbseed", "--production", "--users", "40", "--seed", "1", "--until", "2026-05-01", url=database.url)
         assert result.returncode == 0, result.stderr
         yield database.name

@@ -26,9 +26,9 @@ def migrated(tmp_path_factory):
 
 
 @pytest.fixture
-def migrated_here(_migrated_template):
+def migrated_here(migrated_template):
     """A migrated database on the tests' server; `migrated` is a server of its own here."""
-    yield from fresh(_migrated_template)
+    yield from fresh(migrated_template)
 
 
 @pytest.mark.slow
