@@ -4,9 +4,9 @@ from importlib import import_module
 import django
 from django.conf import settings
 
-from fly2any.handlers import ASGIHandler
 from fly2any.postgres.pool import serve_from_pools
 from fly2any.postgres.response_timeout import limit_every_wait
+from fly2any.request_handlers import ASGIHandler
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fly2any.settings")
 

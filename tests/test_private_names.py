@@ -79,7 +79,7 @@ OF_WORKER = ("cfg", "alive", "poller", "nr_conns", "worker_connections", "keepal
 
 FILES = (
     "gunicorn_worker.py",
-    "handlers.py",
+    "request_handlers.py",
     "administration/edits.py",
     "administration/saving.py",
     "administration/refusals.py",

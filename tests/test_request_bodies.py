@@ -7,7 +7,7 @@ import io
 import pytest
 from django.test import RequestFactory
 
-from fly2any import handlers
+from fly2any import request_handlers
 
 MB = 1024 * 1024
 
@@ -23,7 +23,7 @@ def answer(body=b"", *, method="POST", path="/admin/login/", **environ):
     """Return the status and text of the application's response, called as a server would."""
     environ = RequestFactory().generic(method, path, body).environ | environ
     said = []
-    text = b"".join(handlers.WSGIHandler()(environ, lambda status, headers: said.append(int(status[:3])))).decode()
+    text = b"".join(request_handlers.WSGIHandler()(environ, lambda status, headers: said.append(int(status[:3])))).decode()
     return said[0], text
 
 
@@ -38,13 +38,13 @@ MULTIPART = "multipart/form-data; boundary=B"
 def test_a_body_too_large_is_a_sentence_on_every_page_and_is_not_read(path):
     environ = {"CONTENT_LENGTH": "2621441", "CONTENT_TYPE": MULTIPART, "wsgi.input": Unread()}
 
-    assert answer(path=path, **environ) == (413, handlers.TOO_LARGE)
+    assert answer(path=path, **environ) == (413, request_handlers.TOO_LARGE)
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("length", ["9" * 5000, "²", "-1", "1, 1"])
 def test_a_length_that_is_not_a_number_is_refused_like_one_too_large(length):
-    assert answer(CONTENT_LENGTH=length) == (413, handlers.TOO_LARGE)
+    assert answer(CONTENT_LENGTH=length) == (413, request_handlers.TOO_LARGE)
 
 
 @pytest.mark.django_db
@@ -102,7 +102,7 @@ def ask_asgi(*bodies, headers=()):
         "type": "http", "method": "POST", "path": "/nope/", "query_string": b"", "headers": [(b"host", b"localhost"), *headers],
         "http_version": "1.1", "scheme": "http", "server": ("localhost", 80), "client": ("127.0.0.1", 1),
     }  # fmt: skip
-    asyncio.run(handlers.ASGIHandler()(scope, receive, send))
+    asyncio.run(request_handlers.ASGIHandler()(scope, receive, send))
     return [message["status"] for message in sent if message["type"] == "http.response.start"]
 
 

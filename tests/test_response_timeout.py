@@ -15,7 +15,7 @@ from fly2any.administration import deadlines
 from fly2any.database import sql
 from fly2any.database.management.commands import dbhealth, dbstatus
 from fly2any.database.migration import run
-from fly2any.database.migration.lock import MAINTENANCE_LOCK, advisory_lock
+from fly2any.database.migration.advisory_locks import MAINTENANCE_LOCK, advisory_lock
 from fly2any.database.person.transactions import writing
 from fly2any.database.progress import Progress
 from fly2any.postgres import response_timeout

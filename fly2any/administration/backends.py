@@ -27,7 +27,7 @@ from django.db import DatabaseError, Error, connection, transaction
 from django.http import HttpResponse
 
 from fly2any.database.migration.activity import HOLDERS_OF_TWO_KEYS_SQL, read_activity
-from fly2any.database.migration.lock import SIGN_IN_LOCK
+from fly2any.database.migration.advisory_locks import SIGN_IN_LOCK
 
 from .client_address import network_of
 

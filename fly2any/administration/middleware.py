@@ -7,7 +7,7 @@ from django.core.files.uploadhandler import FileUploadHandler
 from django.http import HttpResponse
 
 from fly2any.content_length import body_length
-from fly2any.handlers import TOO_LARGE
+from fly2any.request_handlers import TOO_LARGE
 
 
 class FileRefused(Exception):  # noqa: N818  Nothing is broken: the admin has no field for a file.

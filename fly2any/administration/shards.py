@@ -6,7 +6,7 @@ import time
 
 from django.db import models
 
-from fly2any.database.schema.relations import DISTRIBUTED_SQL, HAS_CITUS_SQL
+from fly2any.database.schema.relation_kinds import DISTRIBUTED_SQL, HAS_CITUS_SQL
 from fly2any.database.sql import ask_directly
 
 from .replica import current

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from .findings import Finding
-from .schema.conversions import is_text
 from .schema.cures import comment, duplicates
 from .schema.objects import Catalog, Key, Table
+from .schema.type_changes import is_text
 
 # An index that misses rows would hide duplicates of them.
 OF_TABLES = "Read the tables, not their indexes: SET enable_indexscan TO off; SET enable_indexonlyscan TO off;"

@@ -16,6 +16,7 @@ from .hidden_duplicates import with_duplicates
 from .marked_databases import read_leftovers
 from .migration import journal
 from .migration.activity import HOLDER_SQL, Activity, read_activity
+from .migration.advisory_locks import MIGRATION_LOCK
 from .migration.journal import RunRecord, read_runs
 from .migration.ledger import (
     MigrationState,
@@ -26,7 +27,6 @@ from .migration.ledger import (
     unrecorded,
     unrecorded_findings,
 )
-from .migration.lock import MIGRATION_LOCK
 from .migration.other_tools import not_adopted
 from .migration.prisma import PrismaMigration, read_prisma
 from .migration.taken_names import read_taken_names

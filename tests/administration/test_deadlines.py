@@ -20,7 +20,7 @@ from accounts.models import User
 from engagement.models import Notification
 from fly2any.administration import backends, changelist, deadlines
 from fly2any.administration.backends import TURN_SQL
-from fly2any.database.migration.lock import SIGN_IN_LOCK
+from fly2any.database.migration.advisory_locks import SIGN_IN_LOCK
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LIST = "admin:engagement_notification_changelist"

@@ -2,14 +2,14 @@
 
 import re
 
-from fly2any.database.migration import lock as locks
+from fly2any.database.migration import advisory_locks
 from tests.test_imports import LAYERS, PROJECT
 
 TAKES = re.compile(r"pg_(?:try_)?advisory_(?:xact_)?(?:un)?lock(?:_shared)?\((?!%s)")
 
 
 def test_no_two_advisory_locks_have_the_same_key():
-    keys = {name: key for name, key in vars(locks).items() if name.endswith("_LOCK") and isinstance(key, int)}
+    keys = {name: key for name, key in vars(advisory_locks).items() if name.endswith("_LOCK") and isinstance(key, int)}
 
     assert keys == {"MIGRATION_LOCK": 72707369, "MAINTENANCE_LOCK": 72707370, "ERASURE_LOCK": 72707371, "SIGN_IN_LOCK": 14102}
     assert len(set(keys.values())) == len(keys)

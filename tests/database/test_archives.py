@@ -10,7 +10,7 @@ import pytest
 from fly2any.database.backup.signing import signature
 from fly2any.database.backup.store import Folder, store_at
 from fly2any.database.errors import Refusal
-from fly2any.database.migration.lock import MAINTENANCE_LOCK, advisory_lock
+from fly2any.database.migration.advisory_locks import MAINTENANCE_LOCK, advisory_lock
 from fly2any.database.progress import Progress
 from fly2any.database.retention.archive import Archives
 from fly2any.database.retention.description import PURPOSE

@@ -19,7 +19,7 @@ from fly2any.database.backup.latest import find
 from fly2any.database.backup.manifest import Verdict
 from fly2any.database.backup.pruning import prune
 from fly2any.database.backup.render import many
-from fly2any.database.backup.required import require_backup
+from fly2any.database.backup.required_backup import require_backup
 from fly2any.database.backup.store import Folder, store_at
 from fly2any.database.clock import Clock, read_clock
 from fly2any.database.database_identity import Origin, read_origin

@@ -16,7 +16,7 @@ from fly2any.database.backup.take import take
 from fly2any.database.errors import Refusal
 from fly2any.database.management.utility import Utility
 from fly2any.database.marked_databases import MARK, refuse_during_restore
-from fly2any.database.migration.lock import MAINTENANCE_LOCK, MIGRATION_LOCK, NAMES, wait_for_writers
+from fly2any.database.migration.advisory_locks import MAINTENANCE_LOCK, MIGRATION_LOCK, NAMES, wait_for_writers
 from fly2any.database.progress import Progress
 from fly2any.database.verification import verify
 from tests.conftest import django

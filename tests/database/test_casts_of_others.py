@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from fly2any.database.schema import read_catalog
-from fly2any.database.schema.conversions import converted
 from fly2any.database.schema.cures import retype
+from fly2any.database.schema.type_changes import converted
 from tests.conftest import django
 
 TYPES = """

@@ -20,7 +20,7 @@ from fly2any.database.backup import standby as standbys
 from fly2any.database.backup.inventory import read_newest
 from fly2any.database.backup.manifest import Manifest
 from fly2any.database.backup.pruning import prune
-from fly2any.database.backup.required import require_backup
+from fly2any.database.backup.required_backup import require_backup
 from fly2any.database.backup.restore import stamp_of
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take

@@ -10,7 +10,7 @@ from fly2any.database.backup.inventory import read_newest
 from fly2any.database.backup.latest import find
 from fly2any.database.backup.manifest import from_json
 from fly2any.database.backup.pruning import prune, to_prune
-from fly2any.database.backup.required import require_backup
+from fly2any.database.backup.required_backup import require_backup
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
 from fly2any.database.clock import read_clock

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from fly2any.database.maintenance.run import maintain as run_of
-from fly2any.database.migration.lock import MAINTENANCE_LOCK, advisory_lock
+from fly2any.database.migration.advisory_locks import MAINTENANCE_LOCK, advisory_lock
 from fly2any.database.progress import Progress
 from fly2any.database.retention.rules import RULES
 from fly2any.database.sql import fetch_all

@@ -11,7 +11,7 @@ import pytest
 
 from fly2any.database.errors import Refusal
 from fly2any.database.marked_databases import RESTORE, mark
-from fly2any.database.migration.lock import ERASURE_LOCK
+from fly2any.database.migration.advisory_locks import ERASURE_LOCK
 from fly2any.database.person import File, Person, Stream, erase, find, write_new
 from fly2any.database.schema import read_catalog
 from tests.conftest import django, manage

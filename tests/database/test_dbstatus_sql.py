@@ -13,7 +13,7 @@ from fly2any.database.schema import Column, where
 from fly2any.database.schema import contract as contracts
 from fly2any.database.schema.columns import GRANTS
 from fly2any.database.schema.comparing import MAY_BE_ANOTHERS
-from fly2any.database.schema.conversions import lost_by_type_change
+from fly2any.database.schema.type_changes import lost_by_type_change
 from fly2any.postgres.embedded import bin_folder
 from tests.conftest import django, manage
 from tests.database.mutations import mutations, rounds

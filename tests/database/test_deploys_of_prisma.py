@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from fly2any.database.adoption import adopt
-from fly2any.database.migration.lock import MIGRATION_LOCK
+from fly2any.database.migration.advisory_locks import MIGRATION_LOCK
 from fly2any.database.migration.run import LockedOut, migrating
 from tests.conftest import django
 from tests.database.sites import KINDS, fill, is_as_migrated

@@ -1,8 +1,8 @@
 """What is wrong with the nodes of Citus and with the placement of tables, given what the catalogue says."""
 
+from fly2any.database.distribution.citus import Citus, findings_of
 from fly2any.database.distribution.cluster import Node
-from fly2any.database.distribution.state import Engine, findings_of
-from fly2any.database.schema.relations import Kind, Relation
+from fly2any.database.schema.relation_kinds import Kind, Relation
 
 DISTRIBUTED = Relation("price_history", 1, Kind.DISTRIBUTED, 1)
 
@@ -40,5 +40,5 @@ def test_tables_that_are_not_placed_as_planned_are_reported_once_some_are():
 
 
 def test_the_engine_names_its_workers_and_tables():
-    assert str(Engine("13.2", 1, 10, 2)) == "Citus 13.2, 1 worker, 10 distributed tables, 2 reference tables"
-    assert str(Engine("13.2", None, 10, 2)) == "Citus 13.2, a worker: the coordinator has the tables"
+    assert str(Citus("13.2", 1, 10, 2)) == "Citus 13.2, 1 worker, 10 distributed tables, 2 reference tables"
+    assert str(Citus("13.2", None, 10, 2)) == "Citus 13.2, a worker: the coordinator has the tables"

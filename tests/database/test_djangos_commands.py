@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import OperationalError
 
-from fly2any.database.backup import required
+from fly2any.database.backup import required_backup
 from fly2any.database.errors import Refusal
 from tests.conftest import django, manage
 from tests.database.old_rows import put
@@ -178,7 +178,7 @@ def test_fixtures_overwrite_no_row_without_yes(used, tmp_path):
 
 def test_the_backup_is_read_before_the_transaction_that_locks_rows(used, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(required, "require_backup", lambda connection: seen.append(connection.in_atomic_block))
+    monkeypatch.setattr(required_backup, "require_backup", lambda connection: seen.append(connection.in_atomic_block))
 
     call(used, "loaddata", fixture(tmp_path, "b@example.com"), yes=True)
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from django.db.migrations.executor import MigrationExecutor
 
-from fly2any.database.backup.required import require_backup
+from fly2any.database.backup.required_backup import require_backup
 from fly2any.database.errors import Refusal
 from fly2any.database.migration.losses import Consent, Loss, guard, read_losses
 from tests.conftest import django, manage

@@ -6,7 +6,7 @@ import time
 import pytest
 from django.core.management import call_command
 
-from fly2any.database.migration.lock import MIGRATION_LOCK
+from fly2any.database.migration.advisory_locks import MIGRATION_LOCK
 from fly2any.database.redaction import without_literals
 from fly2any.database.schema.contract import load
 from tests.conftest import django, manage, start_manage

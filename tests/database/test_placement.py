@@ -6,7 +6,7 @@ from fly2any.database.distribution.plan import Planned, read_plan
 from fly2any.database.facts import Placement
 from fly2any.database.schema import ForeignKey, Index, Key, Table
 from fly2any.database.schema.contract import load
-from fly2any.database.schema.relations import Kind, Relation
+from fly2any.database.schema.relation_kinds import Kind, Relation
 
 CURRENT = [version.object for version in load().versions if version.until is None]
 PLAN = {one.table: one for one in read_plan()}

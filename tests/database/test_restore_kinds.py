@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from fly2any.database.backup.extensions import require_extensions
+from fly2any.database.backup.creatable_extensions import require_extensions
 from fly2any.database.database_identity import read_origin
 from fly2any.database.errors import Refusal
 from fly2any.database.roles import roles_sql

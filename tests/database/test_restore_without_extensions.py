@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 import pytest
 
 from fly2any.database.backup import tools
+from fly2any.database.backup.creatable_extensions import require_extensions
 from fly2any.database.backup.extension_entries import find_extensions, uncertain
-from fly2any.database.backup.extensions import require_extensions
 from fly2any.database.backup.row_hashes import Content, Registered
 from fly2any.database.backup.toc_entries import NOTHING, LeftOut, entries_in
 from fly2any.database.database_identity import read_origin

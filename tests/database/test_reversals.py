@@ -8,7 +8,7 @@ from django.contrib.auth.models import Group
 from django.db import models, transaction
 from django.db.migrations import AddField, AlterField, AlterModelTable, CreateModel, Migration, RenameField, RunPython, RunSQL
 
-from fly2any.database.backup.required import require_backup
+from fly2any.database.backup.required_backup import require_backup
 from fly2any.database.errors import Refusal
 from fly2any.database.migration.executor import Executor
 from fly2any.database.migration.lazy_state import LazyState

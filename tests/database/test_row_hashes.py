@@ -15,7 +15,7 @@ from fly2any.database.backup.row_hashes import BY_COPY, BY_SELECT, Content, diff
 from fly2any.database.backup.store import Folder, store_at
 from fly2any.database.backup.take import take
 from fly2any.database.errors import Refusal
-from fly2any.database.migration.lock import MIGRATION_LOCK
+from fly2any.database.migration.advisory_locks import MIGRATION_LOCK
 from fly2any.database.progress import Progress
 from tests.conftest import django
 from tests.database.taken import RecordedProgress

@@ -9,7 +9,7 @@ import pytest
 from django.db import Error, connection, connections
 
 from fly2any.database.errors import Refusal
-from fly2any.database.migration.lock import MIGRATION_LOCK
+from fly2any.database.migration.advisory_locks import MIGRATION_LOCK
 from fly2any.database.progress import Progress
 from fly2any.database.retention.rules import RULES
 from fly2any.database.retention.sweep import sweep

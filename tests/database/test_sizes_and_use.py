@@ -8,7 +8,7 @@ from fly2any.database.health.indexes import indexes
 from fly2any.database.health.tables import tables
 from fly2any.database.maintenance.run import Refreshed, maintain
 from fly2any.database.progress import Progress
-from fly2any.database.schema.relations import Kind
+from fly2any.database.schema.relation_kinds import Kind
 from fly2any.database.schema.sizes_and_use import read_estimates, read_extents, read_index_use
 from fly2any.database.units import size
 from tests.conftest import django

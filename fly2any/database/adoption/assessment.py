@@ -23,7 +23,7 @@ from ..schema.drift import compare
 from ..schema.expressions_on_server import Live
 from ..schema.objects import PARTITIONED
 from ..schema.protected_tables import LEDGERS, PRISMAS_LEDGER, untrusted_findings
-from ..schema.relations import read_relations
+from ..schema.relation_kinds import read_relations
 from ..schema.untrusted_code import read_untrusted_code
 from ..server import Server, read_server
 from ..sql import as_written, ask, fetch_all, literal, quote, snapshot

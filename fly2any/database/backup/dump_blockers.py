@@ -1,7 +1,7 @@
 """The sessions that block a backup: the holders of the locks that it waits for.
 
 Its pg_dump waits for a lock at most for the lock timeout, for example behind a statement that waits for the backup; then the backup begins
-again. How long a restore waits for other commands is in migration/lock.py (`wait_for_writers`).
+again. How long a restore waits for other commands is in migration/advisory_locks.py (`wait_for_writers`).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..errors import Refusal
 from ..migration.activity import UNENDING_SQL, Activity, read_activity, terminate
-from ..schema.relations import has_citus, read_placed
+from ..schema.relation_kinds import has_citus, read_placed
 from ..sql import fetch_one, literal, quote
 
 ATTACHED_SQL = """

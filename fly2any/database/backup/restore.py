@@ -15,8 +15,8 @@ from ..clock import read_clock
 from ..database_identity import read_origin
 from ..errors import Refusal, explain, is_lost
 from ..marked_databases import INTO, MARK, RESTORE, comment, drop_leftovers, mark
+from ..migration.advisory_locks import PATIENCE, wait_for_writers
 from ..migration.ledger import known_migrations, replaced_migrations
-from ..migration.lock import PATIENCE, wait_for_writers
 from ..progress import Progress
 from ..schema.contract import PHASE7_APPS
 from ..scratch import drop, require_createdb
@@ -24,9 +24,9 @@ from ..server import MARKING_TABLE, read_home
 from ..sql import fetch_one, quote
 from ..verification import verify
 from . import tools
+from .creatable_extensions import require_extensions
 from .disk_space import require_disk_space
 from .erasures import Erasures, keep_erasures
-from .extensions import require_extensions
 from .load import load
 from .manifest import COMPUTED, Manifest, home_of, other_homes
 from .not_dumped import read_attached

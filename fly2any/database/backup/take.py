@@ -21,7 +21,7 @@ from ..migration.activity import HASHING
 from ..migration.retry import LOCKED_OUT, try_again
 from ..progress import Progress
 from ..schema import contract
-from ..schema.relations import refuse_on_worker
+from ..schema.relation_kinds import refuse_on_worker
 from ..schema.untrusted_code import our_tables
 from ..server import read_home
 from ..snapshot_after_locks import locked_snapshot
@@ -31,10 +31,10 @@ from ..units import few, plural
 from ..unprintable_definitions import explain_unprintable
 from ..verification import verify
 from . import tools
+from .creatable_extensions import read_extensions
 from .dump_blockers import Waits, report_lock_holders
 from .dump_definitions import POLL, Definitions, DroppedError, locked_out, of_dropped
 from .encryption import ENDING, encrypt
-from .extensions import read_extensions
 from .lenient_reads import refuse_lenient_reads
 from .lock_space import explained
 from .manifest import COLLATION, Manifest, as_json, file_name, sha256_of

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from ..errors import Refusal
-from ..schema.relations import has_citus
+from ..schema.relation_kinds import has_citus
 from ..sql import fetch_all, fetch_one
 
 OLDEST = (13, 2)  # The version that the tests in tests/citus run on.

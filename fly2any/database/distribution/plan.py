@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ..facts import Placement, column_of, declared
 from ..schema import Table
 from ..schema.contract import load
-from ..schema.relations import Kind, Relation
+from ..schema.relation_kinds import Kind, Relation
 
 KINDS = {
     Placement.REFERENCE: frozenset({Kind.REFERENCE}),

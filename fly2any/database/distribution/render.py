@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ..facts import Placement
 from ..json_reports import dumped
-from ..schema.relations import Kind
+from ..schema.relation_kinds import Kind
 from ..terminal_text import printable
 from ..units import plural, size
 from .steps import Distribution, Step

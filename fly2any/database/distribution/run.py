@@ -15,10 +15,10 @@ from django.db import OperationalError
 from ..errors import Refusal, sqlstate
 from ..facts import Placement
 from ..findings import Severity
-from ..migration.lock import MIGRATION_LOCK, advisory_lock
+from ..migration.advisory_locks import MIGRATION_LOCK, advisory_lock
 from ..migration.retry import LOCKED_OUT, try_again
 from ..progress import Progress
-from ..schema.relations import Kind, read_relations
+from ..schema.relation_kinds import Kind, read_relations
 from ..server import read_schema
 from ..sql import EXPLICIT_TRIGGER_SQL, ask, execute, fetch_one, quote, time_limits
 from ..units import span

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..errors import Refusal
 from ..facts import Placement
-from ..schema.relations import Kind, Relation, read_relations
+from ..schema.relation_kinds import Kind, Relation, read_relations
 from ..schema.sizes_and_use import read_extents, read_shares
 from ..server import read_schema
 from .cluster import Cluster

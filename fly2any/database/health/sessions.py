@@ -20,7 +20,7 @@ from ..migration.activity import (
     read_activity,
     roll_back_prepared,
 )
-from ..migration.lock import NAMES
+from ..migration.advisory_locks import NAMES
 from ..redaction import without_literals
 from ..server import CONNECTIONS_SQL, MARKING_TABLE
 from ..sql import PEOPLE, fetch_one, literal, quote

@@ -7,7 +7,7 @@ from datetime import timedelta
 from itertools import groupby
 
 from ..findings import Finding, Severity
-from ..schema.relations import Kind
+from ..schema.relation_kinds import Kind
 from ..schema.sizes_and_use import Extent, read_extents
 from ..sql import quote
 from ..units import plural, share, size

@@ -28,7 +28,7 @@ from ..retention.archive import Archives
 from ..retention.clock_check import require_witness
 from ..retention.rules import RULES, Due, switched_on
 from ..retention.sweep import Swept, count, sweep
-from ..schema.relations import Kind
+from ..schema.relation_kinds import Kind
 from ..schema.sizes_and_use import Extent, read_extents
 from ..server import flush_statistics, read_schema
 from ..sql import fetch_all, pinned_session, quote

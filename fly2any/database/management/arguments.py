@@ -6,7 +6,7 @@ import math
 from django.db import DEFAULT_DB_ALIAS, connections
 
 from fly2any.database.errors import Refusal
-from fly2any.database.migration.lock import PATIENCE
+from fly2any.database.migration.advisory_locks import PATIENCE
 
 
 def seconds(text: str) -> float:

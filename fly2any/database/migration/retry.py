@@ -33,7 +33,7 @@ def try_again(
     """Return the result of `action`, retried after growing pauses while it does not get its locks, or fails with another of `states`.
 
     `action` must undo its work when it raises. `again` is called with the error and the next pause in seconds. Raises the last
-    error once `patience` seconds are over: for migrations, those of `--lock-wait`, by default PATIENCE (lock.py).
+    error once `patience` seconds are over: for migrations, those of `--lock-wait`, by default PATIENCE (advisory_locks.py).
     """
     begun = time.monotonic()
     timeout = settings.LOCK_TIMEOUT / 1000

@@ -25,8 +25,8 @@ from ..sql import LONGEST_IDLE
 from ..units import span
 from . import journal
 from .activity import cancel_waiters, terminate
+from .advisory_locks import MIGRATION_LOCK, advisory_lock
 from .concurrent_indexes import BuiltIndex, build
-from .lock import MIGRATION_LOCK, advisory_lock
 from .losses import Consent
 from .retry import DEADLOCK, LOCKED_OUT, try_again
 from .reversing import SAVEPOINT, Reversal

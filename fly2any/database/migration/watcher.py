@@ -18,7 +18,7 @@ from django.db import Error
 from ..progress import Progress
 from ..sql import catalogue, fetch_one
 from .activity import BLOCKERS_SQL, Activity, cancel_waiters, read_activity, terminate
-from .lock import MIGRATION_LOCK
+from .advisory_locks import MIGRATION_LOCK
 
 PROGRESS_SQL = """
     SELECT p.phase, p.blocks_done, p.blocks_total, p.tuples_done, p.tuples_total, p.lockers_done, p.lockers_total

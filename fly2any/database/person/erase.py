@@ -9,7 +9,7 @@ from typing import Protocol
 
 from ..errors import Refusal, leaves_commit_open
 from ..marked_databases import refuse_during_restore
-from ..migration.lock import ERASURE_LOCK, hold
+from ..migration.advisory_locks import ERASURE_LOCK, hold
 from ..migration.retry import try_again
 from ..progress import Progress
 from ..schema.untrusted_code import refuse_untrusted_code

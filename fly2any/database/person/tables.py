@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from ..errors import Refusal
-from ..schema.relations import Kind, has_citus, read_placed
+from ..schema.relation_kinds import Kind, has_citus, read_placed
 from ..schema.used_code import USED_CODE_SQL
 from ..server import read_home, read_schema
 from ..sql import PEOPLE, catalogue, fetch_all, quote

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from ..schema.relations import Kind
+from ..schema.relation_kinds import Kind
 from ..units import plural
 from . import copied
 from .tables import ACTIONS, CLEARING, RESTRICTING, ForeignKey, Table, Tables, quoted

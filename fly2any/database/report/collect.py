@@ -12,7 +12,7 @@ from django.db import Error
 
 from ..backup.inventory import BackupState
 from ..clock import read_clock
-from ..distribution.state import Engine, read_engine
+from ..distribution.citus import Citus, read_citus
 from ..errors import explain, sqlstate
 from ..exit_codes import ExitCode
 from ..findings import Finding, Severity
@@ -57,7 +57,7 @@ class Report:
     write_checked: tuple[str, ...] | None = None  # tables that passed the write check
     write_untried: tuple[str, ...] = ()  # "table (check)": a check of the contract refused the sample row
     write_failed: bool = False
-    engine: Engine | None = None  # of a distributed database
+    engine: Citus | None = None  # of a distributed database
 
     @property
     def problems(self) -> tuple[Finding, ...]:
@@ -112,12 +112,12 @@ def collect(
         asked = {name: question for name, question in URGENT.items() if name not in (health or {})}
         urgent = examine(connection, asked, schema=verification.server.schema or "")
     at = verification.server.clock.now() if verification else read_clock(connection).now()
-    engine, of_engine = _engine(connection, verification) if verification else (None, ())
+    citus, of_citus = _citus(connection, verification) if verification else (None, ())
     invalid = {one.where for one in verification.findings if one.code in OF_INVALID} if verification else set()
     everything = [
         *found,
         *(verification.findings if verification else ()),
-        *of_engine,
+        *of_citus,
         *(backups.findings() if backups else ()),
         *(
             one
@@ -131,12 +131,12 @@ def collect(
     if release:
         noted = (replace(f, severity=Severity.NOTE) if f.code.startswith(NOT_OF_A_RELEASE) else f for f in counting)
         counting = tuple(noted)
-    return Report(connection.alias, at, verification, backups, topics, guards, counting, tuple(waived), engine=engine)
+    return Report(connection.alias, at, verification, backups, topics, guards, counting, tuple(waived), engine=citus)
 
 
-def _engine(connection, verification: Verification) -> tuple[Engine | None, tuple[Finding, ...]]:
+def _citus(connection, verification: Verification) -> tuple[Citus | None, tuple[Finding, ...]]:
     try:
-        return read_engine(connection, schema=verification.server.schema or "")
+        return read_citus(connection, schema=verification.server.schema or "")
     except Error as error:
         return None, (_not_asked("distribution.node", "Citus", "Citus", explain(error) or str(error)),)
 

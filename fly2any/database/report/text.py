@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from ..backup.inventory import BackupState
-from ..distribution.state import Engine
+from ..distribution.citus import Citus
 from ..findings import Finding, Severity
 from ..health.examine import Topic
 from ..missing_privileges import Privilege
@@ -92,12 +92,12 @@ def _lines(report: Report, verbosity: int) -> Iterator[str]:
         yield f"Not tried, because the sample row violates a check of the contract: {', '.join(report.write_untried)}."
 
 
-def _server(verified: Verification, engine: Engine | None) -> Iterator[str]:
+def _server(verified: Verification, citus: Citus | None) -> Iterator[str]:
     server = verified.server
     yield "Server"
     yield f"  PostgreSQL   {server.version}{', a standby' if server.standby else ''}, {f'at {server.host}' if server.host else 'on a local socket'}"
-    if engine:
-        yield f"  Engine       {engine}"
+    if citus:
+        yield f"  Engine       {citus}"
     yield f"  Database     {server.database}, schema {server.schema or 'none'}, role {server.role}"
     yield f"  TLS          {_tls(server)}"
     yield f"  Time zone    {server.time_zone}"

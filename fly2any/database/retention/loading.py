@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..backup.row_hashes import BY_SELECT, CONTENT_SQL, Content, content_of, rows_of
 from ..errors import Refusal, Unfit
 from ..facts import people_table, person_columns
-from ..schema.relations import read_relations
+from ..schema.relation_kinds import read_relations
 from ..server import read_schema
 from ..sql import as_written, quote
 from .description import Archive, Part

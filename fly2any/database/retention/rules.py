@@ -14,7 +14,7 @@ from django.db import models
 
 from ..errors import Refusal
 from ..facts import Retention, column_of, declared
-from ..schema.relations import Kind
+from ..schema.relation_kinds import Kind
 from ..sql import quote
 
 

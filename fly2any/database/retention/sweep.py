@@ -21,7 +21,7 @@ from django.db import Error
 from ..errors import Refusal, sqlstate
 from ..migration.retry import LOCKED_OUT, try_again
 from ..progress import Progress
-from ..schema.relations import Kind, read_relations
+from ..schema.relation_kinds import Kind, read_relations
 from ..schema.untrusted_code import refuse_untrusted_code
 from ..server import read_schema
 from ..sql import quote

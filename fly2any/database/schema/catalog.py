@@ -14,7 +14,6 @@ from ..unprintable_definitions import PRINTABLE_SQL, STATES, Unprintable, printe
 from . import contract as contracts
 from .called_functions import CALLED_SQL, OWN_SQL
 from .column_parts import DOMAIN_SQL, SEQUENCES_SQL
-from .conversions import CASTS_SQL, USED_BY_SQL
 from .filling_triggers import FILLING_SQL
 from .names import relative
 from .notifying_triggers import NOTIFYING_SQL
@@ -24,6 +23,7 @@ from .publications import NARROWED_SQL, PUBLICATIONS_SQL, UNPUBLISHED_SQL
 from .references import FIXED_SQL, LINKS_CTES, MET_SQL, REFERENCES_SQL
 from .row_security import CONDITION_SQL, REJECTED_SQL, RESTRICTED_SQL
 from .triggers_on_missing_columns import LACKING_SQL
+from .type_changes import CASTS_SQL, USED_BY_SQL
 
 T = TypeVar("T")
 

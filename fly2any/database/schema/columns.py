@@ -12,8 +12,8 @@ from ..sql import quote
 from . import cures
 from .comparing import MAY_BE_ANOTHERS, Comparing, folded
 from .contract import MAY_BE_NULL
-from .conversions import compares_as_text, lost_by_type_change
 from .objects import Check, Column, ForeignKey, Index, Key, where
+from .type_changes import compares_as_text, lost_by_type_change
 
 # What a row gets from another default in place of CURRENT_TIMESTAMP, with the same effect on all queries.
 MOMENTS = {

@@ -15,8 +15,8 @@ from dataclasses import replace
 from typing import Any
 
 from ..sql import literal, quote
-from .conversions import LARGEST, MODIFIER, TIMES, converted, is_text
 from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table
+from .type_changes import LARGEST, MODIFIER, TIMES, converted, is_text
 
 Constraint = Key | Check | ForeignKey
 OF_OWNER = re.compile(r"^(?:ALTER (?:TABLE|INDEX)|CREATE (?:UNIQUE )?INDEX|DROP INDEX|REINDEX|DO)\b", re.MULTILINE)

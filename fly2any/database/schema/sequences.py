@@ -11,10 +11,10 @@ from ..findings import Finding, Severity
 from ..other_writers import grantees, named, place_of, together
 from ..sql import literal, quote
 from ..trusted_roles import TRUSTED_ROLES_SQL
-from .conversions import LARGEST
 from .cures import preceded
 from .expressions_on_server import Live
 from .objects import Catalog, Column, where
+from .type_changes import LARGEST
 from .unmanaged import AGREE
 
 # pg_sequence_last_value() is NULL before a sequence's first value, also after RESTART or setval(…, false). That value is then in the

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from ..sql import catalogue, fetch_all, literal
-from .relations import HAS_CITUS_SQL, OF_POSTGRES, Kind, read_placed
+from .relation_kinds import HAS_CITUS_SQL, OF_POSTGRES, Kind, read_placed
 
 TABLES_OF_SCHEMA_SQL = """
     SELECT c.oid, c.oid FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace

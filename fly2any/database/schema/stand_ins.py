@@ -22,8 +22,8 @@ from ..server import read_home
 from ..sql import asked_path, fetch_all, pinned
 from ..trusted_roles import TRUSTED_ROLES_SQL
 from .contract import catalog_of, load
-from .conversions import BELOW_SQL
 from .lookalike_functions import IS_LOOKALIKE_SQL, NAMED_SQL
+from .type_changes import BELOW_SQL
 
 # Whether the type of the column `a`, or one below a domain or an array, belongs to an untrusted role: it may create casts of its type
 # to text at any time, also of an enum, which queries then call.

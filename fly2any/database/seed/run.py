@@ -12,7 +12,7 @@ from django.apps import apps
 
 from ..errors import Refusal
 from ..marked_databases import refuse_during_restore
-from ..schema.relations import refuse_on_worker
+from ..schema.relation_kinds import refuse_on_worker
 from ..schema.untrusted_code import refuse_untrusted_code
 from ..server import flush_statistics, read_schema
 from ..sql import PEOPLE, pinned, quote

@@ -7,7 +7,7 @@ from fly2any.database.errors import Refusal
 from fly2any.database.maintenance import render
 from fly2any.database.maintenance.run import PERIODS, archives_of, maintain, planned
 from fly2any.database.management.arguments import add_database, add_lock_wait, seconds
-from fly2any.database.migration.lock import MAINTENANCE_LOCK, advisory_lock
+from fly2any.database.migration.advisory_locks import MAINTENANCE_LOCK, advisory_lock
 from fly2any.database.progress import Terminal
 from fly2any.database.server import read_schema
 

@@ -3,7 +3,7 @@ import sys
 from django.core.management.base import BaseCommand
 from django.db import connections
 
-from fly2any.database.backup.required import backup_required
+from fly2any.database.backup.required_backup import backup_required
 from fly2any.database.exit_codes import ExitCode
 from fly2any.database.management.arguments import add_database, add_lock_wait
 from fly2any.database.migration.losses import MOST_COUNTED, Consent

@@ -3,8 +3,8 @@ from django.core.management.base import BaseCommand
 from django.db import connections
 
 from fly2any.database.backup import render
+from fly2any.database.backup.creatable_extensions import require_extensions
 from fly2any.database.backup.disk_space import note as room_note
-from fly2any.database.backup.extensions import require_extensions
 from fly2any.database.backup.latest import find
 from fly2any.database.backup.manifest import other_homes
 from fly2any.database.backup.not_dumped import read_attached
@@ -19,7 +19,7 @@ from fly2any.database.errors import Refusal
 from fly2any.database.maintenance import render as render_archive
 from fly2any.database.maintenance.run import archives_of
 from fly2any.database.management.arguments import add_database
-from fly2any.database.migration.lock import MAINTENANCE_LOCK, PATIENCE, advisory_lock
+from fly2any.database.migration.advisory_locks import MAINTENANCE_LOCK, PATIENCE, advisory_lock
 from fly2any.database.progress import Terminal
 from fly2any.database.server import read_home
 from fly2any.database.sql import quote

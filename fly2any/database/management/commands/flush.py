@@ -3,10 +3,10 @@ from django.core.management.base import CommandError
 from django.core.management.commands import flush
 from django.db import connections
 
-from fly2any.database.backup.required import backup_required
+from fly2any.database.backup.required_backup import backup_required
 from fly2any.database.errors import Refusal
 from fly2any.database.management.arguments import add_consent
-from fly2any.database.migration.lock import MIGRATION_LOCK, hold
+from fly2any.database.migration.advisory_locks import MIGRATION_LOCK, hold
 from fly2any.database.migration.losses import read_rows, require_consent
 from fly2any.database.schema.untrusted_code import refuse_untrusted_code
 from fly2any.database.sql import quote, time_limits

@@ -4,10 +4,10 @@ from django.core.management.commands import loaddata
 from django.core.serializers.base import DeserializationError
 from django.db import connections
 
-from fly2any.database.backup.required import backup_required
+from fly2any.database.backup.required_backup import backup_required
 from fly2any.database.errors import Refusal
 from fly2any.database.management.arguments import add_consent, refuse_xml
-from fly2any.database.migration.lock import MIGRATION_LOCK, hold
+from fly2any.database.migration.advisory_locks import MIGRATION_LOCK, hold
 from fly2any.database.migration.losses import Loss, outcome_of, require_consent
 from fly2any.database.schema.untrusted_code import refuse_untrusted_code
 

@@ -7,7 +7,7 @@ from django.core.management.commands import migrate
 from django.db import Error, connections
 
 from fly2any.database import event_triggers
-from fly2any.database.backup.required import backup_required
+from fly2any.database.backup.required_backup import backup_required
 from fly2any.database.errors import Refusal, sqlstate
 from fly2any.database.management.arguments import add_consent, add_lock_wait
 from fly2any.database.migration import journal, losses

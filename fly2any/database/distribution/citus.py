@@ -1,4 +1,4 @@
-"""The engine of a database that Citus distributes, and what is wrong with its nodes and the placement of its tables."""
+"""The workers and tables of a database that Citus distributes, and what is wrong with its nodes or with where its tables are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..findings import Finding, Severity
-from ..schema.relations import Kind, Relation, read_relations
+from ..schema.relation_kinds import Kind, Relation, read_relations
 from ..sql import fetch_all, pinned
 from ..units import plural
 from .cluster import Node, read_cluster
@@ -31,7 +31,7 @@ WORKER = Finding(
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class Citus:
     """Citus: its version, and the numbers of its workers and of the tables that it distributes or copies to each node.
 
     `workers` is None if this server is one of them: they do not know how many there are.
@@ -49,8 +49,8 @@ class Engine:
         return f"Citus {self.version}, {plural(self.workers, 'worker')}, {tables}"
 
 
-def read_engine(connection, *, schema: str) -> tuple[Engine | None, tuple[Finding, ...]]:
-    """Return the engine, None without Citus, and the findings about its nodes and tables."""
+def read_citus(connection, *, schema: str) -> tuple[Citus | None, tuple[Finding, ...]]:
+    """Return what Citus distributes, None without Citus, and the findings about its nodes and tables."""
     with pinned(connection, lock=DEADLINE, statement=DEADLINE):
         cluster = read_cluster(connection)
         if not cluster.version:
@@ -59,8 +59,8 @@ def read_engine(connection, *, schema: str) -> tuple[Engine | None, tuple[Findin
         inactive = fetch_all(connection, INACTIVE_SQL)
     kinds = Counter(relation.kind for relation in relations.values())
     workers = None if cluster.group else sum(not node.is_coordinator for node in cluster.nodes)
-    engine = Engine(cluster.version, workers, kinds[Kind.DISTRIBUTED], kinds[Kind.REFERENCE])
-    return engine, (WORKER,) if workers is None else tuple(findings_of(cluster.nodes, relations, inactive))
+    citus = Citus(cluster.version, workers, kinds[Kind.DISTRIBUTED], kinds[Kind.REFERENCE])
+    return citus, (WORKER,) if workers is None else tuple(findings_of(cluster.nodes, relations, inactive))
 
 
 def findings_of(

@@ -17,7 +17,7 @@ from django.db import Error
 
 from ..errors import Refusal
 from ..marked_databases import refuse_during_restore
-from ..schema.relations import refuse_on_worker
+from ..schema.relation_kinds import refuse_on_worker
 from ..sql import ALIVE, ask, execute
 from .activity import HOLDER_SQL, read_activity, terminate
 
