@@ -369,7 +369,7 @@ def of_column(column: Column) -> Iterator[Mutation]:
         yield damage("made generated when it is read", f"{made} VIRTUAL", ("column.different", at(column)), since=18)
     if column.identity:
         yield damage("identity dropped", f"{alter} DROP IDENTITY", ("column.different", at(column)))
-        serial = f"{alter} DROP IDENTITY; CREATE SEQUENCE theirs OWNED BY {q(column.table)}.{q(column.name)}; {alter} SET DEFAULT nextval('theirs')"
+        serial = f"{alter} DROP IDENTITY; CREATE SEQUENCE theirs OWNED BY {q(column.table)}.{q(column.name)}; {alter} SET DEFAULT nextval('theirs'); SELECT setval('theirs', 1000)"
         yield damage("identity made a serial", serial, ("column.different", at(column)))
         yield damage("identity always", f"{alter} SET GENERATED ALWAYS", ("column.different", at(column)))
         return

@@ -3,6 +3,7 @@
 import pytest
 from django.db import connection
 
+from fly2any.database.findings import Severity
 from fly2any.database.verification import verify
 from tests.database.test_writes import found, run
 
@@ -26,7 +27,9 @@ def ask(statement):
 
 
 def cure():
-    for finding in verify(connection).findings:
+    for finding in sorted(
+        verify(connection).findings, key=lambda one: [*Severity].index(one.severity)
+    ):  # as dbstatus prints them
         run(finding.cure)
 
 
@@ -141,6 +144,32 @@ def test_a_serial_that_may_be_null_is_cured_whole():
 
     assert found() == []
     assert ask("INSERT INTO auth_group (name) VALUES ('theirs') RETURNING id") == 41
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        ("SELECT setval('auth_group_id_seq', 3)", [("note", "column.different")]),
+        # What is wrong with the sequence is found as in an identity column, and cured without it.
+        ("SELECT setval('auth_group_id_seq', 2)", [("note", "column.different"), ("error", "column.sequence")]),
+        ("ALTER SEQUENCE auth_group_id_seq MAXVALUE 3; SELECT setval('auth_group_id_seq', 3)", [("note", "column.different"), ("error", "column.sequence")]),
+        # Not what an identity does: another tool's sequence, or a value that is not the sequence's next.
+        ("SELECT setval('auth_group_id_seq', 3); ALTER SEQUENCE auth_group_id_seq OWNED BY NONE", [("error", "column.different")]),
+        ("SELECT setval('auth_group_id_seq', 3); ALTER TABLE auth_group ALTER id SET DEFAULT nextval('auth_group_id_seq') + 1", [("error", "column.different")]),
+    ],
+)  # fmt: skip
+def test_a_serial_is_a_note_as_long_as_its_sequence_serves(damage, expected):
+    run(INTEGER, damage)
+
+    findings = verify(connection).findings
+    for finding in findings:
+        if finding.severity == "error":
+            run(finding.cure)
+
+    assert [(finding.severity.value, finding.code) for finding in findings] == expected
+    assert [finding for finding in found() if finding[0] == "column.sequence"] == []
+    run("INSERT INTO auth_group (name) VALUES ('ten')", "INSERT INTO auth_group (name) VALUES ('eleven')")
 
 
 @pytest.mark.django_db

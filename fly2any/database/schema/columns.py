@@ -276,6 +276,10 @@ def _generated(to: Comparing, column: Column, live: Column) -> Column:
 def _identity(to: Comparing, column: Column, live: Column) -> Column:
     if live.identity == column.identity:
         return live
+    if not live.identity and live.numbers_as(column):
+        message = f"{_name_of(column)} is a serial, not an identity column; writes work the same."
+        to.add("column.different", column, message, cures.repair_identity(column, live), Severity.NOTE)
+        return replace(live, default=column.default)
     should = f"be GENERATED {column.identity.upper()}" if column.identity else "not be one"
     found = f"is an identity column GENERATED {live.identity.upper()}" if live.identity else "is not an identity column"
     message = f"{_name_of(column)} {found}; it should {should}."

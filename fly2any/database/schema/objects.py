@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from ..sql import quote
+from ..sql import literal, quote
 from ..unprintable_definitions import Unprintable
 
 PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE")
@@ -147,6 +147,12 @@ class Column:
     @property
     def may_hold_null(self) -> bool:
         return self.nullable or not self.validated
+
+    def numbers_as(self, other: Column) -> bool:
+        """Return whether the column is an identity column as `other` is, or a serial that fills its rows in the same way."""
+        if self.identity or other.identity != "by default" or self.type != other.type:
+            return bool(self.identity and other.identity)
+        return any(one.owned and self.default == f"nextval({literal(one.name)}::regclass)" for one in self.sequences)
 
     @property
     def can_be_left_out(self) -> bool:

@@ -162,7 +162,7 @@ def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Fin
     asked = []
     for column in actual.columns:
         contracted = ours.get((column.table, column.name))
-        if contracted is not None and contracted.identity and column.identity:
+        if contracted is not None and column.numbers_as(contracted):
             unique = column.table in trusted and (column.table, (column.name,)) in keys
             asked.append(Asked(column, unique, column.readable))
         elif column.table in tables and (column.identity or "nextval(" in (column.filled or "")):
@@ -178,7 +178,9 @@ def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Fin
             message = f"{following.role} may not use {following.sequence}{_fails(title)}"
             yield Finding(Severity.ERROR, "column.sequence", where(column), message, _of_owner(following))
         contracted = ours.get((column.table, column.name))
-        yield from _denied(following, title, is_replaced=bool(contracted and contracted.identity))
+        yield from _denied(
+            following, title, is_replaced=bool(contracted and contracted.identity and not column.numbers_as(contracted))
+        )
         if not (following.is_exhausted or following.is_taken):
             continue
         if contracted is None:
@@ -187,10 +189,10 @@ def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Fin
             cure += "" if column.nullable else f"\n{alter} DROP NOT NULL;"
             yield Finding(Severity.ERROR, "column.sequence", where(column), message, f"{AGREE}{cure}")
             continue
-        if not (contracted.identity and column.identity):  # Another finding, whose cure gives the column its own sequence.
+        if not column.numbers_as(contracted):  # Another finding, whose cure gives the column its own sequence.
             continue
         message = f"The sequence of {title} {_returns(following)}"
-        cure, is_sql = _cure(following, alter)
+        cure, is_sql = _cure(following)
         yield Finding(Severity.ERROR, "column.sequence", where(column), message, cure, is_sql=is_sql)
 
 
@@ -233,18 +235,19 @@ def _unlogged(found: list[Next], logged: set[str]) -> Iterator[Finding]:
             yield Finding(Severity.ERROR, "table.weaker", where(column), message, cure, is_sql=True)
 
 
-def _cure(following: Next, alter: str) -> tuple[str, bool]:
+def _cure(following: Next) -> tuple[str, bool]:
     """Return the cure for a sequence that is exhausted or behind the values in use, and whether it is SQL."""
     column = following.asked.column
-    upwards = " SET INCREMENT 1" if following.increment < 0 else ""
-    upwards += " SET NO CYCLE" if following.cycles else ""
+    alter = f"ALTER SEQUENCE {following.sequence}"
+    upwards = " INCREMENT 1" if following.increment < 0 else ""
+    upwards += " NO CYCLE" if following.cycles else ""
     # Not pg_get_serial_sequence, which may return another sequence that belongs to the column.
     resume = f"SELECT pg_catalog.setval({literal(following.sequence)}, (SELECT COALESCE(max({quote(column.name)}), 1) FROM {quote(column.table)}));"
     if not following.is_exhausted:
-        return (f"{alter}{upwards} SET NO MAXVALUE;\n" if upwards else "") + resume, True
+        return (f"{alter}{upwards} NO MAXVALUE;\n" if upwards else "") + resume, True
     if not following.is_at_limit:
-        wider = f"ALTER SEQUENCE {following.sequence} AS {column.type};\n" if following.type != column.type else ""
-        return f"{wider}{alter}{upwards} SET NO MAXVALUE;", True
+        wider = f" AS {column.type}" if following.type != column.type else ""
+        return f"{alter}{wider}{upwards} NO MAXVALUE;", True
     if following.used == following.end:
         return "Change its column to bigint in a migration, and the sequence with it.", False
     return resume, True  # A larger MAXVALUE would not help.
