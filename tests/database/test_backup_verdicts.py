@@ -60,7 +60,7 @@ def test_values_may_name_roles_that_own_nothing(taken, migrated):
     """As in a table of an audit, with the default CURRENT_USER::regrole."""
     role = f"{migrated.name}_guest"
     manifest = taken(
-        f"CREATE ROLE {role}; CREATE TABLE audit (who regrole[]); INSERT INTO audit VALUES ('{{{role}, postgres}}')"
+        f"CREATE ROLE {role}; CREATE DOMAIN guests AS regrole[]; CREATE TABLE audit (who guests); INSERT INTO audit VALUES ('{{{role}, postgres}}')"
     )
     migrated.execute(f"DROP ROLE {role}")
 

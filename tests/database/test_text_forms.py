@@ -59,11 +59,14 @@ def test_amounts_are_dumped_and_restored_as_in_the_locale_c(migrated, place, mon
         store = store_at(place)
         without = take(connection, store, Progress())
         migrated.execute(
-            "CREATE DOMAIN price AS money; CREATE TABLE invoices AS SELECT 1234.56::numeric::money::price AS total"
+            "CREATE DOMAIN price AS money; CREATE DOMAIN total AS price; CREATE TYPE item AS (total total);"
+            " CREATE TABLE invoices AS SELECT ARRAY[ROW(1234.56::numeric::money)::item] AS lines"
         )
         manifest = take(connection, store, Progress())
         restore_into(connection, f"{migrated.name}_new", store, manifest, Progress())
-    restored = dataclasses.replace(migrated, name=f"{migrated.name}_new").execute("SELECT total::numeric FROM invoices")
+    restored = dataclasses.replace(migrated, name=f"{migrated.name}_new").execute(
+        "SELECT (lines[1]).total::numeric FROM invoices"
+    )
     migrated.execute(f"DROP DATABASE {migrated.name}_new")
 
     assert (without.portable_amounts, manifest.portable_amounts, options) == (False, True, [False, True, True])
