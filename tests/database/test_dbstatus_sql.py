@@ -278,7 +278,8 @@ def test_an_interrupted_script_leaves_what_it_replaces(migrated, status, damage,
     [
         ("text", "integer", False), ("text", "double precision", False), ("text", "jsonb", False), ("text", "text[]", False),
         ("text", "timestamp with time zone", False), ("character(3)", "text", False), ("text[]", "character varying(9)[]", True),
-        ("text", "character varying(9)", True), ("integer", "text", True), ("integer[]", "bigint[]", True), ("jsonb", "text", False), ("money", "text", False), ("timestamp(3) without time zone", "text", False),
+        ("text", "character varying(9)", True), ("integer", "text", True), ("integer[]", "bigint[]", True), ("jsonb", "text", False), ("money", "text", False), ("numeric(10,2)", "double precision", True),
+        ("numeric(16,2)", "double precision", False), ("numeric(2,16)", "double precision", False), ("numeric", "double precision", False), ("timestamp(3) without time zone", "text", False),
     ],
 )  # fmt: skip
 def test_only_text_types_and_numbers_keep_the_spelling_of_a_value(given, wanted, keeps):

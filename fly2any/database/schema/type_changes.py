@@ -18,6 +18,8 @@ KEPT = {
     *product(INTEGERS, ["numeric"]),
     *product(["smallint", "integer", "real"], ["double precision"]),
 }
+DECIMAL = re.compile(r"numeric\((\d+),(\d+)\)")
+DIGITS = 15  # The decimal digits of which every number is the same after a conversion to double precision and back.
 LARGER = ("bigint", "numeric", "real", "double precision")
 TIMES = (
     "date",
@@ -130,7 +132,9 @@ def lost_by_type_change(column: Column, live: Column) -> str:
         return f"jsonb keeps neither the order of the keys of an object nor a key that occurs twice{stops}"
     if padded and is_text(wanted):
         return "trailing blanks are removed"
-    if given == wanted or is_text(wanted) or times or (given, wanted) in KEPT:
+    decimal = DECIMAL.fullmatch(given)
+    fits = wanted == "double precision" and decimal is not None and max(map(int, decimal.groups())) <= DIGITS
+    if given == wanted or is_text(wanted) or times or fits or (given, wanted) in KEPT:
         return ""
     return f"values of the type {live.type} are rounded or truncated if {column.type} cannot hold them"
 
