@@ -1,12 +1,14 @@
 """The page of each command ends with its output, which this compares line by line. PRINT_PAGES=1 writes it into the pages."""
 
+import dataclasses
 import os
 import re
 
 import pytest
 
 from tests import prisma
-from tests.conftest import PROJECT, fresh, manage
+from tests.conftest import PROJECT, manage
+from tests.servers import SUPERUSER, Database
 
 HEADING = "## As printed"
 LONGEST, WHOLE = 30, "dbstatus"  # Lines of one command, but for the page that shows all of it.
@@ -78,12 +80,15 @@ def shape(line):
 
 
 @pytest.mark.slow
-def test_each_page_shows_what_its_commands_print(server, database, tmp_path):
-    pages = {}
-    for other in fresh("template0"):
-        other.execute(prisma.exact())
-        for page, command, lines in printed(database, other, tmp_path):
-            pages.setdefault(page, []).append("\n".join([f"$ python manage.py {command}", *lines]))
+def test_each_page_shows_what_its_commands_print(own_server, tmp_path):
+    """On a server without the roles of other tests, which `dbstatus --security` and `dbhealth` show."""
+    server, pages = own_server(listen_addresses=""), {}
+    server.execute("CREATE DATABASE fly2any_other")
+    database = Database(host=str(server.home / "data"), port=str(server.port), user=SUPERUSER, password="", name="fly2any")
+    other = dataclasses.replace(database, name="fly2any_other")
+    other.execute(prisma.exact())
+    for page, command, lines in printed(database, other, tmp_path):
+        pages.setdefault(page, []).append("\n".join([f"$ python manage.py {command}", *lines]))
     shown = {}
     for page, blocks in pages.items():
         path = PROJECT / "docs" / "reference" / f"{page}.md"

@@ -1,4 +1,4 @@
-"""A server whose lock table is too small for a backup of many tables."""
+"""Backups of many tables: the lock tables of the server, and of the one on which a backup is verified."""
 
 import pytest
 
@@ -24,3 +24,16 @@ def test_a_backup_names_the_setting_and_who_owns_the_tables(own_server, tmp_path
         f" {tables:,} of them. Drop those that are not needed, or, as a superuser: ALTER SYSTEM SET max_locks_per_transaction = {needed};"
         " and restart the server. Then run the command again.\n",
     )
+
+
+@pytest.mark.slow
+def test_a_backup_of_many_tables_is_verified(own_server, tmp_path):
+    """The comparison locks all of them on the server of the trial restore."""
+    server = own_server(migrated=True, max_locks_per_transaction="256")
+    server.execute("CREATE SCHEMA many")
+    server.execute(MANY.format(6000))
+
+    taken = manage("dbbackup", "--verify", url=server.url(), BACKUP_LOCATION=str(tmp_path / "backups"))
+
+    assert (taken.returncode, taken.stderr) == (0, "")
+    assert "Verdict   verified: restored on PostgreSQL " in taken.stdout

@@ -122,7 +122,7 @@ def test_nothing_is_restored_where_no_database_can_be_renamed_from(filled, place
         store = store_at(place)
         manifest = take(connection, store, Progress())
         with pytest.raises(
-            Refusal, match=r"^This role cannot connect to missing or absent, from where databases are renamed: "
+            Refusal, match=r"^To rename databases, a restore connects to missing or absent, which this role may not do: "
         ):
             restore_over(connection, store, manifest, Progress(), empty=False)
 

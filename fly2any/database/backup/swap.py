@@ -46,7 +46,7 @@ def _maintenance(connection, current: str) -> str:
                     elsewhere.ensure_connection()
                     return name
     raise Refusal(
-        f"This role cannot connect to {' or '.join(MAINTENANCE)}, from where databases are renamed: restore with --into, and rename by hand."
+        f"To rename databases, a restore connects to {' or '.join(MAINTENANCE)}, which this role may not do: restore with --into, and rename by hand."
     )
 
 

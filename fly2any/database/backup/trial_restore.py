@@ -218,6 +218,7 @@ def _verdict_of(subject: _Subject, untrusted: Sequence[str], without: LeftOut, c
             schema=home_of(manifest),
             roles=(*manifest.owners, *manifest.roles, *manifest.roles_of_values),
             statements=statements,
+            entries=len(subject.entries),
         ) as running:
             version = running.version
             found, code = _try(running, subject, without, progress)

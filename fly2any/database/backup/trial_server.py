@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ SETTINGS = {
     "log_min_messages": "error",
     "log_min_error_statement": "panic",
 }
+LOCKS = 2  # For each entry of the dump, such as a table or an index: the comparison locks all tables, and the indexes that it reads.
 SPARE = 0.1  # The share of the free disk space, and of the memory, that must stay free, because others use it too.
 # Bytes that a process of the server needs even on a small machine: most are shared memory and libraries.
 LEAST_MEMORY = 512 << 20
@@ -78,8 +80,9 @@ class TrialServer(Server):
 
     LOCALE = ("--locale=C",)  # A locale of every machine and version; the database has its own.
 
-    def __init__(self, home: Path, folder: Path):
-        super().__init__(home, SETTINGS, folder=folder)
+    def __init__(self, home: Path, folder: Path, locks: int):
+        each = max(64, ceil(locks / int(SETTINGS["max_connections"])))
+        super().__init__(home, {**SETTINGS, "max_locks_per_transaction": str(each)}, folder=folder)
         self.limits = _limits()
 
     def close_to_superusers(self) -> None:
@@ -160,13 +163,20 @@ def programs(server: int, *, oldest: int) -> tuple[Path, int]:
 
 @contextmanager
 def trial(
-    folder: Path, like: list[sql.Composed], *, server: int, schema: str | None, roles: Iterable[str], statements: bool
+    folder: Path,
+    like: list[sql.Composed],
+    *,
+    server: int,
+    schema: str | None,
+    roles: Iterable[str],
+    statements: bool,
+    entries: int,
 ) -> Iterator[Trial]:
     """Yield a new database on a server of its own, of the programs in `folder`.
 
     The first of the statements `like` that the server can run creates it. `server` is the major version of the dump,
     `schema` that of our tables, `roles` are those that the dump names, `statements` says whether pg_stat_statements is in
-    it. Raises EmbeddedServerError, OSError or psycopg.Error if the server cannot be started, and Refusal if the block takes
+    it, and `entries` is the number of its entries. Raises EmbeddedServerError, OSError or psycopg.Error if the server cannot be started, and Refusal if the block takes
     longer than BACKUP_VERIFY_TIMEOUT or fills most of the disk.
     """
     with work_folder("the server of a trial restore") as work:
@@ -174,7 +184,7 @@ def trial(
         if os.geteuid() == 0:
             home.chmod(0o711)  # The server runs as another user; no other user can read its data.
         (home / "log").touch(mode=0o600)
-        its = TrialServer(home, folder)
+        its = TrialServer(home, folder, LOCKS * entries)
         alias = f"{DATABASE}_{secrets.token_hex(4)}"
         try:
             _start(its)
