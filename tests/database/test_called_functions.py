@@ -75,6 +75,8 @@ def test_a_role_that_only_reads_need_not_execute_functions():
         ("BEGIN RETURN clean(t); END", "clean"),
         ("BEGIN RETURN (SELECT max(word) FROM words WHERE word = t); END", "words"),
         ("BEGIN RETURN t::theirs; END", "theirs"),
+        ("BEGIN RETURN array_to_string(ts_lexize('plain', t), ' '); END", "plain"),
+        ("BEGIN RETURN array_to_string(ts_lexize('public.plain', t), ' '); END", ""),
         ("BEGIN RETURN public.clean(t); END", ""),
         ("BEGIN RETURN (SELECT max(w.word) FROM public.words AS w WHERE w.word = lower(t)); END", ""),
         ("BEGIN RETURN lower(t::varchar); END", ""),
@@ -86,7 +88,7 @@ def test_a_role_that_only_reads_need_not_execute_functions():
 )  # fmt: skip
 def test_a_function_that_finds_another_object_by_the_search_path_is_a_note(body, name, use):
     run(
-        "CREATE TABLE words (word text); CREATE DOMAIN theirs AS text",
+        "CREATE TABLE words (word text); CREATE DOMAIN theirs AS text; CREATE TEXT SEARCH DICTIONARY plain (TEMPLATE = simple)",
         "CREATE FUNCTION clean(t text) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT lower(trim(t)) $$",
         f"CREATE FUNCTION norm(t text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$ {body} $$",
         use,

@@ -55,6 +55,39 @@ def test_a_partitioned_table_differs_only_by_its_key():
 
 
 @pytest.mark.django_db
+def test_an_index_that_a_partition_lacks_is_found_until_it_is_attached():
+    """As after an interrupted build of an index, partition by partition."""
+    indexes = definitions()
+    run(PARTITION)
+    run(";".join(indexes))
+    run(
+        'DROP INDEX "price_history_timestamp_idx"; CREATE INDEX "price_history_timestamp_idx" ON ONLY price_history ("timestamp")',
+        "ALTER TABLE price_history DROP CONSTRAINT price_history_pkey",
+        'ALTER TABLE ONLY price_history ADD CONSTRAINT price_history_pkey PRIMARY KEY (id, "timestamp")',
+    )
+    invalid = "is invalid: at least one partition has no valid index that is attached to it"
+
+    findings = {one.where: one for one in verify(connection).findings if one.message != KEY}
+
+    assert {where: (one.severity, one.code, one.message, one.is_sql) for where, one in findings.items()} == {
+        "price_history.price_history_pkey": (
+            "error", "primary_key.weaker", f"Primary key price_history_pkey of price_history {invalid}, so duplicates can be stored.", False,
+        ),
+        "price_history.price_history_timestamp_idx": (
+            "error", "index.weaker", f"Index price_history_timestamp_idx of price_history {invalid}.", False,
+        ),
+    }  # fmt: skip
+    assert findings["price_history.price_history_timestamp_idx"].cure.endswith(
+        'then for each: ALTER INDEX "price_history_timestamp_idx" ATTACH PARTITION …;'
+    )
+    run(
+        'CREATE INDEX t ON price_history_d ("timestamp"); ALTER INDEX price_history_timestamp_idx ATTACH PARTITION t',
+        'ALTER TABLE price_history_d ADD CONSTRAINT k PRIMARY KEY (id, "timestamp"); ALTER INDEX price_history_pkey ATTACH PARTITION k',
+    )
+    assert found() == [("warning", "primary_key.weaker", "price_history.price_history_pkey")]
+
+
+@pytest.mark.django_db
 def test_the_cures_of_a_partitioned_table_work_and_keep_its_rows():
     indexes = definitions()
     run(PARTITION)

@@ -9,7 +9,7 @@ import pytest
 
 from fly2any.database.findings import Finding, Severity
 from fly2any.database.health.examine import Reader
-from fly2any.database.health.security import TOPICS
+from fly2any.database.health.security import TOPICS, logs_roles
 from fly2any.database.verification import verify
 from tests.conftest import django, manage
 from tests.database.test_dbhealth import of
@@ -294,3 +294,14 @@ def test_a_thousand_roles_are_asked_in_time(own_server):
 
     assert (findings, figures["roles that read secrets"]) == ([], "token1 (sessions, users); token2 (sessions)")
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("value", "logged"),
+    [
+        ("on", True), ("yes", True), ("all", True), ("receipt, AUTHENTICATION", True), ("authorization", True),
+        ("off", False), ("", False), ("no", False), ("0", False), ("false", False), ("receipt,setup_durations", False),
+    ],
+)  # fmt: skip
+def test_a_list_of_what_is_logged_of_connections_must_include_their_roles(value, logged):
+    assert logs_roles(value) is logged

@@ -9,7 +9,7 @@ from ..findings import Finding, Severity
 from ..schema import Index, Key
 from ..schema.catalog import BUILDING_SQL
 from ..schema.cures import for_partitioned
-from ..schema.objects import OF_REINDEX, of_invalid
+from ..schema.objects import OF_REINDEX, of_incomplete, of_invalid
 from ..schema.sizes_and_use import Extent, IndexUse, read_extents, read_index_use
 from ..sql import literal, quote
 from ..units import plural, size, span
@@ -129,12 +129,9 @@ def indexes(
 
 
 def _invalid(row, contract: set[str]) -> Finding:
-    if row.partitioned:  # REINDEX rebuilds the indexes of its partitions, and leaves it invalid.
-        return Finding(
-            Severity.ERROR, "indexes.invalid", f"{row.table}.{row.name}",
-            f"Index {row.name} is invalid: at least one partition has no valid index that is attached to it.",
-            f"Give each partition such an index (REINDEX INDEX CONCURRENTLY repairs an invalid one), then for each: ALTER INDEX {quote(row.name)} ATTACH PARTITION …;",
-        )  # fmt: skip
+    if row.partitioned:
+        why, cure = of_incomplete(row.name)
+        return Finding(Severity.ERROR, "indexes.invalid", f"{row.table}.{row.name}", f"Index {row.name} {why}.", cure)
     # REINDEX fails as the build did where that found duplicates.
     failed = row.unique and not row.demanded and row.name not in contract
     action = "DROP INDEX" if failed or OF_REINDEX.search(row.name) else "REINDEX INDEX"

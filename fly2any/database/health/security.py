@@ -104,6 +104,8 @@ RULES_SQL = """
 LOCAL_ADDRESSES = ("127.0.0.1", "::1", "localhost", "samehost")
 TRUSTING_METHODS = ("trust", "ident")  # No authentication, or only what the client's machine claims.
 EVERYWHERE = ("all", "0.0.0.0", "::")  # noqa: S104  Of pg_hba.conf.
+# A boolean is stored as it was written from PostgreSQL 18 on; "receipt" logs only the address, "setup_durations" only times.
+ROLES_LOGGED = {"on", "true", "yes", "1", "all", "authentication", "authorization"}
 AUDIT = ("log_connections", "log_statement", "shared_preload_libraries", "pgaudit.log")
 
 
@@ -323,13 +325,18 @@ def _open_lines(rules: list[Any]) -> Iterator[Finding]:
             )  # fmt: skip
 
 
+def logs_roles(value: str) -> bool:
+    """Return whether a value of log_connections, a list from PostgreSQL 18 on, logs the roles of connections."""
+    return not ROLES_LOGGED.isdisjoint(word.strip().lower() for word in value.split(","))
+
+
 def audit(read: Reader) -> Iterator[Figure | Finding]:
     """Report what the server and the admin log."""
     server = read_settings(read, AUDIT)
     found = server.values
     by_pgaudit = found.get("pgaudit.log", "none") not in ("none", "")
     unseen = "" if "shared_preload_libraries" in found else "; the settings of pgaudit are not readable by this role"
-    connections = found.get("log_connections", "off") not in ("off", "")
+    connections = logs_roles(found.get("log_connections", "off"))
     schema = by_pgaudit or found.get("log_statement") in ("ddl", "mod", "all")
     said = f"connections {'on' if connections else 'off'}, DDL {'on' if schema else 'off'}"
     yield Figure("the server's log", f"{said}{', pgaudit' if by_pgaudit else ''}{unseen}")

@@ -180,5 +180,6 @@ def _damaged(read: Reader) -> Iterator[Finding]:
         yield Finding(
             Severity.ERROR, "tables.damaged", row.name,
             f"{plural(row.failures, 'checksum failure')}, the last at {row.last:%Y-%m-%d %H:%M} UTC: the disk, the memory or the file system damages data.",
-            "Save what can be read (pg_dump table by table), check the hardware, and restore the newest verified backup on a sound machine.",
+            "Check the hardware; the server's log names the damaged files. If all of them are indexes, REINDEX these; otherwise save what can be read (pg_dump table by table),"
+            " and restore the newest verified backup on a sound machine. Afterwards, in that database, SELECT pg_stat_reset(), which sets back its other counters too.",
         )  # fmt: skip

@@ -24,7 +24,11 @@ UNQUALIFIED_SQL = r"""
                    UNION ALL
                    SELECT m[1] FROM pg_catalog.regexp_matches(p.prosrc, '::\s*"?(\w+)\M(?!"?\s*\.)', 'g') AS m
                    WHERE EXISTS (SELECT FROM pg_catalog.pg_type AS q WHERE q.typname = m[1])
-                     AND NOT EXISTS (SELECT FROM pg_catalog.pg_type AS q WHERE q.typname = m[1] AND q.typnamespace = 'pg_catalog'::regnamespace)) AS w) END
+                     AND NOT EXISTS (SELECT FROM pg_catalog.pg_type AS q WHERE q.typname = m[1] AND q.typnamespace = 'pg_catalog'::regnamespace)
+                   UNION ALL
+                   SELECT m[1] FROM pg_catalog.regexp_matches(p.prosrc, '\m(?:unaccent|ts_lexize|to_tsvector|\w*to_tsquery|ts_headline)"?\s*\(\s*''(\w+)''', 'g') AS m
+                   WHERE EXISTS (SELECT dictname FROM pg_catalog.pg_ts_dict WHERE dictname = m[1] AND dictnamespace <> 'pg_catalog'::regnamespace
+                                 UNION ALL SELECT cfgname FROM pg_catalog.pg_ts_config WHERE cfgname = m[1] AND cfgnamespace <> 'pg_catalog'::regnamespace)) AS w) END
 """
 # Those called for the table `c` that this role may not execute, or that find another object by the search path: what calls it,
 # its signature, the role if that may not execute it, and the name that it looks for.

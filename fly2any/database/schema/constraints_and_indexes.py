@@ -12,7 +12,7 @@ from ..sql import quote
 from ..units import plural
 from . import cures
 from .comparing import Comparing, asked_first, contrasted, title
-from .objects import PARTITIONED, Catalog, Check, ForeignKey, Index, Key, Object, Table, of_invalid, where
+from .objects import PARTITIONED, Catalog, Check, ForeignKey, Index, Key, Object, Table, of_incomplete, of_invalid, where
 from .unmanaged_keys import Keys
 
 OPPOSITE = {"DESC NULLS LAST": "NULLS FIRST", "NULLS FIRST": "DESC NULLS LAST", "DESC": "", "": "DESC"}
@@ -66,17 +66,8 @@ def _compare(
         if other == thing:
             continue
         to.bad.add(thing)
-        if isinstance(other, Index) and other.building:
-            message = f"{what} is being built: no query uses it yet."
-            to.findings.append(Finding(Severity.NOTE, "index.weaker", where(thing), message, "Wait until it is built."))
-        elif other is not None:
-            verdict, how = difference(thing, other)
-            more, severity = _effect(to, thing, other)
-            blocked = (
-                cures.blocked(other.used_by, "key") if isinstance(other, Key) and _changed(thing, other) != ["valid"] else ""
-            )
-            statements = cure(_identifying(to, thing, other), other)
-            to.add(f"{kind}.{verdict}", thing, f"{what} {how}{more}.", statements, severity, loses=blocked)
+        if other is not None:
+            _report(to, thing, other, difference, cure)
         elif twin := _twin(to, thing, [o for key, o in live.items() if key not in ours]):
             to.claimed.add(twin)
             message = f"{what} exists under the name {twin.name}."
@@ -207,6 +198,32 @@ def _kind(thing: Object) -> str:
 
 def _changed(expected: Any, live: Any) -> list[str]:
     return [f.name for f in fields(expected) if f.compare and getattr(expected, f.name) != getattr(live, f.name)]
+
+
+def _report(
+    to: Comparing, thing: Any, live: Any, difference: Callable[[Any, Any], tuple[str, str]], cure: Callable[[Any, Any], str]
+) -> None:
+    """Report how `live`, which has the name of `thing`, differs from it."""
+    kind, what = _kind(thing), title(thing)
+    if isinstance(live, Index) and live.building:
+        message = f"{what} is being built: no query uses it yet."
+        to.findings.append(Finding(Severity.NOTE, "index.weaker", where(thing), message, "Wait until it is built."))
+    elif _is_incomplete(to, thing, live):
+        why, how = of_incomplete(live.name)
+        harm = ", so duplicates can be stored" if isinstance(thing, Key) else ""
+        to.findings.append(Finding(Severity.ERROR, f"{kind}.weaker", where(thing), f"{what} {why}{harm}.", how))
+    else:
+        verdict, how = difference(thing, live)
+        more, severity = _effect(to, thing, live)
+        blocked = cures.blocked(live.used_by, "key") if isinstance(live, Key) and _changed(thing, live) != ["valid"] else ""
+        statements = cure(_identifying(to, thing, live), live)
+        to.add(f"{kind}.{verdict}", thing, f"{what} {how}{more}.", statements, severity, loses=blocked)
+
+
+def _is_incomplete(to: Comparing, thing: Any, live: Any) -> bool:
+    """Return whether the index of a partitioned table is invalid, and otherwise as it should be."""
+    parted = {table.name for table in to.actual.tables if table.kind == PARTITIONED}
+    return isinstance(thing, (Index, Key)) and thing.table in parted and {*_changed(thing, live)} <= {"valid", "ready"}
 
 
 def _key_difference(key: Key, live: Key) -> tuple[str, str]:

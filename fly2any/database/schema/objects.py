@@ -256,6 +256,15 @@ def of_invalid(index: Any) -> str:
     return "queries and writes ignore it, because its build or its removal was interrupted"
 
 
+def of_incomplete(name: str) -> tuple[str, str]:
+    """Return why the index of a partitioned table is invalid, and the cure: REINDEX rebuilds those of its partitions, and leaves it invalid."""
+    cure = (
+        "Give each partition such an index (REINDEX INDEX CONCURRENTLY repairs an invalid one), then for each:"
+        f" ALTER INDEX {quote(name)} ATTACH PARTITION …;"
+    )
+    return "is invalid: at least one partition has no valid index that is attached to it", cure
+
+
 @dataclass(frozen=True, slots=True)
 class Index:
     """An index that no constraint owns."""
