@@ -315,3 +315,20 @@ def test_a_connection_is_lost_if_the_server_ended_it(database, statement, lost):
 def test_a_connection_that_would_run_another_roles_code_is_not_lost():
     """A new connection would not help: it is refused again."""
     assert is_lost(SearchPathError("django_migrations belongs to another role")) is False
+
+
+def test_a_migration_that_cannot_be_recorded_names_the_cure_of_the_sequence(migrated):
+    """As after a restore of rows without the positions of sequences."""
+    migrated.execute("DELETE FROM django_migrations WHERE (app, name) = ('travel', '0005_alert_route_index')")
+    migrated.execute('DROP INDEX "price_alerts_route_createdAt_idx"; ALTER TABLE django_migrations ALTER id RESTART WITH 3')
+
+    failed = manage("migrate", url=migrated.url)
+    cures = manage("dbstatus", "--sql", url=migrated.url).stdout
+
+    assert failed.returncode == 2
+    assert failed.stderr.endswith(
+        'The sequence of django_migrations returned a value that is in use (duplicate key value violates unique constraint "django_migrations_pkey"):'
+        " `manage.py dbstatus --sql` prints the cure.\n"
+    )
+    migrated.execute(re.search(r"^SELECT pg_catalog\.setval\(.*$", cures, re.M)[0])
+    assert manage("migrate", url=migrated.url).returncode == 0
