@@ -27,9 +27,8 @@ def ask(statement):
 
 
 def cure():
-    for finding in sorted(
-        verify(connection).findings, key=lambda one: [*Severity].index(one.severity)
-    ):  # as dbstatus prints them
+    """Run each cure, those of errors first."""
+    for finding in sorted(verify(connection).findings, key=lambda one: [*Severity].index(one.severity)):
         run(finding.cure)
 
 
@@ -151,10 +150,10 @@ def test_a_serial_that_may_be_null_is_cured_whole():
     ("damage", "expected"),
     [
         ("SELECT setval('auth_group_id_seq', 3)", [("note", "column.different")]),
-        # What is wrong with the sequence is found as in an identity column, and cured without it.
+        # The sequence is checked as that of an identity column is; its cure keeps the serial.
         ("SELECT setval('auth_group_id_seq', 2)", [("note", "column.different"), ("error", "column.sequence")]),
         ("ALTER SEQUENCE auth_group_id_seq MAXVALUE 3; SELECT setval('auth_group_id_seq', 3)", [("note", "column.different"), ("error", "column.sequence")]),
-        # Not what an identity does: another tool's sequence, or a value that is not the sequence's next.
+        # Unlike an identity column: a sequence that is not the column's own, or another value than its next.
         ("SELECT setval('auth_group_id_seq', 3); ALTER SEQUENCE auth_group_id_seq OWNED BY NONE", [("error", "column.different")]),
         ("SELECT setval('auth_group_id_seq', 3); ALTER TABLE auth_group ALTER id SET DEFAULT nextval('auth_group_id_seq') + 1", [("error", "column.different")]),
     ],
@@ -168,7 +167,7 @@ def test_a_serial_is_a_note_as_long_as_its_sequence_serves(damage, expected):
             run(finding.cure)
 
     assert [(finding.severity.value, finding.code) for finding in findings] == expected
-    assert [finding for finding in found() if finding[0] == "column.sequence"] == []
+    assert [finding for finding in found() if finding[0] == "error"] == []
     run("INSERT INTO auth_group (name) VALUES ('ten')", "INSERT INTO auth_group (name) VALUES ('eleven')")
 
 
