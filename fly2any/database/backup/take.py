@@ -44,6 +44,7 @@ from .row_hashes import BY_COPY, LOCK_WAIT, PATIENT, pin, read_contents
 from .standby import data_of, require_logged
 from .store import Store, all_or_none
 from .user_mappings import report_hidden_options
+from .value_types import MONEY_SQL, NAMED_BY_VALUES_SQL
 from .workfolder import work_folder
 
 # The catalogues of the objects that pg_dump dumps with their owners: the columns of the schema, if any, and of the owner.
@@ -102,33 +103,6 @@ TRUSTED_OWNERS_SQL = f"""
     WHERE n.nspname = %(schema)s AND c.relname = {literal(PEOPLE)} AND {TRUSTED_SQL}
     UNION
     SELECT r.rolname FROM pg_catalog.pg_roles AS r WHERE r.rolsuper AND r.rolname = ANY (%(owners)s::text[])
-    ORDER BY 1
-"""
-# Whether values of a column have one of these types, also within an array, a domain, a range or a row.
-HOLDS_SQL = """
-    EXISTS (
-        WITH RECURSIVE holding (oid) AS (
-            SELECT * FROM pg_catalog.unnest('{types}'::pg_catalog.regtype[]::pg_catalog.oid[])
-            UNION
-            SELECT made.oid FROM holding CROSS JOIN LATERAL (
-                SELECT t.oid FROM pg_catalog.pg_type AS t WHERE holding.oid IN (t.typelem, t.typbasetype)
-                UNION ALL
-                SELECT m.oid FROM pg_catalog.pg_range AS r CROSS JOIN LATERAL (VALUES (r.rngtypid), (r.rngmultitypid)) AS m (oid)
-                WHERE r.rngsubtype = holding.oid
-                UNION ALL
-                SELECT c.reltype FROM pg_catalog.pg_attribute AS p JOIN pg_catalog.pg_class AS c ON c.oid = p.attrelid
-                WHERE p.atttypid = holding.oid AND p.attnum > 0 AND p.attrelid >= 16384
-            ) AS made (oid)
-        )
-        SELECT FROM pg_catalog.pg_attribute AS a JOIN holding ON holding.oid = a.atttypid
-        WHERE a.attnum > 0 AND a.attrelid >= 16384)
-"""
-# pg_dump would write amounts of the type money in the server's lc_monetary.
-MONEY_SQL = f"SELECT {HOLDS_SQL.format(types='{money}')}"
-# All roles, if values may name any.
-NAMED_BY_VALUES_SQL = f"""
-    SELECT r.rolname FROM pg_catalog.pg_roles AS r
-    WHERE r.rolname !~ '^pg_' AND {HOLDS_SQL.format(types="{regrole,aclitem}")}
     ORDER BY 1
 """
 # Whether pg_dump dumps the rows of the table `c`: of an extension's tables, only those that the extension registered.

@@ -176,8 +176,8 @@ def trial(
 
     The first of the statements `like` that the server can run creates it. `server` is the major version of the dump,
     `schema` that of our tables, `roles` are those that the dump names, `statements` says whether pg_stat_statements is in
-    it, and `entries` is the number of its entries. Raises EmbeddedServerError, OSError or psycopg.Error if the server cannot be started, and Refusal if the block takes
-    longer than BACKUP_VERIFY_TIMEOUT or fills most of the disk.
+    it, and `entries` is the number of its entries. Raises EmbeddedServerError, OSError or psycopg.Error if the server cannot
+    be started, and Refusal if the block takes longer than BACKUP_VERIFY_TIMEOUT or fills most of the disk.
     """
     with work_folder("the server of a trial restore") as work:
         home = work.resolve()

@@ -35,8 +35,8 @@ def status_as_json(report: Report) -> str:
     data: dict[str, Any] = {"exit_code": report.exit_code, "database": report.alias}
     if report.verification:
         data |= _of_verification(report.verification)
-    if report.engine:
-        data["engine"] = asdict(report.engine)
+    if report.citus:
+        data["engine"] = asdict(report.citus)
     data["findings"] = of_findings(report.findings)
     if report.backups:
         data["backups"] = _of_backups(report.backups)

@@ -57,7 +57,7 @@ class Report:
     write_checked: tuple[str, ...] | None = None  # tables that passed the write check
     write_untried: tuple[str, ...] = ()  # "table (check)": a check of the contract refused the sample row
     write_failed: bool = False
-    engine: Citus | None = None  # of a distributed database
+    citus: Citus | None = None  # of a distributed database
 
     @property
     def problems(self) -> tuple[Finding, ...]:
@@ -131,7 +131,7 @@ def collect(
     if release:
         noted = (replace(f, severity=Severity.NOTE) if f.code.startswith(NOT_OF_A_RELEASE) else f for f in counting)
         counting = tuple(noted)
-    return Report(connection.alias, at, verification, backups, topics, guards, counting, tuple(waived), engine=citus)
+    return Report(connection.alias, at, verification, backups, topics, guards, counting, tuple(waived), citus=citus)
 
 
 def _citus(connection, verification: Verification) -> tuple[Citus | None, tuple[Finding, ...]]:

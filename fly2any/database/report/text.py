@@ -71,7 +71,7 @@ def _counts(report: Report) -> Iterator[str]:
 def _lines(report: Report, verbosity: int) -> Iterator[str]:
     verified = report.verification
     if verified:
-        for section in (_server(verified, report.engine), _migrations(verified), _groups(verified), _tables(verified)):
+        for section in (_server(verified, report.citus), _migrations(verified), _groups(verified), _tables(verified)):
             if lines := list(section):
                 yield from (*lines, "")
     if report.backups:

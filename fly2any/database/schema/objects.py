@@ -149,10 +149,11 @@ class Column:
         return self.nullable or not self.validated
 
     def numbers_as(self, other: Column) -> bool:
-        """Return whether the column is an identity column as `other` is, or a serial that fills its rows in the same way."""
-        if self.identity or other.identity != "by default" or self.type != other.type:
-            return bool(self.identity and other.identity)
-        return any(one.owned and self.default == f"nextval({literal(one.name)}::regclass)" for one in self.sequences)
+        """Return whether the column is an identity column, as `other` is, or a serial, whose rows get the same values."""
+        if self.identity:
+            return other.identity is not None
+        own = [f"nextval({literal(one.name)}::regclass)" for one in self.sequences if one.owned]
+        return other.identity == "by default" and self.type == other.type and self.default in own
 
     @property
     def can_be_left_out(self) -> bool:

@@ -178,9 +178,8 @@ def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Fin
             message = f"{following.role} may not use {following.sequence}{_fails(title)}"
             yield Finding(Severity.ERROR, "column.sequence", where(column), message, _of_owner(following))
         contracted = ours.get((column.table, column.name))
-        yield from _denied(
-            following, title, is_replaced=bool(contracted and contracted.identity and not column.numbers_as(contracted))
-        )
+        is_served = contracted is not None and column.numbers_as(contracted)
+        yield from _denied(following, title, is_replaced=bool(contracted and contracted.identity) and not is_served)
         if not (following.is_exhausted or following.is_taken):
             continue
         if contracted is None:
@@ -189,7 +188,7 @@ def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Fin
             cure += "" if column.nullable else f"\n{alter} DROP NOT NULL;"
             yield Finding(Severity.ERROR, "column.sequence", where(column), message, f"{AGREE}{cure}")
             continue
-        if not column.numbers_as(contracted):  # Another finding, whose cure gives the column its own sequence.
+        if not is_served:  # Another finding, whose cure gives the column its own sequence.
             continue
         message = f"The sequence of {title} {_returns(following)}"
         cure, is_sql = _cure(following)
