@@ -133,7 +133,7 @@ OF_STATEMENTS = (
     Cause("57014", "", "The statement was cancelled ({line}): if it exceeded a time limit, try again when the server is less busy."),
     Cause("40P01", "", "Two transactions deadlocked and this one was rolled back: try again."),
     Cause("42P07 42701 42710", "", "An object that a migration creates already exists ({line}): `manage.py dbstatus` shows it and the cure."),
-    Cause("", r"\bdjango_migrations_pkey\b", "The sequence of django_migrations returned a value that is in use ({line}): `manage.py dbstatus --sql` prints the cure."),
+    Cause("", r'violates unique constraint "django_migrations_pkey"', "The sequence of django_migrations returned a value that is in use ({line}): `manage.py dbstatus --sql` prints the cure."),
     Cause("42P01", "", "A table is missing ({line}): run `manage.py migrate`; if nothing is pending, run `manage.py dbstatus`."),
     Cause("42703", "", "A column is missing ({line}): run `manage.py migrate`; if nothing is pending, run `manage.py dbstatus`."),
     Cause("3F000", "", NO_SCHEMA),

@@ -317,6 +317,11 @@ def test_pages_with_a_wrong_checksum_are_found(own_server):
         [finding] = [one for one in TOPICS["tables"](Reader(connection, "public")) if isinstance(one, Finding)]
     assert (finding.code, finding.where) == ("tables.damaged", "fly2any")
     assert finding.message.startswith("1 checksum failure, the last at ")
+    server.execute("SELECT pg_stat_reset()")  # As the cure says.
+    assert finding.cure.endswith(
+        "Then SELECT pg_stat_reset() in that database ends this finding; it also resets the database's other counters."
+    )
+    assert found(of(server), "tables") == []
 
 
 def invalid_indexes(database):

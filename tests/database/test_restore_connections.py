@@ -122,7 +122,7 @@ def test_nothing_is_restored_where_no_database_can_be_renamed_from(filled, place
         store = store_at(place)
         manifest = take(connection, store, Progress())
         with pytest.raises(
-            Refusal, match=r"^To rename databases, a restore connects to missing or absent, which this role may not do: "
+            Refusal, match=r"^To rename databases, a restore connects to missing or absent, but this role cannot: "
         ):
             restore_over(connection, store, manifest, Progress(), empty=False)
 

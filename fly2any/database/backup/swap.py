@@ -46,7 +46,7 @@ def _maintenance(connection, current: str) -> str:
                     elsewhere.ensure_connection()
                     return name
     raise Refusal(
-        f"To rename databases, a restore connects to {' or '.join(MAINTENANCE)}, which this role may not do: restore with --into, and rename by hand."
+        f"To rename databases, a restore connects to {' or '.join(MAINTENANCE)}, but this role cannot: restore with --into, and rename by hand."
     )
 
 

@@ -16,9 +16,10 @@ from .horizon import describe, end, holds_back, read_holder
 from .indexes import RESET_SQL
 
 DAMAGED_SQL = """
-    SELECT COALESCE(datname, 'shared tables') AS name, checksum_failures AS failures, checksum_last_failure AS last
+    SELECT COALESCE(datname, 'shared tables') AS name, datid <> 0 AS resettable, checksum_failures AS failures, checksum_last_failure AS last
     FROM pg_catalog.pg_stat_database WHERE checksum_failures > 0 ORDER BY datid
 """
+RESET = " Then SELECT pg_stat_reset() in that database ends this finding; it also resets the database's other counters."
 # The given tables without a row in pg_stats, as far as this role may see it. Statistics survive a crash, pg_stat_reset() and a failover;
 # the time of the last ANALYZE does not.
 WITHOUT_STATISTICS_SQL = """
@@ -181,5 +182,5 @@ def _damaged(read: Reader) -> Iterator[Finding]:
             Severity.ERROR, "tables.damaged", row.name,
             f"{plural(row.failures, 'checksum failure')}, the last at {row.last:%Y-%m-%d %H:%M} UTC: the disk, the memory or the file system damages data.",
             "Check the hardware; the server's log names the damaged files. If all of them are indexes, REINDEX these; otherwise save what can be read (pg_dump table by table),"
-            " and restore the newest verified backup on a sound machine. Afterwards, in that database, SELECT pg_stat_reset(), which sets back its other counters too.",
+            " and restore the newest verified backup on a sound machine." + (RESET if row.resettable else ""),
         )  # fmt: skip
