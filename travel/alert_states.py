@@ -58,7 +58,7 @@ def alert_state(alert: PriceAlert, reached: Reached | None = None) -> str:
         State.PAUSED: "Paused",
         State.DEPARTED: "The departure date has passed",
         State.WAITING: f"Waiting: {current} is above {target}, checked {checked}",
-        State.FIRES_NEXT: f"Fires at the next check: {current} is at or below {target}, checked {checked}",
+        State.FIRES_NEXT: f"Fires at the next check if the price is still as low: {current} is at or below {target}, checked {checked}",
     }[state] + recorded
 
 

@@ -94,7 +94,7 @@ def test_an_alert_says_why_it_did_not_fire(member):
     usual = {"user": ana, **ROUTE, "depart_date": "2999-07-01", "current_price": 512, "target_price": 400, "last_checked": now}
     said = {
         "Waiting: 512.00\xa0USD is above 400.00\xa0USD, checked just now": {},
-        "Fires at the next check: 399.00\xa0USD is at or below 400.00\xa0USD, checked just now": {"current_price": 399},
+        "Fires at the next check if the price is still as low: 399.00\xa0USD is at or below 400.00\xa0USD, checked just now": {"current_price": 399},
         "The departure date has passed": {"depart_date": "2026-01-01"},
         "Paused": {"active": False},
         "Fired 2\xa0days ago; re-arm it to let it fire again": {

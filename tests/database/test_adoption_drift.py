@@ -224,10 +224,10 @@ def test_objects_in_use_are_printed_with_their_definitions(exact):
 
     [blocker] = plan(exact)["blockers"]
 
-    assert blocker["message"] == "Column createdAt of users is used by view theirs, so its type cannot be changed."
+    assert blocker["message"] == "Column createdAt of users is used by view theirs, so the adoption does not change its type."
     ask, question, then = blocker["cure"].split("`")
     assert (ask, then) == (
-        "Ask the owner of view theirs first, then keep its definition (",
+        "Ask the owner of view theirs first, then save its definition (the output of ",
         "), drop it before the adoption, and create it again afterwards.",
     )
     [(definition,)] = exact.execute(question)
@@ -241,7 +241,7 @@ def test_a_generated_column_is_named_once_with_its_expression(exact):
     [blocker] = plan(exact)["blockers"]
 
     assert blocker["message"] == (
-        "Column createdAt of users is used by generated column theirs of table users, so its type cannot be changed."
+        "Column createdAt of users is used by generated column theirs of table users, so the adoption does not change its type."
     )
     question = blocker["cure"].partition("`")[2].partition("`")[0]
     assert exact.execute(question) == [("date_trunc('day'::text, \"createdAt\")",)]

@@ -128,12 +128,12 @@ def in_use(connection, schema: str, expected: Catalog, live: Catalog, indexed: t
     ]
     for table, column, what, definition, cure in rows:
         if (table, column) in retyped:
-            keep = f"keep its definition (`{definition};`), " if definition else ""
+            keep = f"save its definition (the output of `{definition};`), " if definition else ""
             yield Finding(
                 Severity.ERROR,
                 "adopt.in_use",
                 f"{table}.{column}",
-                f"Column {column} of {table} is used by {what}, so its type cannot be changed.",
+                f"Column {column} of {table} is used by {what}, so the adoption does not change its type.",
                 cure
                 or f"Ask the owner of {what} first, then {keep}drop it before the adoption, and create it again afterwards.",
             )
@@ -144,7 +144,7 @@ def in_use(connection, schema: str, expected: Catalog, live: Catalog, indexed: t
                 "adopt.computed",
                 f"{entry.table}.{entry.index}",
                 f"The type of {entry.column} changes, and index {entry.index} of {entry.table} {entry.trouble}: rebuilding the index may fail.",
-                f"Ask the owner of the index first, then keep its definition (`SELECT pg_get_indexdef({literal(quote(entry.index))}::regclass);`), drop"
+                f"Ask the owner of the index first, then save its definition (the output of `SELECT pg_get_indexdef({literal(quote(entry.index))}::regclass);`), drop"
                 f" the index before the adoption, and create it again afterwards: DROP INDEX CONCURRENTLY {quote(entry.index)};",
             )
 
@@ -215,7 +215,7 @@ def replica_identity_missing(connection, schema: str, steps: tuple[Step, ...]) -
             Severity.ERROR,
             "adopt.in_use",
             table,
-            f"Table {table} is in the publication {publication} and has neither primary key nor replica identity, so the adoption cannot update its rows.",
+            f"Table {table} is in the publication {publication} and has neither a primary key nor a replica identity, so the adoption cannot update its rows.",
             f"Before the adoption: ALTER TABLE {quote(table)} REPLICA IDENTITY FULL; after it: REPLICA IDENTITY DEFAULT.",
         )
 

@@ -74,12 +74,13 @@ def findings_of(
 
 
 def _silent(node: Node) -> Finding:
-    why = f"Node {node.name} does not answer ({node.error})" if node.active else f"Node {node.name} is disabled"
-    return Finding(
-        Severity.ERROR, "distribution.node", node.name,
-        f"{why}: queries of its shards fail, and so do writes to reference tables.",
-        "Start the node, or repair its network; if it is lost, restore it from its backup or standby and run SELECT citus_update_node(…).",
-    )  # fmt: skip
+    if node.active:
+        message = f"Node {node.name} does not answer ({node.error}): queries of its shards fail, and so do writes to reference tables."
+        cure = "Start the node, or repair its network; if it is lost, restore it from its backup or standby and run SELECT citus_update_node(…)."
+    else:
+        message = f"Node {node.name} is disabled: queries of its shards fail."
+        cure = "When the node runs again, as a superuser: SELECT citus_activate_node(…) with its host and port."
+    return Finding(Severity.ERROR, "distribution.node", node.name, message, cure)
 
 
 def _inactive(table: str, number: int, nodes: str) -> Finding:

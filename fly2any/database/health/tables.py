@@ -116,7 +116,7 @@ def _bloated(read: Reader, rows: list[Extent], most: float = 4) -> Iterator[Find
             yield Finding(
                 Severity.NOTE, "tables.bloat", row.name,
                 f"Table {row.name} takes {size(row.heap)} without indexes, more than {most} times the {size(needed)} that its rows need: scans read all of it.",
-                f"New rows use the free space again. To return it to the disk sooner, in a quiet hour, because it blocks reads and writes: VACUUM (FULL, ANALYZE) {quote(row.name)};",
+                f"New rows reuse the free space. To return it to the disk, run this in a quiet hour, because it blocks reads and writes: VACUUM (FULL, ANALYZE) {quote(row.name)};",
             )  # fmt: skip
 
 
